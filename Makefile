@@ -1,0 +1,68 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools live in .tools/bin and node_modules, installed from pinned versions with checksums, never globally.
+TOOLS := $(CURDIR)/.tools/bin
+BUF := node_modules/.bin/buf
+GENERATORS := .tools/generators.installed
+LINTER := .tools/linter.installed
+NODE_TOOLS := node_modules/.package-lock.json
+
+VERSION = $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || echo dev)
+COMMIT = $(shell git rev-parse --quiet --verify --short=12 HEAD 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(GENERATORS) $(LINTER) $(NODE_TOOLS) ## install the pinned tools into this checkout
+
+$(GENERATORS): tools/go.mod tools/go.sum
+	GOBIN=$(TOOLS) go -C tools install tool
+	@touch $@
+
+$(LINTER): tools/lint/go.mod tools/lint/go.sum
+	GOBIN=$(TOOLS) go -C tools/lint install tool
+	@touch $@
+
+# Without install scripts: buf's binary comes in its platform package.
+$(NODE_TOOLS): package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+.PHONY: generate
+generate: $(GENERATORS) $(NODE_TOOLS) ## rewrite gen/ from proto/
+	$(BUF) generate
+
+.PHONY: generate-check
+generate-check: $(GENERATORS) $(NODE_TOOLS) ## fail if gen/ is not what proto/ generates
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(BUF) generate --output "$$fresh"; \
+	diff -rq gen "$$fresh/gen" || { echo "gen/ is stale: run 'make generate' and commit the result." >&2; exit 1; }; \
+	echo "gen/ is fresh."
+
+.PHONY: lint
+lint: $(LINTER) $(NODE_TOOLS) ## buf lint, format and breaking, then golangci-lint
+	$(BUF) lint
+	$(BUF) format --diff --exit-code proto
+	tools/breaking
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: $(LINTER) $(NODE_TOOLS) ## format the Go and protobuf sources
+	$(BUF) format --write proto
+	$(TOOLS)/golangci-lint fmt
+
+.PHONY: test
+test: ## run every Go test under the race detector (needs Go and a C compiler only)
+	go test -race -timeout 10m ./...
+
+.PHONY: build
+build: ## build bin/raftkv
+	go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/raftkv ./cmd/raftkv
+
+.PHONY: demo
+demo: build ## run a local cluster of three nodes
+	bin/raftkv demo
