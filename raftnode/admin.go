@@ -1,0 +1,184 @@
+package raftnode
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// Status describes this node.
+func (n *Node) Status() Status {
+	id := n.identity.Load()
+	s := Status{NodeID: n.options.NodeID, Uptime: n.runtime.Now().Sub(n.opened), SyncWrite: !n.options.NoSync}
+	switch {
+	case n.failed():
+		s.NotReady = []string{"the node has failed: " + n.Err().Error()}
+		return s
+	case !n.serving.Load():
+		s.NotReady = []string{"the cluster is forming"}
+		return s
+	case n.closing.Load():
+		s.NotReady = []string{"the node is stopping"}
+	}
+	s.ClusterID = hex.EncodeToString(id.GetFormation().GetClusterId())
+	s.LogBytes, s.StateBytes = uint64(n.logs.Metrics().Bytes), n.engine.bytes()
+	shards, _ := n.Shards()
+	for _, sh := range shards {
+		if !sh.Local {
+			continue
+		}
+		if sh.Leader == "" {
+			s.NotReady = append(s.NotReady, fmt.Sprintf("shard %d has no leader", sh.ID))
+		}
+		s.Shards = append(s.Shards, sh)
+	}
+	return s
+}
+
+// Shards lists all shards of the cluster, the meta shard first, and the version of the map.
+func (n *Node) Shards() ([]ShardStatus, uint64) {
+	if !n.serving.Load() || n.failed() {
+		return nil, 0
+	}
+	var out []ShardStatus
+	for _, id := range n.shards.ids() {
+		s := ShardStatus{ID: id, Slots: n.shards.shards[id].GetSlots(), Leader: n.shards.leader(id)}
+		for _, r := range n.shards.replicas(id) {
+			node := placement.NodeID(r.GetNodeId())
+			s.Replicas = append(s.Replicas, ReplicaStatus{ID: r.GetId(), NodeID: node, Leader: node == s.Leader})
+		}
+		if m := n.members[id]; m != nil {
+			n.inspectMember(m, &s)
+		}
+		out = append(out, s)
+	}
+	return out, n.shards.version
+}
+
+// inspectMember asks the worker of a member how it stands.
+func (n *Node) inspectMember(m *member, s *ShardStatus) {
+	type figures struct {
+		status ShardStatus
+		match  map[uint64]uint64
+	}
+	got := make(chan figures, 1)
+	m.worker.post(inspectEvent{m: m, look: func(m *member) {
+		r := m.replica.Status()
+		got <- figures{
+			status: ShardStatus{
+				Local: true, Term: r.Term, Commit: r.Commit, Applied: r.Applied,
+				FirstLogIndex: r.FirstIndex, LastIndex: r.LastIndex,
+			},
+			match: m.replica.Match(),
+		}
+	}})
+	select {
+	case f := <-got:
+		s.Local, s.Term, s.Commit, s.Applied = true, f.status.Term, f.status.Commit, f.status.Applied
+		s.FirstLogIndex, s.LastIndex = f.status.FirstLogIndex, f.status.LastIndex
+		for i := range s.Replicas {
+			s.Replicas[i].Match = f.match[s.Replicas[i].ID]
+		}
+	case <-n.done:
+		return
+	}
+	s.Revision = n.engine.position(m.shard).revision
+	if d, err := n.engine.durable(m.shard); err == nil {
+		s.Durable = d
+	}
+}
+
+// Nodes lists the nodes of the cluster, by name.
+func (n *Node) Nodes() []NodeStatus {
+	if !n.serving.Load() || n.failed() {
+		return nil
+	}
+	var out []NodeStatus
+	for _, m := range n.identity.Load().GetFormation().GetMembers() {
+		id := placement.NodeID(m.GetNodeId())
+		s := NodeStatus{ID: id, PeerAddress: m.GetPeerAddress(), ClientAddress: m.GetClientAddress(), Reachable: n.isReachable(id)}
+		for _, shard := range n.shards.ids() {
+			if slices.ContainsFunc(n.shards.replicas(shard), func(r *storev1.Replica) bool { return r.GetNodeId() == m.GetNodeId() }) {
+				s.Shards = append(s.Shards, shard)
+			}
+			if n.shards.leader(shard) == id {
+				s.Leads = append(s.Leads, shard)
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Locate says where a key lives, as far as this node knows.
+func (n *Node) Locate(key string) Location {
+	l := Location{RoutingPart: placement.RoutingPart(key), Slot: placement.SlotOf(key)}
+	if n.serving.Load() {
+		l.Shard = n.shards.of(l.Slot)
+		l.Leader = n.shards.leader(l.Shard)
+	}
+	return l
+}
+
+// TransferLeader hands the lead of a shard to a node that holds a voting replica, and returns the term in which it leads.
+func (n *Node) TransferLeader(ctx context.Context, shard placement.ShardID, to placement.NodeID) (uint64, error) {
+	if n.failed() || n.closing.Load() {
+		return 0, ErrStopped
+	}
+	if !n.serving.Load() {
+		return 0, ErrForming
+	}
+	rs := n.shards.replicas(shard)
+	if rs == nil {
+		return 0, &InvalidError{Field: "shard", Problem: fmt.Sprintf("there is no shard %d", shard)}
+	}
+	if !slices.ContainsFunc(rs, func(r *storev1.Replica) bool { return r.GetNodeId() == string(to) }) {
+		return 0, &InvalidError{Field: "node_id", Problem: fmt.Sprintf("node %s holds no replica of shard %d", to, shard)}
+	}
+	type answer struct {
+		term uint64
+		err  error
+	}
+	done := make(chan answer, 1)
+	deadline := n.runtime.Now().Add(2 * n.options.ElectionTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	if leader := n.shards.leader(shard); leader == n.options.NodeID || leader == "" {
+		n.transferHere(shard, to, deadline, func(term uint64, err error) { done <- answer{term, err} })
+	} else {
+		r := &Request{Shard: shard, Deadline: deadline, transferTo: to, Done: func(res Result) {
+			done <- answer{res.Origin.GetTerm(), res.Err}
+		}}
+		n.forward(r, leader)
+	}
+	select {
+	case a := <-done:
+		return a.term, a.err
+	case <-ctx.Done():
+		return 0, ErrTimeout
+	case <-n.done:
+		return 0, ErrStopped
+	}
+}
+
+// transferHere hands over the lead of a shard that this node should lead.
+func (n *Node) transferHere(shard placement.ShardID, to placement.NodeID, deadline time.Time, done func(uint64, error)) {
+	m := n.members[shard]
+	if m == nil {
+		done(0, &NoReplicaError{Shard: shard})
+		return
+	}
+	m.worker.post(transferEvent{m: m, t: &transfer{to: to, deadline: deadline, done: done}})
+}
+
+// origin is the state from which an answer comes.
+func (n *Node) origin(at position, leads bool) *peerv1.Origin {
+	return &peerv1.Origin{NodeId: string(n.options.NodeID), Term: at.term, Index: at.index, Revision: at.revision, Leader: leads}
+}

@@ -1,0 +1,117 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+)
+
+// Close hands the lead of all shards over, answers what still waits, and closes everything. Work that was proposed and not committed may
+// yet be committed by the others. It returns the terminal failure of the node, if there was one.
+func (n *Node) Close() error {
+	if !n.closing.CompareAndSwap(false, true) {
+		<-n.done
+		return n.Err()
+	}
+	if n.serving.Load() && !n.failed() {
+		n.handOver()
+	}
+	n.transport.Close()
+	n.runtime.Close()
+	n.ending.Do(func() { close(n.done) })
+	n.abandon()
+	return errors.Join(n.Err(), n.release())
+}
+
+// handOver lets other nodes lead, and waits for that no longer than an election would take.
+func (n *Node) handOver() {
+	ctx, cancel := context.WithTimeout(context.Background(), n.options.ElectionTimeout)
+	defer cancel()
+	waiting := 0
+	led := make(chan struct{}, len(n.localMembers))
+	for _, m := range n.localMembers {
+		waiting++
+		m.worker.post(inspectEvent{m: m, look: func(m *member) {
+			to, ok := m.replica.Successor()
+			r := m.replicas[to]
+			if !ok || r == nil {
+				led <- struct{}{}
+				return
+			}
+			t := &transfer{to: nodeID(r), deadline: n.runtime.Now().Add(n.options.ElectionTimeout), done: func(uint64, error) { led <- struct{}{} }}
+			transferEvent{m: m, t: t}.handle(m.worker)
+		}})
+	}
+	for range waiting {
+		select {
+		case <-led:
+		case <-ctx.Done():
+			return
+		case <-n.done:
+			return
+		}
+	}
+}
+
+// abandon answers the requests that nothing will answer any more. The stages are at rest.
+func (n *Node) abandon() {
+	for _, m := range n.localMembers {
+		stopped := func(r *Request) { r.fail(ErrStopped) }
+		for _, rs := range [][]*Request{m.writes, m.reads, m.round} {
+			for _, r := range rs {
+				stopped(r)
+			}
+		}
+		for _, c := range m.confirmed {
+			for _, r := range c.requests {
+				stopped(r)
+			}
+		}
+		for _, p := range m.proposed.take(^uint64(0)) {
+			failAll(p.requests, &UnknownOutcomeError{Shard: m.shard, Cause: "the node stopped before the write was committed"})
+		}
+	}
+	for _, w := range n.workers {
+		for _, e := range w.inbox.events {
+			if r, ok := e.(requestEvent); ok {
+				r.r.fail(ErrStopped)
+			}
+		}
+	}
+	if n.readers != nil {
+		for _, j := range n.readers.queue.jobs {
+			for _, r := range j.requests {
+				r.fail(ErrStopped)
+			}
+		}
+	}
+	for _, f := range n.forwards.removeIf(func(*forward) bool { return true }) {
+		if f.request.Read != nil {
+			f.request.fail(ErrStopped)
+			continue
+		}
+		f.request.fail(n.forwards.lost(f))
+	}
+}
+
+// release closes what is open. It may be called on a node that is only half open.
+func (n *Node) release() error {
+	var errs []error
+	if n.engine != nil {
+		errs = append(errs, n.engine.close())
+	}
+	if n.logs != nil {
+		errs = append(errs, n.logs.Close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func cloneIdentity(id *storev1.Identity) *storev1.Identity {
+	return proto.Clone(id).(*storev1.Identity)
+}

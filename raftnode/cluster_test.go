@@ -1,0 +1,135 @@
+package raftnode_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// cluster is some nodes on loopback, with real disks.
+type cluster struct {
+	t       testing.TB
+	dir     string
+	members []raftnode.Member
+	nodes   map[placement.NodeID]*raftnode.Node
+	adjust  func(*raftnode.Options)
+}
+
+// newCluster starts n nodes and waits until they have formed.
+func newCluster(t testing.TB, n int, adjust func(*raftnode.Options)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: t.TempDir(), nodes: make(map[placement.NodeID]*raftnode.Node), adjust: adjust}
+	listeners := make(map[placement.NodeID]net.Listener)
+	for i := range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := placement.NodeID(fmt.Sprintf("n%d", i+1))
+		listeners[id] = l
+		c.members = append(c.members, raftnode.Member{ID: id, PeerAddress: l.Addr().String(), ClientAddress: fmt.Sprintf("127.0.0.1:%d", i+1)})
+	}
+	for _, m := range c.members {
+		c.start(m.ID, listeners[m.ID])
+	}
+	for _, m := range c.members {
+		c.formed(m.ID)
+	}
+	t.Cleanup(c.stopAll)
+	return c
+}
+
+func (c *cluster) options(id placement.NodeID) raftnode.Options {
+	o := raftnode.Options{
+		NodeID: id, Dir: filepath.Join(c.dir, string(id)), Members: c.members,
+		HeartbeatInterval: 20 * time.Millisecond, ElectionTimeout: 200 * time.Millisecond,
+		CacheBytes: 8 << 20, MemTableBytes: 4 << 20, SegmentBytes: 4 << 20,
+		Logger: testLogger(),
+	}
+	if c.adjust != nil {
+		c.adjust(&o)
+	}
+	return o
+}
+
+func testLogger() *slog.Logger {
+	if os.Getenv("RAFTKV_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (c *cluster) start(id placement.NodeID, l net.Listener) *raftnode.Node {
+	c.t.Helper()
+	o := c.options(id)
+	o.PeerListener = l
+	n, err := raftnode.Open(o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.nodes[id] = n
+	return n
+}
+
+func (c *cluster) formed(id placement.NodeID) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.nodes[id].Formed(ctx); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) stop(id placement.NodeID) {
+	c.t.Helper()
+	if err := c.nodes[id].Close(); err != nil {
+		c.t.Error(err)
+	}
+	delete(c.nodes, id)
+}
+
+func (c *cluster) stopAll() {
+	for id := range c.nodes {
+		c.stop(id)
+	}
+}
+
+func (c *cluster) put(id placement.NodeID, key, value string) (*storev1.WriteResult, error) {
+	return write(c.nodes[id], &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: key, Value: []byte(value)})
+}
+
+func write(n *raftnode.Node, ops ...*storev1.Operation) (*storev1.WriteResult, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	res := n.Do(ctx, &raftnode.Request{
+		AutoShard: true, Command: &storev1.Command{Body: &storev1.Command_Write{Write: &storev1.Write{Operations: ops}}},
+	})
+	return res.Write, res.Err
+}
+
+var errMissing = errors.New("no such key")
+
+func (c *cluster) get(id placement.NodeID, key string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	res := c.nodes[id].Do(ctx, &raftnode.Request{AutoShard: true, Read: &peerv1.ReadRequest{Keys: []string{key}}})
+	if res.Err != nil {
+		return "", res.Err
+	}
+	r := res.Read.GetRecords()[0].GetRecord()
+	if r == nil {
+		return "", errMissing
+	}
+	return string(r.GetValue()), nil
+}

@@ -1,0 +1,308 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/state"
+)
+
+// kvEngine is the key-value state machine of all shards: a state.Store.
+type kvEngine struct {
+	store  *state.Store
+	limits Limits
+
+	// mu guards shards. It is a leaf.
+	mu     sync.RWMutex
+	shards map[placement.ShardID]*state.Shard
+}
+
+var _ engine = (*kvEngine)(nil)
+
+func openKV(dir string, o Options, flushed func(), fatal func(error)) (*kvEngine, error) {
+	store, err := state.Open(dir, state.Options{
+		FS: o.FS, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+		Logger: o.Logger, OnFlush: flushed, OnFatal: fatal,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kvEngine{store: store, limits: o.Limits, shards: make(map[placement.ShardID]*state.Shard)}, nil
+}
+
+func (e *kvEngine) open(shard placement.ShardID) (position, error) {
+	s, err := e.store.Shard(shard)
+	if err != nil {
+		return position{}, err
+	}
+	e.mu.Lock()
+	e.shards[shard] = s
+	e.mu.Unlock()
+	return e.position(shard), nil
+}
+
+func (e *kvEngine) shard(id placement.ShardID) *state.Shard {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.shards[id]
+}
+
+func (e *kvEngine) position(shard placement.ShardID) position {
+	return kvPosition(e.shard(shard).Position())
+}
+
+func kvPosition(p state.Position) position {
+	return position{
+		index: p.Index, term: p.Term, revision: p.Revision, clockMs: p.ClockMs,
+		historyBytes: p.HistoryBytes, historyFloor: p.HistoryFloor,
+	}
+}
+
+func (e *kvEngine) configuration(shard placement.ShardID) *storev1.Configuration {
+	return e.shard(shard).Configuration()
+}
+
+func (e *kvEngine) durable(shard placement.ShardID) (uint64, error) {
+	return e.store.DurableApplied(shard)
+}
+
+func (e *kvEngine) bootstrap(shard placement.ShardID, c *storev1.Configuration, slots *storev1.SlotTable) error {
+	s, b := e.shard(shard), e.store.NewBatch()
+	first := &storev1.Entry{CommandVersion: entryVersion}
+	if slots != nil {
+		first.Commands = []*storev1.Command{{Body: &storev1.Command_Bootstrap{Bootstrap: &storev1.Bootstrap{Slots: slots}}}}
+	}
+	if _, err := s.Apply(b, firstIndex-1, firstTerm, first); err != nil {
+		return err
+	}
+	if err := s.ApplyConfiguration(b, firstIndex, firstTerm, c); err != nil {
+		return err
+	}
+	if err := b.Commit(); err != nil {
+		return err
+	}
+	done, err := e.store.Flush()
+	if err != nil {
+		return err
+	}
+	<-done
+	if at, err := e.durable(shard); err != nil || at < firstIndex {
+		return fmt.Errorf("the first state is not durable after a flush (index %d): %w", at, err)
+	}
+	return nil
+}
+
+func (e *kvEngine) apply(jobs []*applyJob) error {
+	b := e.store.NewBatch()
+	for _, j := range jobs {
+		s := e.shard(j.shard)
+		j.results = make([][]commandResult, len(j.entries))
+		for i, entry := range j.entries {
+			results, err := applyKV(s, b, entry)
+			if err != nil {
+				return fmt.Errorf("shard %d, entry %d: %w", j.shard, entry.GetIndex(), err)
+			}
+			j.results[i] = results
+		}
+	}
+	if err := b.Commit(); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		j.after = e.position(j.shard)
+	}
+	return nil
+}
+
+// applyKV applies one entry. A membership change would be one of raft's own types; none is proposed yet, so meeting one means that the
+// entry was written by a newer version.
+func applyKV(s *state.Shard, b *state.Batch, entry *raftpb.Entry) ([]commandResult, error) {
+	if entry.GetType() != raftpb.EntryNormal {
+		return nil, fmt.Errorf("entry type %s is not known to this version of raftkv; use a newer one", entry.GetType())
+	}
+	if len(entry.GetData()) == 0 {
+		return nil, s.ApplyEmpty(b, entry.GetIndex(), entry.GetTerm())
+	}
+	decoded, err := state.DecodeEntry(entry.GetData())
+	if err != nil {
+		return nil, err
+	}
+	writes, err := s.Apply(b, entry.GetIndex(), entry.GetTerm(), decoded)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]commandResult, len(writes))
+	for i, w := range writes {
+		results[i].write = w
+	}
+	return results, nil
+}
+
+func (e *kvEngine) flush() error {
+	_, err := e.store.Flush()
+	return err
+}
+
+func (e *kvEngine) pressure() *OverloadedError {
+	what, bound, actual, high := e.store.Pressure()
+	if !high {
+		return nil
+	}
+	return &OverloadedError{Field: what, Limit: bound, Actual: actual, RetryAfter: overloadRetry}
+}
+
+func (e *kvEngine) bytes() uint64 { return uint64(e.store.Metrics().Bytes) }
+
+func (e *kvEngine) close() error { return e.store.Close() }
+
+func (e *kvEngine) stage(dir string, r io.Reader) (*storev1.SnapshotHeader, error) {
+	return e.store.Stage(dir, r)
+}
+
+func (e *kvEngine) ingest(shard placement.ShardID, dir string) error {
+	return e.store.Ingest(shard, dir)
+}
+
+func (e *kvEngine) image(shard placement.ShardID) (engineImage, error) {
+	v := e.store.View()
+	at, err := v.Position(shard)
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	c, err := v.Configuration(shard)
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	return &kvImage{view: v, shard: shard, at: at, members: c}, nil
+}
+
+// kvImage is a view of the state, which is an image as it stands.
+type kvImage struct {
+	view    *state.View
+	shard   placement.ShardID
+	at      state.Position
+	members *storev1.Configuration
+}
+
+func (i *kvImage) header() *storev1.SnapshotHeader {
+	return &storev1.SnapshotHeader{Shard: uint32(i.shard), Index: i.at.Index, Term: i.at.Term, Configuration: i.members}
+}
+
+func (i *kvImage) write(w io.Writer) error {
+	_, err := i.view.Export(i.shard, w)
+	return err
+}
+
+func (i *kvImage) close() { i.view.Close() }
+
+func (e *kvEngine) view() engineView { return &kvView{view: e.store.View(), limits: e.limits} }
+
+// kvView serves reads of one round from one view.
+type kvView struct {
+	view   *state.View
+	limits Limits
+
+	slots   *placement.SlotSet
+	slotsOf placement.ShardID
+}
+
+func (v *kvView) close() { v.view.Close() }
+
+func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.ReadResult, position, error) {
+	at, err := v.view.Position(shard)
+	if err != nil {
+		return nil, position{}, readError(err)
+	}
+	result := &peerv1.ReadResult{}
+	if len(r.GetKeys()) > 0 {
+		err = v.readKeys(shard, r.GetKeys(), result)
+	} else if r.GetRange() != nil {
+		err = v.readRange(shard, r.GetRange(), result)
+	}
+	return result, kvPosition(at), err
+}
+
+// serving returns the slots that the shard serves in this view. Views are short-lived and mostly of one shard, so one set is kept.
+func (v *kvView) serving(shard placement.ShardID) (*placement.SlotSet, error) {
+	if v.slots != nil && v.slotsOf == shard {
+		return v.slots, nil
+	}
+	table, err := v.view.Slots(shard)
+	if err != nil {
+		return nil, readError(err)
+	}
+	set := servedSlots(table)
+	v.slots, v.slotsOf = &set, shard
+	return v.slots, nil
+}
+
+// servedSlots is the set of the slots that a table shows as served.
+func servedSlots(t *storev1.SlotTable) placement.SlotSet {
+	var set placement.SlotSet
+	for _, r := range t.GetRuns() {
+		if r.GetState() != storev1.SlotState_SLOT_STATE_SERVING {
+			continue
+		}
+		if run, err := placement.NewSlotRun(r.GetFirst(), r.GetLast()); err == nil {
+			set.AddRun(run)
+		}
+	}
+	return set
+}
+
+// readKeys reads keys of slots that the shard serves in this very state (R17).
+func (v *kvView) readKeys(shard placement.ShardID, keys []string, result *peerv1.ReadResult) error {
+	slots, err := v.serving(shard)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if slot := placement.SlotOf(key); shard != placement.MetaShard && !slots.Has(slot) {
+			return &StaleRouteError{Shard: shard, Slot: slot}
+		}
+		record, err := v.view.Get(shard, key)
+		if err != nil {
+			return readError(err)
+		}
+		result.Records = append(result.Records, &peerv1.KeyRecord{Key: key, Record: record})
+	}
+	return nil
+}
+
+func (v *kvView) readRange(shard placement.ShardID, r *peerv1.RangeRead, result *peerv1.ReadResult) error {
+	slots, err := v.view.Slots(shard)
+	if err != nil {
+		return readError(err)
+	}
+	bounded := &peerv1.RangeRead{
+		Start: r.GetStart(), End: r.GetEnd(), Reverse: r.GetReverse(), KeysOnly: r.GetKeysOnly(),
+		MaxItems: min(orMax(r.GetMaxItems()), uint32(v.limits.PageItems)),
+		MaxBytes: min(orMax(r.GetMaxBytes()), uint64(v.limits.PageBytes)),
+	}
+	records, more, err := v.view.Range(shard, bounded)
+	if err != nil {
+		return readError(err)
+	}
+	result.Records, result.More, result.Slots = records, more, slots
+	return nil
+}
+
+// orMax reads a bound of which zero means none.
+func orMax[T uint32 | uint64](bound T) T {
+	if bound == 0 {
+		return ^T(0)
+	}
+	return bound
+}
+
+// readError is what a failed read tells its requester: nothing was changed, and the state needs looking after.
+func readError(err error) error { return errors.Join(ErrReadFailed, err) }

@@ -1,0 +1,130 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// Errors without a fact to carry. All of them mean: not applied.
+var (
+	// ErrStopped says that the node is stopping or has stopped.
+	ErrStopped = errors.New("the node is stopping; ask another node")
+	// ErrForming says that the cluster has not formed yet.
+	ErrForming = errors.New("the cluster is forming: it waits until all founding members are reachable; see the log of this node")
+	// ErrReadFailed says that the state could not be read. It wraps the reason, which is for the operator of the node.
+	ErrReadFailed = errors.New("the state of this node cannot be read; ask another node, and see the log of this one")
+	// ErrTimeout says that time ran out before anything was proposed, or before a read was confirmed.
+	ErrTimeout = errors.New("time ran out before the request was executed; it was not applied")
+)
+
+// NotLeaderError says that the request needs the leader of its shard and did not reach it. It was not applied.
+type NotLeaderError struct {
+	Shard placement.ShardID
+	// Leader is the node that leads as far as is known; empty during an election.
+	Leader placement.NodeID
+	// Endpoint is where that node serves clients, as host:port; empty when unknown.
+	Endpoint string
+}
+
+func (e *NotLeaderError) Error() string {
+	if e.Leader == "" {
+		return fmt.Sprintf("shard %d has no leader that this node can reach; retry after an election", e.Shard)
+	}
+	return fmt.Sprintf("shard %d is led by node %s at %s; send the request there", e.Shard, e.Leader, e.Endpoint)
+}
+
+// NoReplicaError says that the node holds no replica of the shard. The request was not applied.
+type NoReplicaError struct {
+	Shard placement.ShardID
+}
+
+func (e *NoReplicaError) Error() string {
+	return fmt.Sprintf("this node holds no replica of shard %d and knows no other that can be reached", e.Shard)
+}
+
+// OverloadedError says that a queue or budget of the node is full. The request was not applied.
+type OverloadedError struct {
+	// Field names the bound.
+	Field string
+	// Limit and Actual are in the unit of the bound: items or bytes.
+	Limit, Actual uint64
+	// RetryAfter is a good time to wait before trying again.
+	RetryAfter time.Duration
+}
+
+func (e *OverloadedError) Error() string {
+	return fmt.Sprintf("overloaded: %s is at %d of at most %d; retry after %s", e.Field, e.Actual, e.Limit, e.RetryAfter)
+}
+
+// LimitError says that a request passes a fixed bound. It was not applied and never will be.
+type LimitError struct {
+	// Field is the path of the field in the request.
+	Field string
+	// Limit and Actual are in the unit of the field.
+	Limit, Actual uint64
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("%s is %d, the limit is %d", e.Field, e.Actual, e.Limit)
+}
+
+// UnknownOutcomeError says that the request may or may not have been applied.
+type UnknownOutcomeError struct {
+	Shard placement.ShardID
+	// Cause says why the outcome is not known.
+	Cause string
+}
+
+func (e *UnknownOutcomeError) Error() string {
+	return fmt.Sprintf("the outcome on shard %d is unknown: %s; read before you write again, or retry under the same request id", e.Shard, e.Cause)
+}
+
+// CrossShardError says that an atomic request touches several shards. It was not applied.
+type CrossShardError struct {
+	// Groups are the keys by shard, ascending.
+	Groups []ShardKeys
+}
+
+// ShardKeys are keys of one shard.
+type ShardKeys struct {
+	Shard placement.ShardID
+	Keys  []string
+}
+
+func (e *CrossShardError) Error() string {
+	return fmt.Sprintf("an atomic request may touch one shard only and this one touches %d; give its keys one {tag}, or send it with atomic=false", len(e.Groups))
+}
+
+// StaleRouteError says that the shard does not serve the slot. The request was not applied.
+type StaleRouteError struct {
+	Shard placement.ShardID
+	Slot  placement.Slot
+}
+
+func (e *StaleRouteError) Error() string {
+	return fmt.Sprintf("shard %d does not serve slot %d; learn the routes anew and retry", e.Shard, e.Slot)
+}
+
+// SessionExpiredError says that a retried request's identity may have been forgotten. This attempt was not applied.
+type SessionExpiredError struct {
+	Shard placement.ShardID
+	// Floor is the revision below which results are forgotten; Revision is the shard's.
+	Floor, Revision uint64
+}
+
+func (e *SessionExpiredError) Error() string {
+	return fmt.Sprintf("results before revision %d of shard %d are forgotten, so this retry cannot be told from a new request; this attempt was not applied", e.Floor, e.Shard)
+}
+
+// InvalidError says that a request is not one that a node executes. It was not applied and never will be.
+type InvalidError struct {
+	// Field is the path of the field in the request.
+	Field string
+	// Problem says what is wrong with it.
+	Problem string
+}
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Problem }

@@ -1,0 +1,285 @@
+package raftnode
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/transport"
+)
+
+// forwards are the requests that this node has passed on and that are not answered. A request is passed on once: the node that gets it
+// executes it or answers NotLeader, and only answers that mean "not applied" make this node try again.
+type forwards struct {
+	n *Node
+	// mu guards the fields below. It is a leaf.
+	mu      sync.Mutex
+	last    uint64
+	waiting map[uint64]*forward
+}
+
+type forward struct {
+	to      placement.NodeID
+	request *Request
+}
+
+func newForwards(n *Node) *forwards {
+	return &forwards{n: n, waiting: make(map[uint64]*forward)}
+}
+
+// forward passes a request on to a node that leads its shard, or holds a replica of it.
+func (n *Node) forward(r *Request, to placement.NodeID) {
+	id, err := n.forwards.register(r, to)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	m := &peerv1.ForwardRequest{Id: id, Shard: uint32(r.Shard), TimeoutMs: n.remaining(r), Trace: r.Trace}
+	switch {
+	case r.transferTo != "":
+		m.Body = &peerv1.ForwardRequest_TransferLeaderTo{TransferLeaderTo: string(r.transferTo)}
+	case r.Command != nil:
+		m.Body = &peerv1.ForwardRequest_Command{Command: r.Command}
+	default:
+		m.Body = &peerv1.ForwardRequest_Read{Read: r.Read}
+	}
+	if !n.transport.Send(to, &peerv1.Message{Body: &peerv1.Message_ForwardRequest{ForwardRequest: m}}) {
+		// Certainly not sent: wait for a leader that can be reached.
+		if n.forwards.remove(id) != nil {
+			n.retryLater(r, n.notLeader(r.Shard))
+		}
+	}
+}
+
+func (f *forwards) register(r *Request, to placement.NodeID) (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.waiting) >= forwardsMax {
+		return 0, overloaded("requests passed on to other nodes", forwardsMax, uint64(len(f.waiting)))
+	}
+	f.last++
+	f.waiting[f.last] = &forward{to: to, request: r}
+	return f.last, nil
+}
+
+func (f *forwards) remove(id uint64) *forward {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.waiting[id]
+	delete(f.waiting, id)
+	return w
+}
+
+// removeIf removes and returns those that match, by ascending id, so that a simulation sees them in one order.
+func (f *forwards) removeIf(match func(*forward) bool) []*forward {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var ids []uint64
+	for id, w := range f.waiting {
+		if match(w) {
+			ids = append(ids, id)
+		}
+	}
+	sortIDs(ids)
+	out := make([]*forward, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, f.waiting[id])
+		delete(f.waiting, id)
+	}
+	return out
+}
+
+// answer takes the answer of the node to which a request was passed on.
+func (f *forwards) answer(from placement.NodeID, resp *peerv1.ForwardResponse) {
+	w := f.remove(resp.GetId())
+	if w == nil {
+		return // Its requester has been answered: too late, or the connection broke.
+	}
+	if w.to != from {
+		f.n.log.Warn("answer of a node that was not asked", "from", from, "asked", w.to)
+		w.request.fail(f.lost(w))
+		return
+	}
+	r := w.request
+	switch body := resp.GetBody().(type) {
+	case *peerv1.ForwardResponse_Write:
+		r.done(Result{Shard: r.Shard, Origin: resp.GetOrigin(), Write: body.Write})
+	case *peerv1.ForwardResponse_Read:
+		r.done(Result{Shard: r.Shard, Origin: resp.GetOrigin(), Read: body.Read})
+	case *peerv1.ForwardResponse_Opaque:
+		r.done(Result{Shard: r.Shard, Origin: resp.GetOrigin(), Opaque: body.Opaque})
+	case *peerv1.ForwardResponse_Failure:
+		f.failed(r, body.Failure)
+	default:
+		r.fail(f.lost(w))
+	}
+}
+
+// failed answers or retries a request that another node has refused.
+func (f *forwards) failed(r *Request, failure *peerv1.Failure) {
+	err := errorOf(r.Shard, failure)
+	switch failure.GetKind() {
+	case peerv1.FailureKind_FAILURE_KIND_NOT_LEADER, peerv1.FailureKind_FAILURE_KIND_STOPPED, peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
+		f.n.shards.suggest(r.Shard, placement.NodeID(failure.GetLeaderNodeId()))
+		f.n.retryLater(r, err)
+	default:
+		r.fail(err)
+	}
+}
+
+// retryLater routes a request that was not applied once more, after a moment in which a leader may be found.
+func (n *Node) retryLater(r *Request, err error) {
+	if r.transferTo != "" || n.closing.Load() || n.runtime.Now().Add(forwardPause).After(r.Deadline) {
+		r.fail(err)
+		return
+	}
+	n.runtime.After(forwardPause, func() {
+		if n.closing.Load() {
+			r.fail(ErrStopped)
+			return
+		}
+		n.dispatch(r)
+	})
+}
+
+const forwardPause = 20 * time.Millisecond
+
+// lost is the fate of a request whose answer will not come.
+func (f *forwards) lost(w *forward) error {
+	if w.request.Read != nil {
+		return f.n.timedOut(w.request.Shard)
+	}
+	return &UnknownOutcomeError{Shard: w.request.Shard, Cause: "the connection to node " + string(w.to) + " was lost after the write was passed on"}
+}
+
+// peerDown gives up the requests that were passed on to a node whose connection is lost. Reads are tried elsewhere.
+func (f *forwards) peerDown(node placement.NodeID) {
+	for _, w := range f.removeIf(func(w *forward) bool { return w.to == node }) {
+		if w.request.Read != nil {
+			f.n.retryLater(w.request, f.lost(w))
+			continue
+		}
+		w.request.fail(f.lost(w))
+	}
+}
+
+// expire gives up the requests that are beyond their deadline.
+func (f *forwards) expire(now time.Time) {
+	for _, w := range f.removeIf(func(w *forward) bool { return w.request.Deadline.Before(now) }) {
+		if w.request.Read != nil {
+			w.request.fail(ErrTimeout)
+			continue
+		}
+		w.request.fail(&UnknownOutcomeError{Shard: w.request.Shard, Cause: "node " + string(w.to) + " did not answer in time"})
+	}
+}
+
+// serveForward executes a request that another node has passed on.
+func (n *Node) serveForward(from transport.Peer, f *peerv1.ForwardRequest) {
+	reply := func(resp *peerv1.ForwardResponse) {
+		resp.Id = f.GetId()
+		n.transport.Send(from.NodeID, &peerv1.Message{Body: &peerv1.Message_ForwardResponse{ForwardResponse: resp}})
+	}
+	shard := placement.ShardID(f.GetShard())
+	deadline := n.runtime.Now().Add(time.Duration(f.GetTimeoutMs()) * time.Millisecond)
+	if to := f.GetTransferLeaderTo(); to != "" {
+		n.transferHere(shard, placement.NodeID(to), deadline, func(term uint64, err error) {
+			if err != nil {
+				reply(&peerv1.ForwardResponse{Body: &peerv1.ForwardResponse_Failure{Failure: failureOf(err)}})
+				return
+			}
+			reply(&peerv1.ForwardResponse{
+				Origin: &peerv1.Origin{NodeId: to, Term: term},
+				Body:   &peerv1.ForwardResponse_Opaque{},
+			})
+		})
+		return
+	}
+	r := &Request{
+		Command: f.GetCommand(), Read: f.GetRead(), Shard: shard, Trace: f.GetTrace(), Deadline: deadline, forwarded: true,
+	}
+	r.Done = func(res Result) { reply(responseOf(res)) }
+	n.Submit(r)
+}
+
+func responseOf(res Result) *peerv1.ForwardResponse {
+	out := &peerv1.ForwardResponse{Origin: res.Origin}
+	switch {
+	case res.Err != nil:
+		out.Body = &peerv1.ForwardResponse_Failure{Failure: failureOf(res.Err)}
+	case res.Write != nil:
+		out.Body = &peerv1.ForwardResponse_Write{Write: res.Write}
+	case res.Read != nil:
+		out.Body = &peerv1.ForwardResponse_Read{Read: res.Read}
+	default:
+		out.Body = &peerv1.ForwardResponse_Opaque{Opaque: res.Opaque}
+	}
+	return out
+}
+
+// failureOf and errorOf carry the errors of this package between nodes.
+func failureOf(err error) *peerv1.Failure {
+	f := &peerv1.Failure{Message: err.Error()}
+	var (
+		notLeader *NotLeaderError
+		noReplica *NoReplicaError
+		over      *OverloadedError
+		bound     *LimitError
+		unknown   *UnknownOutcomeError
+		stale     *StaleRouteError
+		session   *SessionExpiredError
+		invalid   *InvalidError
+	)
+	switch {
+	case errors.As(err, &notLeader):
+		f.Kind, f.LeaderNodeId = peerv1.FailureKind_FAILURE_KIND_NOT_LEADER, string(notLeader.Leader)
+	case errors.As(err, &noReplica):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_NO_REPLICA
+	case errors.As(err, &over):
+		f.Kind, f.Field, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_OVERLOADED, over.Field, over.Limit, over.Actual
+	case errors.As(err, &bound):
+		f.Kind, f.Field, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_LIMIT, bound.Field, bound.Limit, bound.Actual
+	case errors.As(err, &unknown):
+		f.Kind, f.Message = peerv1.FailureKind_FAILURE_KIND_UNKNOWN, unknown.Cause
+	case errors.As(err, &stale):
+		f.Kind, f.Slot = peerv1.FailureKind_FAILURE_KIND_NOT_SERVING, uint32(stale.Slot)
+	case errors.As(err, &session):
+		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_SESSION_EXPIRED, session.Floor, session.Revision
+	case errors.As(err, &invalid):
+		f.Kind, f.Field, f.Message = peerv1.FailureKind_FAILURE_KIND_INVALID, invalid.Field, invalid.Problem
+	case errors.Is(err, ErrStopped), errors.Is(err, ErrForming):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_STOPPED
+	case errors.Is(err, ErrTimeout):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_TIMEOUT
+	default:
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_UNKNOWN
+	}
+	return f
+}
+
+func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
+	switch f.GetKind() {
+	case peerv1.FailureKind_FAILURE_KIND_NOT_LEADER:
+		return &NotLeaderError{Shard: shard, Leader: placement.NodeID(f.GetLeaderNodeId())}
+	case peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
+		return &NoReplicaError{Shard: shard}
+	case peerv1.FailureKind_FAILURE_KIND_OVERLOADED:
+		return overloaded(f.GetField(), f.GetLimit(), f.GetActual())
+	case peerv1.FailureKind_FAILURE_KIND_LIMIT:
+		return &LimitError{Field: f.GetField(), Limit: f.GetLimit(), Actual: f.GetActual()}
+	case peerv1.FailureKind_FAILURE_KIND_NOT_SERVING:
+		return staleRoute(shard, f.GetSlot())
+	case peerv1.FailureKind_FAILURE_KIND_SESSION_EXPIRED:
+		return &SessionExpiredError{Shard: shard, Floor: f.GetLimit(), Revision: f.GetActual()}
+	case peerv1.FailureKind_FAILURE_KIND_INVALID:
+		return &InvalidError{Field: f.GetField(), Problem: f.GetMessage()}
+	case peerv1.FailureKind_FAILURE_KIND_STOPPED:
+		return ErrStopped
+	case peerv1.FailureKind_FAILURE_KIND_TIMEOUT:
+		return ErrTimeout
+	default:
+		return &UnknownOutcomeError{Shard: shard, Cause: f.GetMessage()}
+	}
+}

@@ -1,0 +1,107 @@
+package raftnode
+
+import (
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// housekeeper flushes the state and truncates the logs behind it, and trims history. It decides on figures only; the work is done by the
+// engine, the replicas and the log writer.
+type housekeeper struct {
+	n       *Node
+	wake    func()
+	flushed time.Time // when the last flush was asked for
+}
+
+func newHousekeeper(n *Node) *housekeeper {
+	h := &housekeeper{n: n, flushed: n.runtime.Now()}
+	h.wake = n.runtime.Stage("housekeeper", h.step)
+	return h
+}
+
+func (h *housekeeper) step() {
+	n := h.n
+	if n.failed() || !n.serving.Load() {
+		return
+	}
+	logBytes := uint64(n.logs.Metrics().Bytes)
+	due := n.runtime.Now().Sub(h.flushed) >= n.options.SnapshotPeriod || logBytes > n.options.MaxLogBytes
+	dirty := false
+	for _, m := range n.localMembers {
+		durable, err := n.engine.durable(m.shard)
+		if err != nil {
+			n.fail(err)
+			return
+		}
+		at := n.engine.position(m.shard)
+		dirty = dirty || at.index > durable
+		due = due || at.index >= durable+n.options.SnapshotEntries
+		h.truncate(m, durable, logBytes > n.options.MaxLogBytes)
+		h.trim(m, at)
+	}
+	if !due || !dirty {
+		return
+	}
+	h.flushed = n.runtime.Now()
+	if err := n.engine.flush(); err != nil {
+		n.fail(err)
+	}
+}
+
+// truncate asks for the log to be cut below what is durably applied (and never above, R8), less what is kept for members that lag.
+func (h *housekeeper) truncate(m *member, durable uint64, tight bool) {
+	log, ok := h.n.logs.State(m.shard)
+	if !ok {
+		return
+	}
+	index := durable
+	if !tight {
+		index = min(index, log.LastIndex-min(log.LastIndex, h.n.options.MaxLogEntries))
+	}
+	// Cutting a little at a time would only cost records.
+	if index < log.TruncatedIndex+max(1, h.n.options.MaxLogEntries/16) {
+		return
+	}
+	m.worker.post(truncateEvent{m: m, index: index, truncated: func(index uint64) { h.n.logWriter.truncate(m.shard, index) }})
+}
+
+// trim lets the leader of a shard propose to forget its oldest history, bounded work at a time.
+func (h *housekeeper) trim(m *member, at position) {
+	l := m.lead.Load()
+	if h.n.options.Machine != nil || l == nil || !l.local || at.historyBytes <= h.n.options.HistoryBytes {
+		return
+	}
+	// The share of the bytes that is too much is about the share of the revisions.
+	kept := at.revision + 1 - min(at.revision+1, at.historyFloor)
+	over := float64(at.historyBytes-h.n.options.HistoryBytes) / float64(at.historyBytes)
+	below := at.historyFloor + max(1, uint64(over*float64(kept)))
+	h.n.Submit(&Request{
+		Shard:    m.shard,
+		Deadline: h.n.runtime.Now().Add(defaultTimeout),
+		Command: &storev1.Command{Body: &storev1.Command_TrimHistory{TrimHistory: &storev1.TrimHistory{
+			Below: below, MaxRevisions: trimRevisionsMax,
+		}}},
+		// A trim that fails is proposed again when the history is still too long.
+		Done: func(Result) {},
+	})
+}
+
+// tick drives everything that depends on time.
+func (n *Node) tick() {
+	if !n.serving.Load() {
+		return
+	}
+	for _, w := range n.workers {
+		w.postTick()
+	}
+	n.forwards.expire(n.runtime.Now())
+	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{MapVersion: n.shards.version}}}
+	for _, m := range n.options.Members {
+		if m.ID != n.options.NodeID {
+			n.transport.Send(placement.NodeID(m.ID), beat)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package raftnode
+
+import (
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// roleChanged takes note of who leads a shard now.
+func (w *worker) roleChanged(m *member) {
+	id, term := m.replica.Lead()
+	was := m.lead.Load()
+	now := &leadership{id: id, term: term, local: m.replica.Leads()}
+	if r := m.replicas[id]; r != nil {
+		now.node = placement.NodeID(r.GetNodeId())
+	}
+	if was != nil && was.id == now.id && was.term == now.term && was.local == now.local {
+		return
+	}
+	m.lead.Store(now)
+	if id != 0 {
+		m.campaignAt = time.Time{}
+	}
+	if now.local {
+		m.clock.start(w.n.engine.position(m.shard).clockMs, w.n.runtime.Now())
+	}
+	if was == nil || was.id != id {
+		w.n.metrics.leaderChanges.Add(1)
+		w.n.log.Info("leader", "shard", m.shard, "leader", now.node, "term", term)
+	}
+	w.n.leaderChanged(m.shard, now)
+	w.finishTransfers(m, now)
+	w.routeWaiting(m, now)
+}
+
+// leadApplied notes that this leader has applied an entry of its own term: from here on its clock stands on all that came before it.
+func (w *worker) leadApplied(m *member) {
+	l := m.lead.Load()
+	if l == nil || !l.local || l.applied {
+		return
+	}
+	p := w.n.engine.position(m.shard)
+	if p.term != l.term {
+		return
+	}
+	next := *l
+	next.applied = true
+	m.lead.Store(&next)
+	m.clock.start(max(p.clockMs, m.clock.nowMs(w.n.runtime.Now())), w.n.runtime.Now())
+}
+
+// handle makes the followers of a node that is gone forget it, and lets them campaign with jitter: failing over does not wait for an
+// election timeout, and no timeout has to be short for that. Pre-vote protects a leader that only this node has lost.
+func (e peerDownEvent) handle(w *worker) {
+	for _, m := range w.n.localMembers {
+		id, member := m.byNode[e.node]
+		if m.worker != w || !member {
+			continue
+		}
+		m.replica.ReportUnreachable(id)
+		w.touch(m)
+		if lead, _ := m.replica.Lead(); lead != id || m.replica.Leads() {
+			continue
+		}
+		if !w.check(m, m.replica.ForgetLeader()) {
+			return
+		}
+		m.campaignAt = w.n.runtime.Now().Add(w.n.jitter(w.n.options.HeartbeatInterval * 2))
+	}
+}
+
+func (e transferEvent) handle(w *worker) {
+	m, t := e.m, e.t
+	id, ok := m.byNode[t.to]
+	if !ok {
+		t.done(0, &InvalidError{Field: "node_id", Problem: "node " + string(t.to) + " holds no replica of the shard"})
+		return
+	}
+	l := m.lead.Load()
+	switch {
+	case l != nil && l.node == t.to:
+		t.done(l.term, nil)
+	case l == nil || !l.local:
+		t.done(0, w.n.notLeader(m.shard))
+	default:
+		m.replica.TransferLeader(id)
+		m.transfers = append(m.transfers, t)
+		w.touch(m)
+	}
+}
+
+func (w *worker) finishTransfers(m *member, l *leadership) {
+	if l.node == "" {
+		return
+	}
+	rest := m.transfers[:0]
+	for _, t := range m.transfers {
+		switch {
+		case l.node == t.to:
+			t.done(l.term, nil)
+		case !l.local:
+			t.done(0, w.n.notLeader(m.shard))
+		default:
+			rest = append(rest, t)
+		}
+	}
+	m.transfers = rest
+}

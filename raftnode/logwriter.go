@@ -1,0 +1,93 @@
+package raftnode
+
+import (
+	"fmt"
+	"sync"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftkv/raftkv/raftnode/logstore"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/replica"
+)
+
+// logWriter makes the appends of all shards durable: whatever has come since the last round goes into one write and one fsync.
+type logWriter struct {
+	n    *Node
+	wake func()
+	// queue has a lock of its own; a leaf. It is bounded by what its producers may have outstanding: two appends with entries a shard.
+	queue struct {
+		sync.Mutex
+		jobs []logJob
+	}
+	updates []logstore.Update // used again from round to round
+}
+
+// logJob is an update of one shard and what to do when it is written.
+type logJob struct {
+	update logstore.Update
+	sync   bool
+	done   func()
+}
+
+func newLogWriter(n *Node) *logWriter {
+	l := &logWriter{n: n}
+	l.wake = n.runtime.Stage("log writer", l.step)
+	return l
+}
+
+// add queues an append of a replica.
+func (l *logWriter) add(m *member, a *replica.Append) {
+	l.put(logJob{
+		update: logstore.Update{Shard: m.shard, HardState: a.HardState, Entries: a.Entries},
+		sync:   a.Sync,
+		done:   func() { m.worker.post(appendDoneEvent{m: m, a: a}) },
+	})
+}
+
+// intend queues the intent to ingest a snapshot; reset the record that ends it (R8).
+func (l *logWriter) intend(shard placement.ShardID, intent logstore.Intent, done func()) {
+	l.put(logJob{update: logstore.Update{Shard: shard, Intent: &intent}, sync: true, done: done})
+}
+
+func (l *logWriter) reset(shard placement.ShardID, to logstore.Reset, hs *raftpb.HardState, done func()) {
+	l.put(logJob{update: logstore.Update{Shard: shard, Reset: &to, HardState: hs}, sync: true, done: done})
+}
+
+// truncate queues the truncation of a log, which may become durable late.
+func (l *logWriter) truncate(shard placement.ShardID, index uint64) {
+	l.put(logJob{update: logstore.Update{Shard: shard, Truncate: index}})
+}
+
+func (l *logWriter) put(j logJob) {
+	l.queue.Lock()
+	l.queue.jobs = append(l.queue.jobs, j)
+	l.queue.Unlock()
+	l.wake()
+}
+
+func (l *logWriter) step() {
+	l.queue.Lock()
+	jobs := l.queue.jobs
+	l.queue.jobs = nil
+	l.queue.Unlock()
+	if len(jobs) == 0 || l.n.failed() {
+		return
+	}
+	sync := false
+	l.updates = l.updates[:0]
+	for _, j := range jobs {
+		l.updates = append(l.updates, j.update)
+		sync = sync || j.sync
+	}
+	if err := l.n.logs.Append(l.updates, sync); err != nil {
+		l.n.fail(fmt.Errorf("write the log: %w", err))
+		return
+	}
+	clear(l.updates)
+	for _, j := range jobs {
+		if j.done != nil {
+			j.done()
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package raftnode
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/replica"
+)
+
+// member is a replica of a shard on this node and everything that its worker knows of it. Only the worker touches it, except for the
+// fields that say otherwise.
+type member struct {
+	shard   placement.ShardID
+	worker  *worker
+	replica *replica.Replica
+	// replicas are the members of the shard by Raft id, as applied (R11).
+	replicas map[uint64]*storev1.Replica
+	byNode   map[placement.NodeID]uint64
+
+	// dirty says that the member waits in its worker's list.
+	dirty bool
+	// applied is the index that the applier has reached, as far as the worker was told.
+	applied uint64
+
+	// writes wait to be proposed, or passed on, or for a leader.
+	writes      []*Request
+	writesBytes int
+	// clock is the base of the shard clock while this member leads (R19).
+	clock shardClock
+	// appends in order; the first inFlight of them are with the log writer. An install holds back those behind it.
+	appends    []*replica.Append
+	inFlight   int
+	installing bool
+
+	// reads wait for the next round, round for the one under way, confirmed for the applier.
+	reads     []*Request
+	round     []*Request
+	confirmed []confirmedReads
+
+	// staged are the directories of snapshots that are taken in and not installed yet, by index.
+	staged map[uint64]string
+	// campaignAt is when to campaign because the leader's node is gone; zero if not.
+	campaignAt time.Time
+	// transfers wait for another node to lead.
+	transfers []*transfer
+
+	// proposed are the requests whose entries are in the log. It has a lock of its own.
+	proposed proposals
+	// reading counts reads that are with the readers; any goroutine may change it.
+	reading atomic.Int64
+	// senders is replicas for any goroutine to load.
+	senders atomic.Pointer[map[uint64]*storev1.Replica]
+	// lead is the leader as last seen; any goroutine may load it.
+	lead atomic.Pointer[leadership]
+}
+
+// leadership is who leads a shard.
+type leadership struct {
+	node    placement.NodeID // empty during an election
+	id      uint64           // 0 during an election
+	term    uint64
+	local   bool // this node leads
+	applied bool // and has applied an entry of its term
+}
+
+// confirmedReads are reads that may be served once the applier has reached index.
+type confirmedReads struct {
+	index    uint64
+	requests []*Request
+}
+
+// transfer is a wish to see another node lead.
+type transfer struct {
+	to       placement.NodeID
+	deadline time.Time
+	done     func(term uint64, err error)
+}
+
+// shardClock is the leader's clock of a shard: the clock applied when it began to lead, and its own monotonic time since (R19).
+type shardClock struct {
+	baseMs uint64
+	since  time.Time
+}
+
+func (c *shardClock) start(appliedMs uint64, now time.Time) { c.baseMs, c.since = appliedMs, now }
+
+func (c *shardClock) nowMs(now time.Time) uint64 {
+	return c.baseMs + uint64(max(0, now.Sub(c.since).Milliseconds()))
+}
+
+// proposals are the requests whose entries stand in the log, ordered by index. An entry that is applied under the term of its proposal
+// answers its requests; one that is applied under another term proves that the proposal never will be.
+type proposals struct {
+	// mu guards entries. It is a leaf.
+	mu      sync.Mutex
+	entries []proposal
+}
+
+type proposal struct {
+	index, term uint64
+	requests    []*Request
+}
+
+func (p *proposals) add(index, term uint64, requests []*Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.entries = append(p.entries, proposal{index: index, term: term, requests: requests})
+}
+
+// take removes and returns the proposals at and below index. Several may stand at one index, of different terms.
+func (p *proposals) take(index uint64) []proposal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out, rest []proposal
+	for _, e := range p.entries {
+		if e.index <= index {
+			out = append(out, e)
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	p.entries = rest
+	return out
+}
+
+// expire removes the requests that have been waiting beyond their deadline, and returns them: whether they will be applied is not known.
+func (p *proposals) expire(now time.Time) []*Request {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*Request
+	for i := range p.entries {
+		e := &p.entries[i]
+		for j, r := range e.requests {
+			// Positions in the entry must stay, so an expired request leaves a nil behind.
+			if r != nil && r.Deadline.Before(now) {
+				out = append(out, r)
+				e.requests[j] = nil
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,34 @@
+package raftnode
+
+import "sync/atomic"
+
+// counters are what a node counts about itself. Any goroutine may add.
+type counters struct {
+	proposals, proposedCommands, readRounds          atomic.Uint64
+	leaderChanges, snapshotsSent, installs           atomic.Uint64
+	rejectedMessages, droppedMessages, refusedWrites atomic.Uint64
+}
+
+// Metrics are the counts of a node since it was opened.
+type Metrics struct {
+	// Proposals are entries proposed, ProposedCommands the commands in them, ReadRounds confirmed ReadIndex rounds.
+	Proposals, ProposedCommands, ReadRounds uint64
+	// LeaderChanges counts changes of the leader of any local shard.
+	LeaderChanges uint64
+	// SnapshotsSent and SnapshotsInstalled count images of shards.
+	SnapshotsSent, SnapshotsInstalled uint64
+	// RejectedMessages are messages of peers that were not heard, DroppedMessages those for which there was no room.
+	RejectedMessages, DroppedMessages uint64
+	// RefusedWrites were refused because the state engine was behind.
+	RefusedWrites uint64
+}
+
+// Metrics returns the counts of the node.
+func (n *Node) Metrics() Metrics {
+	c := &n.metrics
+	return Metrics{
+		Proposals: c.proposals.Load(), ProposedCommands: c.proposedCommands.Load(), ReadRounds: c.readRounds.Load(),
+		LeaderChanges: c.leaderChanges.Load(), SnapshotsSent: c.snapshotsSent.Load(), SnapshotsInstalled: c.installs.Load(),
+		RejectedMessages: c.rejectedMessages.Load(), DroppedMessages: c.droppedMessages.Load(), RefusedWrites: c.refusedWrites.Load(),
+	}
+}

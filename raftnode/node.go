@@ -1,0 +1,338 @@
+package raftnode
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/logstore"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/transport"
+)
+
+// Node is a node of a cluster.
+type Node struct {
+	options   Options
+	log       *slog.Logger
+	runtime   Runtime
+	transport Transport
+	opened    time.Time
+
+	lock io.Closer
+	// identityMu orders changes of identity, which are made durable before they are stored. Nothing else is locked under it.
+	identityMu sync.Mutex
+	identity   atomic.Pointer[storev1.Identity]
+
+	// The fields of this group are set before serving is, and do not change.
+	logs         *logstore.Log
+	engine       engine
+	shards       *shardMap
+	members      map[placement.ShardID]*member
+	localMembers []*member // by shard
+	workers      []*worker
+	logWriter    *logWriter
+	applier      *applier
+	readers      *readerPool
+	housekeeper  *housekeeper
+
+	forwards  *forwards
+	reachable sync.Map // placement.NodeID → bool
+	staging   chan struct{}
+	sending   chan struct{}
+	stagings  atomic.Uint64
+	metrics   counters
+
+	// serving: the shards are open. closing: no requests are taken any more.
+	serving, closing atomic.Bool
+	formed           chan struct{}
+	done             chan struct{}
+	// failure is the first terminal error.
+	failure atomic.Pointer[error]
+	ending  sync.Once
+
+	// randomMu guards rng. It is a leaf.
+	randomMu sync.Mutex
+	rng      *rand.Rand
+}
+
+// Open opens a node and returns soon: forming the cluster or recovering goes on in the background. A failure in that, as any later one,
+// ends the node: see Done.
+func Open(o Options) (*Node, error) {
+	o.setDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("options: %w", err)
+	}
+	n := &Node{
+		options: o,
+		log:     o.Logger.With("node", o.NodeID),
+		runtime: o.Runtime,
+		formed:  make(chan struct{}),
+		done:    make(chan struct{}),
+		staging: make(chan struct{}, snapshotsWaiting),
+		sending: make(chan struct{}, snapshotsMax),
+		members: make(map[placement.ShardID]*member),
+	}
+	if n.runtime == nil {
+		n.runtime = NewRuntime()
+	}
+	n.opened = n.runtime.Now()
+	n.seed(o.Seed)
+	n.forwards = newForwards(n)
+	if err := n.openDir(); err != nil {
+		n.release()
+		return nil, err
+	}
+	if err := n.connect(); err != nil {
+		n.release()
+		return nil, err
+	}
+	if n.identity.Load().GetFormed() {
+		n.runtime.Go("open", func(context.Context) {
+			if err := n.start(); err != nil {
+				n.fail(err)
+			}
+		})
+		return n, nil
+	}
+	n.runtime.After(0, (&former{n: n}).run)
+	return n, nil
+}
+
+// seed makes the source of incarnations, ids and jitter.
+func (n *Node) seed(seed uint64) {
+	var b [16]byte
+	if seed == 0 {
+		if _, err := crand.Read(b[:]); err != nil {
+			panic("the system gives no random numbers: " + err.Error())
+		}
+	} else {
+		binary.BigEndian.PutUint64(b[:], seed)
+	}
+	n.rng = rand.New(rand.NewPCG(binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])))
+}
+
+func (n *Node) random() uint64 {
+	n.randomMu.Lock()
+	defer n.randomMu.Unlock()
+	return n.rng.Uint64()
+}
+
+// jitter is a random part of d.
+func (n *Node) jitter(d time.Duration) time.Duration {
+	return time.Duration(n.random() % uint64(max(d, 1)))
+}
+
+func appendUint64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }
+
+// connect begins to listen for peers. Until the cluster has formed only probes are answered.
+func (n *Node) connect() error {
+	o := TransportOptions{
+		NodeID: n.options.NodeID, Incarnation: n.identity.Load().GetIncarnation(),
+		ClusterID: func() []byte { return n.identity.Load().GetFormation().GetClusterId() },
+		Admit:     n.admitPeer,
+		TLS:       n.options.PeerTLS, Logger: n.log, Handler: peerHandler{n},
+		Listener: n.options.PeerListener,
+	}
+	for _, m := range n.options.Members {
+		if m.ID == n.options.NodeID {
+			o.Listen = m.PeerAddress
+		}
+	}
+	newTransport := n.options.NewTransport
+	if newTransport == nil {
+		newTransport = newTCP
+	}
+	t, err := newTransport(o)
+	if err != nil {
+		return fmt.Errorf("listen for peers: %w", err)
+	}
+	n.transport = t
+	if err := t.Start(); err != nil {
+		return fmt.Errorf("listen for peers: %w", err)
+	}
+	return nil
+}
+
+// newTCP is the transport of a real node.
+func newTCP(o TransportOptions) (Transport, error) {
+	return transport.New(transport.Options{
+		NodeID: o.NodeID, Incarnation: o.Incarnation, ClusterID: o.ClusterID, Admit: o.Admit,
+		Listener: o.Listener, Listen: o.Listen, TLS: o.TLS, Logger: o.Logger,
+	}, o.Handler)
+}
+
+// admitPeer refuses nodes that are not of the cluster, and new disks under old names (R13).
+func (n *Node) admitPeer(p transport.Peer) error {
+	for _, m := range n.identity.Load().GetFormation().GetMembers() {
+		if m.GetNodeId() != string(p.NodeID) {
+			continue
+		}
+		if m.GetIncarnation() != p.Incarnation {
+			return fmt.Errorf("node %s has another disk than the cluster knows: %w", p.NodeID, ErrFormedWithout)
+		}
+		return nil
+	}
+	return fmt.Errorf("node %s is not a member of the cluster", p.NodeID)
+}
+
+// start opens log, state and shards, and begins to serve.
+func (n *Node) start() error {
+	fs, dir := n.options.FS, n.options.Dir
+	logs, err := logstore.Open(LogDir(fs, dir), logstore.Options{
+		FS: fs, SegmentBytes: n.options.SegmentBytes, NoSync: n.options.NoSync, Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	n.logs = logs
+	stateDir := fs.PathJoin(dir, stateName)
+	flushed := func() {
+		if h := n.housekeeper; n.serving.Load() && h != nil {
+			h.wake()
+		}
+	}
+	if n.options.Machine != nil {
+		n.engine, err = openOwn(stateDir, n.options, flushed)
+	} else {
+		n.engine, err = openKV(stateDir, n.options, flushed, n.fail)
+	}
+	if err != nil {
+		return fmt.Errorf("open the state: %w", err)
+	}
+	n.shards = newShardMap(n.identity.Load().GetFormation())
+	n.logWriter, n.applier, n.readers = newLogWriter(n), newApplier(n), newReaderPool(n)
+	for i := range workers {
+		w := &worker{n: n, index: i}
+		w.wake = n.runtime.Stage(fmt.Sprintf("worker %d", i), w.step)
+		n.workers = append(n.workers, w)
+	}
+	if err := n.openShards(); err != nil {
+		return err
+	}
+	if err := n.markFormed(); err != nil {
+		return err
+	}
+	n.housekeeper = newHousekeeper(n)
+	peers := make(map[placement.NodeID]string)
+	for _, m := range n.options.Members {
+		if m.ID != n.options.NodeID {
+			peers[m.ID] = m.PeerAddress
+		}
+	}
+	n.serving.Store(true)
+	close(n.formed)
+	n.transport.SetPeers(peers)
+	n.runtime.Every("tick", n.options.HeartbeatInterval, n.tick)
+	n.runtime.Every("housekeeping", housekeepInterval, n.housekeeper.wake)
+	n.log.Info("serving", "shards", len(n.localMembers), "peers", len(peers))
+	if len(peers) == 0 {
+		n.campaignAlone()
+	}
+	return nil
+}
+
+// campaignAlone lets the only member of a cluster lead at once.
+func (n *Node) campaignAlone() {
+	for _, m := range n.localMembers {
+		m.worker.post(inspectEvent{m: m, look: func(m *member) {
+			if m.worker.check(m, m.replica.Campaign()) {
+				m.worker.touch(m)
+			}
+		}})
+	}
+}
+
+// markFormed notes that the formation is durable everywhere and the first states here (R13).
+func (n *Node) markFormed() error {
+	n.identityMu.Lock()
+	defer n.identityMu.Unlock()
+	if n.identity.Load().GetFormed() {
+		return nil
+	}
+	id := cloneIdentity(n.identity.Load())
+	id.Formed = true
+	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
+		return err
+	}
+	n.identity.Store(id)
+	return nil
+}
+
+func (n *Node) addMember(m *member) {
+	m.worker = n.workers[int(m.shard)%len(n.workers)]
+	n.members[m.shard] = m
+	n.localMembers = append(n.localMembers, m)
+}
+
+// leaderChanged tells the rest of the node who leads a shard.
+func (n *Node) leaderChanged(shard placement.ShardID, l *leadership) {
+	n.shards.setLeader(shard, l.node)
+}
+
+func (n *Node) isReachable(id placement.NodeID) bool {
+	if id == n.options.NodeID {
+		return true
+	}
+	up, ok := n.reachable.Load(id)
+	return ok && up.(bool)
+}
+
+func (n *Node) clientAddress(id placement.NodeID) string {
+	for _, m := range n.identity.Load().GetFormation().GetMembers() {
+		if m.GetNodeId() == string(id) {
+			return m.GetClientAddress()
+		}
+	}
+	return ""
+}
+
+// fail ends the node: nothing is acknowledged any more (R6). The process must exit.
+func (n *Node) fail(err error) {
+	if n.failure.CompareAndSwap(nil, &err) {
+		n.log.Error("the node has failed and stops; nothing that it acknowledged is lost", "err", err)
+		n.ending.Do(func() { close(n.done) })
+	}
+}
+
+func (n *Node) failed() bool { return n.failure.Load() != nil }
+
+// Done is closed when the node has failed or is closed.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns why the node has failed; nil if it has not.
+func (n *Node) Err() error {
+	if e := n.failure.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// Formed waits until the cluster has formed and this node serves.
+func (n *Node) Formed(ctx context.Context) error {
+	select {
+	case <-n.formed:
+		return nil
+	case <-n.done:
+		return errors.Join(ErrStopped, n.Err())
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrForming, context.Cause(ctx))
+	}
+}
+
+// PeerAddr is where the node listens for peers.
+func (n *Node) PeerAddr() net.Addr {
+	if t, ok := n.transport.(interface{ Addr() net.Addr }); ok {
+		return t.Addr()
+	}
+	return nil
+}

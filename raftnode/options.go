@@ -1,0 +1,208 @@
+package raftnode
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// Member is a founding node of a cluster.
+type Member struct {
+	ID placement.NodeID
+	// PeerAddress is where its peers reach it, ClientAddress where clients do; both host:port.
+	PeerAddress, ClientAddress string
+}
+
+// Limits are the bounds on requests. A zero field takes its default.
+type Limits struct {
+	// ValueBytes bounds a value. Default 1 MiB.
+	ValueBytes int
+	// CommandBytes bounds the keys and values of one command. Default 4 MiB; at least ValueBytes and a key.
+	CommandBytes int
+	// CommandOperations bounds the operations of one command. Default 1,000.
+	CommandOperations int
+	// PageItems and PageBytes bound a page of a range. Defaults 10,000 and 1 MiB; a page holds at least one key.
+	PageItems, PageBytes int
+}
+
+// KeyBytes bounds a key. It is part of the contract and cannot be changed.
+const KeyBytes = 4 << 10
+
+// Options say what a node is. The zero value of a field takes its default.
+type Options struct {
+	// NodeID is the name of the node, 1 to 64 of a-z A-Z 0-9 - _ . characters. Required.
+	NodeID placement.NodeID
+	// Dir holds everything that the node keeps. Required.
+	Dir string
+	// FS is where Dir is. Default: the disk.
+	FS vfs.FS
+	// Members are the founding nodes, this one included. None: a cluster of this node alone.
+	Members []Member
+	// PeerListener, if set, is used instead of listening on the peer address of this node.
+	PeerListener net.Listener
+	// PeerTLS secures the connections between nodes, both ways. Default: none.
+	PeerTLS *tls.Config
+	// Shards is the number of data shards of a new cluster. Default 1.
+	Shards int
+	// Replicas is the number of replicas of each shard of a new cluster. Default: one on each node, at most 5.
+	Replicas int
+	// HeartbeatInterval is the tick of the node. Default 100 ms.
+	HeartbeatInterval time.Duration
+	// ElectionTimeout is how long a follower waits for its leader, at least, up to twice that. Default 1 s.
+	ElectionTimeout time.Duration
+	// SnapshotEntries triggers a flush of the state, and then truncation of the log, when that many entries are applied and not flushed.
+	// Default 50,000.
+	SnapshotEntries uint64
+	// SnapshotPeriod triggers the same when so much time has passed. Default 5 minutes.
+	SnapshotPeriod time.Duration
+	// MaxLogEntries is how many applied entries the log keeps for members that lag. Default 10,000.
+	MaxLogEntries uint64
+	// MaxLogBytes is the size of all logs above which only what recovery needs is kept. Default 1 GiB.
+	MaxLogBytes uint64
+	// SegmentBytes is the size of a file of the log. Default 64 MiB.
+	SegmentBytes int64
+	// CacheBytes and MemTableBytes size the state engine. Defaults 256 MiB and 64 MiB.
+	CacheBytes, MemTableBytes int64
+	// HistoryBytes is how much history a shard keeps. Default 64 MiB.
+	HistoryBytes uint64
+	// NoSync leaves fsync out: acknowledged writes can be lost.
+	NoSync bool
+	// Limits bound requests.
+	Limits Limits
+	// Logger takes the node's messages. Default: slog.Default().
+	Logger *slog.Logger
+	// Machine makes the state machine of a shard. Default: the built-in key-value machine.
+	Machine func(placement.ShardID) StateMachine
+	// Runtime runs the stages. Default: NewRuntime().
+	Runtime Runtime
+	// NewTransport connects the node with its peers. Default: TCP.
+	NewTransport func(TransportOptions) (Transport, error)
+	// Seed feeds what must differ from node to node: incarnation, cluster id, jitter. Default: random.
+	Seed uint64
+}
+
+const (
+	workers           = 2
+	readers           = 2
+	entryBytesMax     = 1 << 20  // commands are gathered into one entry up to this
+	entryCommandsMax  = 4096     //
+	appendsMax        = 2        // appends with entries in flight per shard: batches size themselves to the disk
+	queueRequestsMax  = 32 << 10 // requests waiting per shard
+	queueBytesMax     = 64 << 20
+	readsMax          = 64 << 10 // reads waiting or running per shard
+	forwardsMax       = 64 << 10 // requests passed on and not answered
+	messagesMax       = 64 << 10 // peer messages waiting for a worker; more are dropped
+	messageBytesMax   = 1 << 20  // an append message
+	inflightBytesMax  = 16 << 20 // append messages not acknowledged, per member
+	uncommittedMax    = 64 << 20
+	applyBytesMax     = 16 << 20 // handed to the applier and not applied, per shard
+	ringBytes         = 32 << 20
+	trimRevisionsMax  = 4096 // revisions that one TrimHistory removes
+	snapshotsMax      = 2    // sent at once
+	snapshotsWaiting  = 16   // taken in and waiting, per node
+	overloadRetry     = 50 * time.Millisecond
+	defaultTimeout    = 10 * time.Second
+	entryFormat       = 1
+	entryVersion      = 1
+	nodeIDBytesMax    = 64
+	housekeepInterval = 500 * time.Millisecond
+)
+
+func (o *Options) setDefaults() {
+	setDefault(&o.FS, vfs.Default)
+	setDefault(&o.Shards, 1)
+	setDefault(&o.HeartbeatInterval, 100*time.Millisecond)
+	setDefault(&o.ElectionTimeout, time.Second)
+	setDefault(&o.SnapshotEntries, 50_000)
+	setDefault(&o.SnapshotPeriod, 5*time.Minute)
+	setDefault(&o.MaxLogEntries, 10_000)
+	setDefault(&o.MaxLogBytes, 1<<30)
+	setDefault(&o.SegmentBytes, 64<<20)
+	setDefault(&o.CacheBytes, 256<<20)
+	setDefault(&o.MemTableBytes, 64<<20)
+	setDefault(&o.HistoryBytes, 64<<20)
+	setDefault(&o.Limits.ValueBytes, 1<<20)
+	setDefault(&o.Limits.CommandBytes, max(4<<20, o.Limits.ValueBytes+KeyBytes))
+	setDefault(&o.Limits.CommandOperations, 1000)
+	setDefault(&o.Limits.PageItems, 10_000)
+	setDefault(&o.Limits.PageBytes, 1<<20)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if len(o.Members) == 0 {
+		o.Members = []Member{{ID: o.NodeID, PeerAddress: "127.0.0.1:0"}}
+	}
+	setDefault(&o.Replicas, min(len(o.Members), 5))
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports everything that is wrong with the options at once. Defaults are taken into account.
+func (o Options) Validate() error {
+	o.setDefaults()
+	var errs []error
+	report := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if err := checkNodeID(o.NodeID); err != nil {
+		errs = append(errs, err)
+	}
+	if o.Dir == "" {
+		report("no data directory")
+	}
+	seen := make(map[placement.NodeID]bool)
+	for _, m := range o.Members {
+		if err := checkNodeID(m.ID); err != nil {
+			report("member %q: %w", m.ID, err)
+		}
+		if seen[m.ID] {
+			report("member %q is listed twice", m.ID)
+		}
+		seen[m.ID] = true
+		if _, _, err := net.SplitHostPort(m.PeerAddress); err != nil {
+			report("member %q: peer address %q is not host:port", m.ID, m.PeerAddress)
+		}
+	}
+	if !seen[o.NodeID] {
+		report("node %q is not among the members; list it with its own address too", o.NodeID)
+	}
+	if o.Shards < 1 || o.Shards > int(placement.SlotCount) {
+		report("%d shards; there can be 1 to %d", o.Shards, placement.SlotCount)
+	}
+	if o.Replicas < 1 || o.Replicas > len(o.Members) {
+		report("%d replicas on %d nodes; there can be 1 to the number of nodes", o.Replicas, len(o.Members))
+	}
+	if o.HeartbeatInterval < time.Millisecond {
+		report("heartbeat interval %s is below 1 ms", o.HeartbeatInterval)
+	}
+	if o.ElectionTimeout < 3*o.HeartbeatInterval {
+		report("election timeout %s must be at least three heartbeat intervals (%s)", o.ElectionTimeout, o.HeartbeatInterval)
+	}
+	if o.Limits.CommandBytes < o.Limits.ValueBytes+KeyBytes {
+		report("command limit %d is below value limit %d and a key", o.Limits.CommandBytes, o.Limits.ValueBytes)
+	}
+	return errors.Join(errs...)
+}
+
+func checkNodeID(id placement.NodeID) error {
+	if id == "" || len(id) > nodeIDBytesMax {
+		return fmt.Errorf("node id %q: it has 1 to %d characters", id, nodeIDBytesMax)
+	}
+	for _, c := range []byte(id) {
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
+		if !ok {
+			return fmt.Errorf("node id %q: only letters, digits, '-', '_' and '.' are allowed", id)
+		}
+	}
+	return nil
+}

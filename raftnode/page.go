@@ -1,0 +1,160 @@
+package raftnode
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// pageAttempts bounds how often a page is read again because slots moved between its shards.
+const pageAttempts = 8
+
+// Page reads one page of a range over all shards. Each shard's part is linearizable; a page that does not show every slot exactly once is
+// read again (R17). No iterator outlives a page: the next one starts behind the last key.
+func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead) (*Page, error) {
+	for _, bound := range []struct{ field, key string }{{"start", r.GetStart()}, {"end", r.GetEnd()}} {
+		if len(bound.key) > KeyBytes+len("\x00") { // NextKey of the longest key
+			return nil, limit(bound.field, KeyBytes, len(bound.key))
+		}
+		if !utf8.ValidString(bound.key) {
+			return nil, &InvalidError{Field: bound.field, Problem: "a key is valid UTF-8"}
+		}
+	}
+	if n.failed() || n.closing.Load() {
+		return nil, ErrStopped
+	}
+	if !n.serving.Load() {
+		return nil, ErrForming
+	}
+	var uncovered placement.Slot
+	for range pageAttempts {
+		parts, err := n.readParts(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		slot, ok := covered(parts)
+		if ok {
+			return n.merge(r, parts), nil
+		}
+		uncovered = slot
+	}
+	return nil, &StaleRouteError{Slot: uncovered}
+}
+
+// readParts reads the range of every data shard.
+func (n *Node) readParts(ctx context.Context, r *peerv1.RangeRead) ([]Result, error) {
+	shards := n.shards.data()
+	answers := make(chan Result, len(shards))
+	deadline, _ := ctx.Deadline()
+	for _, shard := range shards {
+		n.Submit(&Request{
+			Shard: shard, Deadline: deadline, Read: &peerv1.ReadRequest{Range: r},
+			Done: func(res Result) { answers <- res },
+		})
+	}
+	parts := make([]Result, 0, len(shards))
+	var failure error
+	for range shards {
+		select {
+		case res := <-answers:
+			if res.Err != nil {
+				failure = res.Err
+			}
+			parts = append(parts, res)
+		case <-ctx.Done():
+			return nil, ErrTimeout
+		case <-n.done:
+			return nil, ErrStopped
+		}
+	}
+	return parts, failure
+}
+
+// covered says whether the parts show every slot exactly once, and if not, a slot that is missing or doubled.
+func covered(parts []Result) (placement.Slot, bool) {
+	var seen placement.SlotSet
+	for _, p := range parts {
+		slots := servedSlots(p.Read.GetSlots())
+		if both := seen.Intersect(slots); !both.Empty() {
+			return both.Runs()[0].First, false
+		}
+		seen = seen.Union(slots)
+	}
+	if missing := placement.AllSlots().Minus(seen); !missing.Empty() {
+		return missing.Runs()[0].First, false
+	}
+	return 0, true
+}
+
+// merge makes one page of the parts: in order, within the bounds, and not beyond the end of a part that goes on, because what comes next
+// there is not known.
+func (n *Node) merge(r *peerv1.RangeRead, parts []Result) *Page {
+	page := &Page{Origin: &peerv1.Origin{NodeId: string(n.options.NodeID)}}
+	if len(parts) == 1 {
+		page.Origin, page.Shard = parts[0].Origin, parts[0].Shard
+		page.Records, page.More = parts[0].Read.GetRecords(), parts[0].Read.GetMore()
+		return page // The shard has kept the bounds.
+	}
+	compare := func(a, b string) int {
+		if r.GetReverse() {
+			return strings.Compare(b, a)
+		}
+		return strings.Compare(a, b)
+	}
+	fence, fenced := "", false
+	for _, p := range parts {
+		records := p.Read.GetRecords()
+		page.Records = append(page.Records, records...)
+		if !p.Read.GetMore() || len(records) == 0 {
+			continue
+		}
+		if last := records[len(records)-1].GetKey(); !fenced || compare(last, fence) < 0 {
+			fence, fenced = last, true
+		}
+	}
+	slices.SortFunc(page.Records, func(a, b *peerv1.KeyRecord) int { return compare(a.GetKey(), b.GetKey()) })
+	page.More = fenced
+	maxItems := int(min(orMax(r.GetMaxItems()), uint32(n.options.Limits.PageItems)))
+	maxBytes := min(orMax(r.GetMaxBytes()), uint64(n.options.Limits.PageBytes))
+	var size uint64
+	for i, record := range page.Records {
+		size += uint64(len(record.GetKey()) + len(record.GetRecord().GetValue()))
+		full := i > 0 && (i >= maxItems || size > maxBytes)
+		if full || fenced && compare(record.GetKey(), fence) > 0 {
+			page.Records, page.More = page.Records[:i], true
+			break
+		}
+	}
+	return page
+}
+
+// NextKey is where a page starts that follows one which ended with key: the smallest key behind it.
+func NextKey(key string) string { return key + "\x00" }
+
+// PrefixEnd is the smallest key behind all that begin with prefix, which is valid UTF-8; empty if there is none. Bytes of UTF-8 are in the
+// order of their code points, so the next code point is the next prefix of the same length.
+func PrefixEnd(prefix string) string {
+	for prefix != "" {
+		last, size := utf8.DecodeLastRuneInString(prefix)
+		prefix = prefix[:len(prefix)-size]
+		switch {
+		case last == utf8.MaxRune:
+			continue
+		case last+1 == surrogateMin:
+			return prefix + string(surrogateMax+1)
+		default:
+			return prefix + string(last+1)
+		}
+	}
+	return ""
+}
+
+// Surrogates are no code points of UTF-8.
+const (
+	surrogateMin = rune(0xd800)
+	surrogateMax = rune(0xdfff)
+)

@@ -1,0 +1,199 @@
+package raftnode
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/replica"
+	"github.com/raftkv/raftkv/raftnode/transport"
+)
+
+// peerHandler is what the transport sees of a node.
+type peerHandler struct{ n *Node }
+
+var _ transport.Handler = peerHandler{}
+
+// HandleMessages takes messages from a peer to the workers, those of one worker together.
+func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
+	n := h.n
+	if !n.serving.Load() {
+		return // Raft sends again.
+	}
+	byWorker := make([][]event, len(n.workers))
+	for _, msg := range ms {
+		switch body := msg.GetBody().(type) {
+		case *peerv1.Message_Raft:
+			message := &raftpb.Message{}
+			if err := proto.Unmarshal(body.Raft.GetMessage(), message); err != nil {
+				n.rejected(from, err)
+				continue
+			}
+			m, err := n.receiver(from, placement.ShardID(body.Raft.GetShard()), body.Raft.GetToIncarnation(), message)
+			if err == nil && message.GetType() == raftpb.MsgSnap {
+				err = fmt.Errorf("%w: a snapshot outside of a snapshot stream", replica.ErrRejected)
+			}
+			if err != nil {
+				n.rejected(from, err)
+				continue
+			}
+			byWorker[m.worker.index] = append(byWorker[m.worker.index], messageEvent{m: m, message: message})
+		case *peerv1.Message_ForwardRequest:
+			n.serveForward(from, body.ForwardRequest)
+		case *peerv1.Message_ForwardResponse:
+			n.forwards.answer(from.NodeID, body.ForwardResponse)
+		case *peerv1.Message_Heartbeat:
+			// It has kept the connection alive.
+		}
+	}
+	for i, es := range byWorker {
+		if len(es) > 0 {
+			n.workers[i].postMessages(es)
+		}
+	}
+}
+
+// receiver finds the member for which a message is meant, and checks that it comes from whom it says: the sender's connection has proved
+// node and incarnation, and only members of the applied configuration are heard (R13, R26).
+func (n *Node) receiver(from transport.Peer, shard placement.ShardID, toIncarnation uint64, message *raftpb.Message) (*member, error) {
+	m := n.members[shard]
+	if m == nil {
+		return nil, fmt.Errorf("%w: no replica of shard %d here", replica.ErrRejected, shard)
+	}
+	if toIncarnation != 0 && toIncarnation != n.identity.Load().GetIncarnation() {
+		return nil, fmt.Errorf("%w: meant for incarnation %x of this node", replica.ErrRejected, toIncarnation)
+	}
+	r := m.sender(message.GetFrom())
+	if r == nil || placement.NodeID(r.GetNodeId()) != from.NodeID || r.GetIncarnation() != from.Incarnation {
+		return nil, fmt.Errorf("%w: replica %d of shard %d is not on node %s, incarnation %x", replica.ErrRejected, message.GetFrom(), shard, from.NodeID, from.Incarnation)
+	}
+	return m, nil
+}
+
+// rejected counts a message that is not heard.
+func (n *Node) rejected(from transport.Peer, err error) {
+	n.metrics.rejectedMessages.Add(1)
+	n.log.Debug("peer message rejected", "from", from.NodeID, "err", err)
+}
+
+func (h peerHandler) PeerUp(node placement.NodeID) {
+	h.n.reachable.Store(node, true)
+	h.n.log.Info("peer connected", "peer", node)
+}
+
+func (h peerHandler) PeerDown(node placement.NodeID, cause error) {
+	h.n.reachable.Store(node, false)
+	h.n.log.Warn("peer lost", "peer", node, "err", cause)
+	h.n.forwards.peerDown(node)
+	for _, w := range h.n.workers {
+		w.post(peerDownEvent{node: node})
+	}
+}
+
+func (e messageEvent) handle(w *worker) {
+	m := e.m
+	if e.staged != "" {
+		index := e.message.GetSnapshot().GetMetadata().GetIndex()
+		if m.awaitsSnapshot(index) {
+			w.unstage(e.staged) // The same snapshot came twice.
+			return
+		}
+		w.dropStaged(m, index)
+		m.staged[index] = e.staged
+	}
+	switch err := m.replica.Step(e.message); {
+	case err == nil:
+	case isRejected(err):
+		w.n.metrics.rejectedMessages.Add(1)
+		w.n.log.Debug("peer message rejected", "shard", m.shard, "err", err)
+	default:
+		w.check(m, err)
+		return
+	}
+	if e.staged != "" {
+		// If raft takes the snapshot, the next Ready carries it and install finds it; whatever is left behind then is stale.
+		for m.replica.HasReady() {
+			w.carry(m, m.replica.Ready())
+		}
+		if index := e.message.GetSnapshot().GetMetadata().GetIndex(); !m.awaitsSnapshot(index) {
+			w.dropStaged(m, index)
+		}
+	}
+	w.touch(m)
+}
+
+// send hands messages to the transport. Those of one turn leave together, because the transport gathers what waits for a peer.
+func (w *worker) send(m *member, messages []*raftpb.Message) {
+	for _, message := range messages {
+		to := m.replicas[message.GetTo()]
+		if to == nil {
+			continue
+		}
+		if message.GetType() == raftpb.MsgSnap {
+			w.sendSnapshot(m, message)
+			continue
+		}
+		data, err := proto.Marshal(message)
+		if !w.check(m, err) {
+			return
+		}
+		w.n.transport.Send(placement.NodeID(to.GetNodeId()), &peerv1.Message{Body: &peerv1.Message_Raft{Raft: &peerv1.RaftMessage{
+			Shard: uint32(m.shard), ToIncarnation: to.GetIncarnation(), Message: data,
+		}}})
+	}
+}
+
+// sendSnapshot streams an image of the shard to a member. The image is made now and may be newer than raft asked for, so the message is
+// made to fit it.
+func (w *worker) sendSnapshot(m *member, message *raftpb.Message) {
+	n, id := w.n, message.GetTo()
+	to := m.replicas[id]
+	select {
+	case n.sending <- struct{}{}:
+	default:
+		m.worker.post(snapshotSent{m: m, to: id})
+		return
+	}
+	n.runtime.Go("send snapshot", func(ctx context.Context) {
+		defer func() { <-n.sending }()
+		err := n.streamSnapshot(ctx, m.shard, to.GetNodeId(), to.GetIncarnation(), message)
+		if err != nil {
+			n.log.Warn("snapshot not sent", "shard", m.shard, "to", to.GetNodeId(), "err", err)
+		}
+		m.worker.post(snapshotSent{m: m, to: id, ok: err == nil})
+	})
+}
+
+func (n *Node) streamSnapshot(ctx context.Context, shard placement.ShardID, node string, incarnation uint64, message *raftpb.Message) error {
+	image, err := n.engine.image(shard)
+	if err != nil {
+		return err
+	}
+	defer image.close()
+	h := image.header()
+	fitted := proto.Clone(message).(*raftpb.Message)
+	fitted.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+		Index: new(h.GetIndex()), Term: new(h.GetTerm()), ConfState: confState(h.GetConfiguration()),
+	}}
+	data, err := proto.Marshal(fitted)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	start := &peerv1.SnapshotStart{Shard: uint32(shard), Message: data, ToIncarnation: incarnation}
+	r, pipe := io.Pipe()
+	done := make(chan struct{})
+	go func() { // Ends with the pipe, which both sides close.
+		defer close(done)
+		pipe.CloseWithError(image.write(pipe))
+	}()
+	err = n.transport.SendSnapshot(ctx, placement.NodeID(node), start, r)
+	r.CloseWithError(io.ErrClosedPipe)
+	<-done
+	n.metrics.snapshotsSent.Add(1)
+	return err
+}

@@ -1,0 +1,110 @@
+package raftnode
+
+import (
+	"sync"
+
+	"github.com/raftkv/raftkv/raftnode/replica"
+)
+
+// startReads begins a ReadIndex round for the reads that wait, unless one is under way.
+func (w *worker) startReads(m *member) {
+	if len(m.reads) == 0 || len(m.round) > 0 {
+		return
+	}
+	if _, ok := m.replica.StartRead(); ok {
+		m.round, m.reads = m.reads, nil
+	}
+}
+
+// readConfirmed moves the reads of a round on: to the readers, or to wait for the applier.
+func (w *worker) readConfirmed(m *member, r replica.Read) {
+	reads := m.round
+	m.round = nil
+	w.n.metrics.readRounds.Add(1)
+	if m.applied >= r.Index {
+		w.n.readers.add(m, reads)
+		return
+	}
+	m.confirmed = append(m.confirmed, confirmedReads{index: r.Index, requests: reads})
+}
+
+// releaseReads hands the reads whose index is applied to the readers. Rounds are confirmed in order, so indexes do not fall.
+func (w *worker) releaseReads(m *member) {
+	n := 0
+	for n < len(m.confirmed) && m.confirmed[n].index <= m.applied {
+		w.n.readers.add(m, m.confirmed[n].requests)
+		m.confirmed[n] = confirmedReads{}
+		n++
+	}
+	m.confirmed = m.confirmed[n:]
+}
+
+// readerPool serves confirmed reads. Requests per shard are bounded where they come in.
+type readerPool struct {
+	n     *Node
+	wakes []func()
+	// queue has a lock of its own; a leaf.
+	queue struct {
+		sync.Mutex
+		jobs []readJob
+	}
+}
+
+type readJob struct {
+	m        *member
+	requests []*Request
+}
+
+func newReaderPool(n *Node) *readerPool {
+	p := &readerPool{n: n}
+	for range readers {
+		p.wakes = append(p.wakes, n.runtime.Stage("reader", p.step))
+	}
+	return p
+}
+
+func (p *readerPool) add(m *member, requests []*Request) {
+	if len(requests) == 0 {
+		return
+	}
+	m.reading.Add(int64(len(requests)))
+	p.queue.Lock()
+	p.queue.jobs = append(p.queue.jobs, readJob{m: m, requests: requests})
+	waiting := len(p.queue.jobs)
+	p.queue.Unlock()
+	for i := range min(waiting, len(p.wakes)) {
+		p.wakes[i]()
+	}
+}
+
+func (p *readerPool) step() {
+	for {
+		p.queue.Lock()
+		if len(p.queue.jobs) == 0 {
+			p.queue.Unlock()
+			return
+		}
+		job := p.queue.jobs[0]
+		p.queue.jobs[0] = readJob{}
+		p.queue.jobs = p.queue.jobs[1:]
+		p.queue.Unlock()
+		p.serve(job)
+	}
+}
+
+// serve executes the reads of one round in one view: ownership and data are of the same state (R17).
+func (p *readerPool) serve(job readJob) {
+	view := p.n.engine.view()
+	defer view.close()
+	l := job.m.lead.Load()
+	leads := l != nil && l.local
+	for _, r := range job.requests {
+		result, at, err := view.read(job.m.shard, r.Read)
+		if err != nil {
+			r.fail(err)
+			continue
+		}
+		r.done(Result{Shard: job.m.shard, Read: result, Origin: p.n.origin(at, leads)})
+	}
+	job.m.reading.Add(-int64(len(job.requests)))
+}

@@ -1,0 +1,188 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/logstore"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/replica"
+)
+
+// The log of a new shard starts behind two entries that are never written: as if one of term 1 had made the slot table and the next the
+// membership.
+const (
+	firstIndex = 2
+	firstTerm  = 1
+)
+
+// openShards brings every shard of this node to where its replica can go on, and makes the members.
+func (n *Node) openShards() error {
+	f := n.identity.Load().GetFormation()
+	if damaged := n.logs.Damaged(); len(damaged) > 0 {
+		// Acknowledged entries are lost here (R15). Going on would vote with amnesia.
+		return fmt.Errorf("%w; replace this node by a new one", damaged[0])
+	}
+	for _, s := range f.GetShards() {
+		for _, r := range s.GetReplicas() {
+			if placement.NodeID(r.GetNodeId()) != n.options.NodeID {
+				continue
+			}
+			m, err := n.openShard(s, r.GetId())
+			if err != nil {
+				return fmt.Errorf("shard %d: %w", s.GetId(), err)
+			}
+			n.addMember(m)
+		}
+	}
+	return n.clearStaging()
+}
+
+// openShard recovers one shard. With A the durable applied index and S that of an intent: intent and A < S: ingest again, then reset;
+// intent and A ≥ S: reset only; no intent: A must lie within the log, else acknowledged entries are lost.
+func (n *Node) openShard(s *storev1.Formation_Shard, id uint64) (*member, error) {
+	shard := placement.ShardID(s.GetId())
+	at, err := n.engine.open(shard)
+	if err != nil {
+		return nil, err
+	}
+	log, exists := n.logs.State(shard)
+	if !exists && !n.identity.Load().GetFormed() {
+		if err := n.bootstrap(s, at); err != nil {
+			return nil, err
+		}
+		log, exists = n.logs.State(shard)
+		at = n.engine.position(shard)
+	}
+	if !exists {
+		return nil, errors.New("its log is gone; replace this node by a new one")
+	}
+	if log.Intent != nil {
+		if log, err = n.finishInstall(shard, log, at); err != nil {
+			return nil, err
+		}
+		at = n.engine.position(shard)
+	}
+	c := n.engine.configuration(shard)
+	if c == nil || !slices.Contains(slices.Concat(c.GetVoters(), c.GetLearners(), c.GetVotersOutgoing()), id) {
+		return nil, fmt.Errorf("replica %d is not in the membership of its state", id)
+	}
+	r, err := replica.New(n.replicaConfig(shard, id, log, at, c))
+	if err != nil {
+		return nil, fmt.Errorf("%w; replace this node by a new one", err)
+	}
+	m := &member{shard: shard, replica: r, applied: at.index, staged: make(map[uint64]string)}
+	m.setConfiguration(c)
+	return m, nil
+}
+
+// bootstrap gives a founding replica its first state and then its log, so that a crash between the two begins again.
+func (n *Node) bootstrap(s *storev1.Formation_Shard, at position) error {
+	shard := placement.ShardID(s.GetId())
+	if at.index == 0 {
+		c := &storev1.Configuration{Index: firstIndex, Replicas: s.GetReplicas()}
+		for _, r := range s.GetReplicas() {
+			c.Voters = append(c.Voters, r.GetId())
+		}
+		if err := n.engine.bootstrap(shard, c, s.GetSlots()); err != nil {
+			return fmt.Errorf("bootstrap: %w", err)
+		}
+	}
+	err := n.logs.Append([]logstore.Update{{
+		Shard:     shard,
+		Reset:     &logstore.Reset{Index: firstIndex, Term: firstTerm},
+		HardState: &raftpb.HardState{Term: new(uint64(firstTerm)), Vote: new(uint64(0)), Commit: new(uint64(firstIndex))},
+	}}, true)
+	if err != nil {
+		return fmt.Errorf("bootstrap the log: %w", err)
+	}
+	return nil
+}
+
+// finishInstall completes a snapshot install that a crash has interrupted (R8).
+func (n *Node) finishInstall(shard placement.ShardID, log logstore.State, at position) (logstore.State, error) {
+	fs, intent := n.options.FS, log.Intent
+	if at.index < intent.Index {
+		dir := fs.PathJoin(n.options.Dir, stagingName, intent.Dir)
+		if err := n.engine.ingest(shard, dir); err != nil {
+			return log, fmt.Errorf("finish the install of the snapshot at index %d: %w", intent.Index, err)
+		}
+	}
+	hs := &raftpb.HardState{
+		Term: new(max(log.HardState.GetTerm(), intent.Term)), Vote: new(log.HardState.GetVote()), Commit: new(intent.Index),
+	}
+	if log.HardState.GetTerm() < intent.Term {
+		hs.Vote = new(uint64(0)) // The vote was of an earlier term.
+	}
+	err := n.logs.Append([]logstore.Update{{
+		Shard: shard, Reset: &logstore.Reset{Index: intent.Index, Term: intent.Term}, HardState: hs,
+	}}, true)
+	if err != nil {
+		return log, fmt.Errorf("reset the log behind a snapshot: %w", err)
+	}
+	n.log.Info("finished the install of a snapshot", "shard", shard, "index", intent.Index)
+	log, _ = n.logs.State(shard)
+	return log, nil
+}
+
+func (n *Node) replicaConfig(shard placement.ShardID, id uint64, log logstore.State, at position, c *storev1.Configuration) replica.Config {
+	return replica.Config{
+		ID:             id,
+		ElectionTicks:  int(n.options.ElectionTimeout / n.options.HeartbeatInterval),
+		HeartbeatTicks: 1,
+		Log:            shardLog{n.logs, shard},
+		HardState:      log.HardState,
+		TruncatedIndex: log.TruncatedIndex, TruncatedTerm: log.TruncatedTerm, LastIndex: log.LastIndex,
+		Applied: at.index, AppliedTerm: at.term, ConfState: confState(c),
+		ReadEpoch: n.random(),
+		RingBytes: ringBytes, MaxMessageBytes: messageBytesMax, MaxInflightBytes: inflightBytesMax,
+		MaxApplyBytes: applyBytesMax, MaxUncommittedBytes: uncommittedMax,
+		Logger: raftLogger{n.log.With("shard", shard)},
+	}
+}
+
+// clearStaging removes the snapshots that were taken in and not installed when the node last stopped.
+func (n *Node) clearStaging() error {
+	fs := n.options.FS
+	dir := fs.PathJoin(n.options.Dir, stagingName)
+	names, err := fs.List(dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
+			return fmt.Errorf("clear %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// shardLog is the log of one shard as its replica reads it.
+type shardLog struct {
+	log   *logstore.Log
+	shard placement.ShardID
+}
+
+func (l shardLog) Entries(lo, hi, maxBytes uint64) ([]*raftpb.Entry, error) {
+	return l.log.Entries(l.shard, lo, hi, maxBytes)
+}
+func (l shardLog) Term(index uint64) (uint64, error) { return l.log.Term(l.shard, index) }
+
+// setConfiguration takes over the membership that has been applied (R11).
+func (m *member) setConfiguration(c *storev1.Configuration) {
+	senders := make(map[uint64]*storev1.Replica)
+	m.byNode = make(map[placement.NodeID]uint64)
+	for _, r := range c.GetReplicas() {
+		senders[r.GetId()] = r
+		m.byNode[placement.NodeID(r.GetNodeId())] = r.GetId()
+	}
+	m.replicas = senders
+	m.senders.Store(&senders)
+}
+
+// sender returns the member of the shard with a Raft id, nil if there is none. Safe from any goroutine.
+func (m *member) sender(id uint64) *storev1.Replica { return (*m.senders.Load())[id] }

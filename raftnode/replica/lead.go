@@ -1,0 +1,94 @@
+package replica
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+)
+
+// Campaign starts an election, with a pre-vote round first.
+func (r *Replica) Campaign() error {
+	if err := r.node.Campaign(); err != nil {
+		return fmt.Errorf("campaign: %w", err)
+	}
+	return r.Failure()
+}
+
+// ForgetLeader makes a follower free to vote before its election timeout, because its leader is known to be gone.
+func (r *Replica) ForgetLeader() error {
+	if err := r.node.ForgetLeader(); err != nil {
+		return fmt.Errorf("forget leader: %w", err)
+	}
+	return nil
+}
+
+// TransferLeader begins to hand the lead over to a voter.
+func (r *Replica) TransferLeader(to uint64) { r.node.TransferLeader(to) }
+
+// ReportUnreachable says that messages to a member are lost.
+func (r *Replica) ReportUnreachable(id uint64) { r.node.ReportUnreachable(id) }
+
+// ReportSnapshot says what came of sending a snapshot to a member.
+func (r *Replica) ReportSnapshot(id uint64, sent bool) {
+	status := raft.SnapshotFinish
+	if !sent {
+		status = raft.SnapshotFailure
+	}
+	r.node.ReportSnapshot(id, status)
+}
+
+// ID returns the Raft id.
+func (r *Replica) ID() uint64 { return r.id }
+
+// Status describes a replica.
+type Status struct {
+	Term, Lead, Commit, Applied uint64
+	State                       raft.StateType
+	FirstIndex, LastIndex       uint64
+}
+
+// Status returns the state as of the last Ready.
+func (r *Replica) Status() Status {
+	return Status{
+		Term: r.term, Lead: r.lead, Commit: r.commit, Applied: r.storage.applied, State: r.state,
+		FirstIndex: r.storage.truncated + 1, LastIndex: r.last,
+	}
+}
+
+// Leads says whether the replica leads.
+func (r *Replica) Leads() bool { return r.state == raft.StateLeader }
+
+// Lead returns the id of the leader, 0 if none is known, and the term.
+func (r *Replica) Lead() (lead, term uint64) { return r.lead, r.term }
+
+// Match returns how far each member holds the log, as the leader knows; nil on others.
+func (r *Replica) Match() map[uint64]uint64 {
+	if !r.Leads() {
+		return nil
+	}
+	match := make(map[uint64]uint64)
+	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) { match[id] = p.Match })
+	return match
+}
+
+// Successor returns the voter that is best fit to lead after this leader: the one that holds most of the log.
+func (r *Replica) Successor() (id uint64, ok bool) {
+	var best uint64
+	r.node.WithProgress(func(other uint64, typ raft.ProgressType, p tracker.Progress) {
+		if other != r.id && typ == raft.ProgressTypePeer && p.RecentActive && p.Match >= best {
+			id, best, ok = other, p.Match, true
+		}
+	})
+	return id, ok && r.Leads()
+}
+
+// MessageBytes is about the size of a message on the wire.
+func MessageBytes(m *raftpb.Message) int {
+	n := 64 + len(m.GetContext())
+	for _, e := range m.GetEntries() {
+		n += entryBytes(e)
+	}
+	return n
+}

@@ -1,0 +1,280 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+)
+
+// Config says what a replica starts from. Everything comes from the log and the state machine of its node.
+type Config struct {
+	// ID is the Raft id; never used again within the shard (R13).
+	ID uint64
+	// ElectionTicks and HeartbeatTicks count Tick calls.
+	ElectionTicks, HeartbeatTicks int
+	// Log reads entries from disk.
+	Log Log
+	// HardState is as the log has it. Its commit is raised to Applied, because commits are not fsynced on their own.
+	HardState *raftpb.HardState
+	// TruncatedIndex and TruncatedTerm are of the entry before the first of the log, LastIndex of the last.
+	TruncatedIndex, TruncatedTerm, LastIndex uint64
+	// Applied and AppliedTerm are the position of the state machine, ConfState the membership at it (R10).
+	Applied, AppliedTerm uint64
+	ConfState            *raftpb.ConfState
+	// ReadEpoch is random, so that contexts of reads are not used again after a restart (R16).
+	ReadEpoch uint64
+	// RingBytes bounds the entries kept in memory for members that lag.
+	RingBytes int
+	// MaxMessageBytes bounds an append message, MaxInflightBytes those not yet acknowledged by a member.
+	MaxMessageBytes, MaxInflightBytes uint64
+	// MaxApplyBytes bounds entries handed out and not yet applied, MaxUncommittedBytes those proposed and not yet committed.
+	MaxApplyBytes, MaxUncommittedBytes uint64
+	// Logger takes raft's own messages.
+	Logger raft.Logger
+}
+
+// Replica is one member of a Raft group. It has one owner; no method may be called while another runs.
+type Replica struct {
+	id      uint64
+	node    *raft.RawNode
+	storage *storage
+	reads   reads
+
+	// Mirrors of raft's state as of the last Ready.
+	term, lead, commit uint64
+	state              raft.StateType
+	// last is the index of the last entry, durable or not.
+	last uint64
+}
+
+// ErrNotLeader says that the replica does not lead, or is handing the lead over, or has too much uncommitted. Nothing was proposed.
+var ErrNotLeader = errors.New("the replica takes no proposals now")
+
+// New returns a replica that goes on where its log and its state machine stand.
+func New(c Config) (*Replica, error) {
+	if c.Applied < c.TruncatedIndex || c.Applied > c.LastIndex {
+		return nil, fmt.Errorf("state machine at index %d, log holds %d to %d: entries between them are lost", c.Applied, c.TruncatedIndex+1, c.LastIndex)
+	}
+	hs := &raftpb.HardState{
+		Term:   new(c.HardState.GetTerm()),
+		Vote:   new(c.HardState.GetVote()),
+		Commit: new(max(c.HardState.GetCommit(), c.Applied)),
+	}
+	if hs.GetCommit() > c.LastIndex {
+		return nil, fmt.Errorf("index %d is committed, the log ends at %d: acknowledged entries are lost", hs.GetCommit(), c.LastIndex)
+	}
+	s := &storage{
+		log: c.Log, hardState: hs, confState: c.ConfState,
+		truncated: c.TruncatedIndex, truncatedTerm: c.TruncatedTerm, last: c.LastIndex,
+		applied: c.Applied, appliedTerm: c.AppliedTerm,
+		ring: ring{maxBytes: c.RingBytes},
+	}
+	node, err := raft.NewRawNode(&raft.Config{
+		ID:                        c.ID,
+		ElectionTick:              c.ElectionTicks,
+		HeartbeatTick:             c.HeartbeatTicks,
+		Storage:                   s,
+		Applied:                   c.Applied,
+		AsyncStorageWrites:        true,
+		MaxSizePerMsg:             c.MaxMessageBytes,
+		MaxCommittedSizePerReady:  c.MaxApplyBytes,
+		MaxUncommittedEntriesSize: c.MaxUncommittedBytes,
+		MaxInflightMsgs:           maxInflightMessages,
+		MaxInflightBytes:          max(c.MaxInflightBytes, c.MaxMessageBytes),
+		CheckQuorum:               true,
+		PreVote:                   true,
+		ReadOnlyOption:            raft.ReadOnlySafe,
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+		Logger:                    c.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("raft: %w", err)
+	}
+	r := &Replica{id: c.ID, node: node, storage: s, last: c.LastIndex, term: hs.GetTerm(), commit: hs.GetCommit()}
+	r.reads.epoch = c.ReadEpoch
+	return r, nil
+}
+
+const maxInflightMessages = 256
+
+// Tick moves the replica's clock on by one tick.
+func (r *Replica) Tick() {
+	r.reads.age++
+	r.node.Tick()
+}
+
+// Step takes a message of another member. The owner has checked who sent it; Step checks whether it can be true (R26). An error that
+// wraps ErrRejected concerns the message alone; any other stops the replica.
+func (r *Replica) Step(m *raftpb.Message) error {
+	if err := r.validate(m); err != nil {
+		return err
+	}
+	err := r.node.Step(m)
+	switch {
+	case err == nil, errors.Is(err, raft.ErrProposalDropped):
+	case errors.Is(err, raft.ErrStepPeerNotFound), errors.Is(err, raft.ErrStepLocalMsg):
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	default:
+		return fmt.Errorf("step %s: %w", m.GetType(), err)
+	}
+	return r.Failure()
+}
+
+// Propose appends one entry. The owner drains Ready before it calls Propose, so that the Ready after it holds this entry alone and with it
+// the index and the term by which its fate is known: applied under the same term, or never.
+func (r *Replica) Propose(data []byte) error {
+	if r.state != raft.StateLeader {
+		return ErrNotLeader
+	}
+	if err := r.node.Propose(data); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
+	}
+	return nil
+}
+
+// Append is work for the log. Everything in it is durable before AppendDone, except when Sync is false.
+type Append struct {
+	HardState *raftpb.HardState
+	Entries   []*raftpb.Entry
+	// Snapshot replaces log and state, if set.
+	Snapshot *raftpb.Snapshot
+	// Sync says that something waits for durability (R4).
+	Sync bool
+
+	responses []*raftpb.Message
+}
+
+// Apply is work for the state machine: committed entries, in order.
+type Apply struct {
+	Entries []*raftpb.Entry
+
+	responses []*raftpb.Message
+}
+
+// Read is a confirmed ReadIndex round: its reads may be served from a state that has applied Index.
+type Read struct {
+	Round uint64
+	Index uint64
+}
+
+// Output is what a replica asks its owner to do.
+type Output struct {
+	Append *Append
+	// Messages go to other members, at once: raft puts those that imply durability into Append (R4).
+	Messages []*raftpb.Message
+	Apply    *Apply
+	Reads    []Read
+	// RoleChanged says that term, leader or role have changed.
+	RoleChanged bool
+}
+
+// HasReady says whether Ready has anything.
+func (r *Replica) HasReady() bool { return r.node.HasReady() }
+
+// Ready returns what is to be done now.
+func (r *Replica) Ready() Output {
+	rd := r.node.Ready()
+	var out Output
+	if rd.SoftState != nil {
+		r.lead, r.state = rd.SoftState.Lead, rd.SoftState.RaftState
+		out.RoleChanged = true
+	}
+	if !raft.IsEmptyHardState(rd.HardState) {
+		out.RoleChanged = out.RoleChanged || rd.HardState.GetTerm() != r.term
+		r.term, r.commit = rd.HardState.GetTerm(), rd.HardState.GetCommit()
+	}
+	if !raft.IsEmptySnap(rd.Snapshot) {
+		r.last = rd.Snapshot.GetMetadata().GetIndex()
+	}
+	if n := len(rd.Entries); n > 0 {
+		r.last = rd.Entries[n-1].GetIndex()
+	}
+	for _, rs := range rd.ReadStates {
+		if round, ok := r.confirmed(rs); ok {
+			out.Reads = append(out.Reads, Read{Round: round, Index: rs.Index})
+		}
+	}
+	for _, m := range rd.Messages {
+		switch m.GetTo() {
+		case raft.LocalAppendThread:
+			out.Append = newAppend(m)
+		case raft.LocalApplyThread:
+			out.Apply = &Apply{Entries: m.GetEntries(), responses: m.GetResponses()}
+		default:
+			out.Messages = append(out.Messages, m)
+		}
+	}
+	return out
+}
+
+func newAppend(m *raftpb.Message) *Append {
+	a := &Append{Entries: m.GetEntries(), Sync: len(m.GetResponses()) != 0, responses: m.GetResponses()}
+	if m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0 {
+		a.HardState = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
+	}
+	if !raft.IsEmptySnap(m.GetSnapshot()) {
+		a.Snapshot = m.GetSnapshot()
+	}
+	return a
+}
+
+// AppendDone reports that an Append is durable, in the order in which they were handed out. It returns messages for other members.
+func (r *Replica) AppendDone(a *Append) ([]*raftpb.Message, error) {
+	if a.Snapshot != nil {
+		r.storage.installed(a.Snapshot.GetMetadata())
+	}
+	r.storage.appended(a.Entries)
+	var out []*raftpb.Message
+	for _, m := range a.responses {
+		if m.GetTo() == r.id {
+			if err := r.node.Step(m); err != nil {
+				return nil, fmt.Errorf("step %s: %w", m.GetType(), err)
+			}
+			continue
+		}
+		if m.GetType() == raftpb.MsgAppResp && !m.GetReject() && m.GetIndex() > r.storage.last {
+			// R5: an acknowledgement is never above what is durable here. Reaching this is a bug, and stopping the only safe answer.
+			return nil, fmt.Errorf("index %d would be acknowledged, the durable log ends at %d", m.GetIndex(), r.storage.last)
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// ApplyDone reports that an Apply is in the state machine, in the order in which they were handed out.
+func (r *Replica) ApplyDone(a *Apply) error {
+	last := a.Entries[len(a.Entries)-1]
+	r.storage.applied, r.storage.appliedTerm = last.GetIndex(), last.GetTerm()
+	r.storage.ring.evict(last.GetIndex())
+	for _, m := range a.responses {
+		if err := r.node.Step(m); err != nil {
+			return fmt.Errorf("step %s: %w", m.GetType(), err)
+		}
+	}
+	return nil
+}
+
+// Truncate forgets the log up to index, as far as that is applied. A member that needs a forgotten entry gets a snapshot.
+func (r *Replica) Truncate(index uint64) (uint64, error) {
+	index = min(index, r.storage.applied)
+	r.node.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) {
+		if p.State == tracker.StateSnapshot {
+			// Its next entry is the one behind the snapshot on its way; without it, it would need another.
+			index = min(index, p.PendingSnapshot)
+		}
+	})
+	if index <= r.storage.truncated {
+		return r.storage.truncated, nil
+	}
+	if err := r.storage.truncate(index); err != nil {
+		return 0, fmt.Errorf("truncate at %d: %w", index, err)
+	}
+	return index, nil
+}
+
+// Failure is the error of the log that raft met, if any: then the replica must stop.
+func (r *Replica) Failure() error { return r.storage.failure }

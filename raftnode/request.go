@@ -1,0 +1,126 @@
+package raftnode
+
+import (
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// Request is one operation on one shard. Exactly one of Command and Read is set. A node owns a request from Submit until
+// it calls Done.
+type Request struct {
+	// Command is a write.
+	Command *storev1.Command
+	// Read reads keys of one shard.
+	Read *peerv1.ReadRequest
+	// Shard is where the request goes; AutoShard finds it by the keys.
+	Shard placement.ShardID
+	// AutoShard routes by the keys of the request, and refuses keys of several shards.
+	AutoShard bool
+	// Deadline is when the requester stops waiting. A node answers a little later at the most, OutcomeUnknown if it must.
+	Deadline time.Time
+	// Trace links the request with its caller; may be nil.
+	Trace *storev1.TraceContext
+	// Done is called exactly once, from a goroutine of the node that must not be held up: it may neither block nor call the node.
+	Done func(Result)
+
+	// bytes is the size of the command, for the bounds of queues.
+	bytes int
+	// forwarded says that another node has passed the request on: it is executed here or answered NotLeader.
+	forwarded bool
+	// transferTo makes the request one to hand the lead to another node; it exists between nodes only.
+	transferTo placement.NodeID
+}
+
+// done answers the request.
+func (r *Request) done(res Result) { r.Done(res) }
+
+// fail answers it with an error.
+func (r *Request) fail(err error) { r.Done(Result{Shard: r.Shard, Err: err}) }
+
+// Result is the answer to a Request.
+type Result struct {
+	// Shard executed the request, or would have.
+	Shard placement.ShardID
+	// Origin is the state from which the answer comes; nil if there is an error.
+	Origin *peerv1.Origin
+	// Write is the answer to a write whose outcome is APPLIED or COMPARE_FAILED; other outcomes come as an error.
+	Write *storev1.WriteResult
+	// Read is the answer to a read.
+	Read *peerv1.ReadResult
+	// Opaque is the answer of a caller's own state machine to a command of its own.
+	Opaque []byte
+	// Err is one of the errors of this package. All but *UnknownOutcomeError mean that nothing was applied.
+	Err error
+}
+
+// Page is one page of a range over all shards.
+type Page struct {
+	// Records are in the order of the range.
+	Records []*peerv1.KeyRecord
+	// More says that the range goes on behind the last record.
+	More bool
+	// Origin is the state read, if one shard gave the whole page; else only its node is set.
+	Origin *peerv1.Origin
+	// Shard is that shard; 0 if several took part.
+	Shard placement.ShardID
+}
+
+// Status describes a node.
+type Status struct {
+	// ClusterID has 32 hexadecimal digits; empty while the cluster forms.
+	ClusterID string
+	NodeID    placement.NodeID
+	// NotReady says what the node still lacks; empty when it is ready.
+	NotReady []string
+	// Uptime is how long the node has been open.
+	Uptime time.Duration
+	// LogBytes and StateBytes are on disk.
+	LogBytes, StateBytes uint64
+	// SyncWrite is false when the node does not fsync.
+	SyncWrite bool
+	Shards    []ShardStatus
+}
+
+// ShardStatus describes a shard as a node knows it.
+type ShardStatus struct {
+	ID       placement.ShardID
+	Slots    *storev1.SlotTable
+	Replicas []ReplicaStatus
+	// Leader is empty during an election.
+	Leader placement.NodeID
+	// Local says that the node holds a replica of the shard; the fields below are zero if it does not.
+	Local                    bool
+	Term, Commit             uint64
+	Applied, Durable         uint64
+	FirstLogIndex, LastIndex uint64
+	Revision                 uint64
+}
+
+// ReplicaStatus describes a member of a shard.
+type ReplicaStatus struct {
+	ID     uint64
+	NodeID placement.NodeID
+	// Leader, Learner: neither is a follower.
+	Leader, Learner bool
+	// Match is known to the leader only.
+	Match uint64
+}
+
+// NodeStatus describes a node of the cluster as another knows it.
+type NodeStatus struct {
+	ID                         placement.NodeID
+	PeerAddress, ClientAddress string
+	Reachable                  bool
+	Shards, Leads              []placement.ShardID
+}
+
+// Location says where a key lives.
+type Location struct {
+	RoutingPart string
+	Slot        placement.Slot
+	Shard       placement.ShardID
+	Leader      placement.NodeID
+}

@@ -1,0 +1,198 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+const (
+	batchBytes         = 1 << 20
+	batchBytesRetained = 16 << 20
+)
+
+// Batch is one round of applying: entries of any number of shards. Everything that they change, the positions included, becomes visible,
+// and after a crash is there, as a whole (R1). One goroutine uses it; after Commit it is empty and can be used again.
+type Batch struct {
+	store *Store
+	pb    *pebble.Batch
+	// history has the changes of the history sections. They are appended to pb at the commit: the memtable takes neighbours in a row
+	// much faster than neighbours that are far apart in the batch, and history is always written in order.
+	history *pebble.Batch
+	shards  []*Shard // with changes, by their first one
+}
+
+// NewBatch returns an empty batch. It costs little to keep and reuse it.
+func (s *Store) NewBatch() *Batch {
+	options := []pebble.BatchOption{pebble.WithInitialSizeBytes(batchBytes), pebble.WithMaxRetainedSizeBytes(batchBytesRetained)}
+	return &Batch{store: s, pb: s.db.NewBatch(options...), history: s.db.NewBatch(options...)}
+}
+
+// Bytes is the size of what the batch holds.
+func (b *Batch) Bytes() int { return b.pb.Len() + b.history.Len() }
+
+// Commit makes the batch visible. It is durable once DurableApplied says so. An error is fatal (R6).
+func (b *Batch) Commit() error {
+	if err := b.store.fatal.err(); err != nil {
+		return err
+	}
+	if err := b.commit(); err != nil {
+		b.store.fatal.fail(fmt.Errorf("commit: %w", err))
+		return b.store.fatal.err()
+	}
+	return nil
+}
+
+func (b *Batch) commit() error {
+	for _, sh := range b.shards {
+		if err := sh.finish(b); err != nil {
+			return err
+		}
+	}
+	if err := b.pb.Apply(b.history, nil); err != nil {
+		return err
+	}
+	if err := b.pb.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	b.pb.Reset()
+	b.history.Reset()
+	for i, sh := range b.shards {
+		sh.publish()
+		sh.overlay.clear()
+		sh.open = nil
+		b.shards[i] = nil
+	}
+	b.shards = b.shards[:0]
+	return nil
+}
+
+// finish writes what a batch holds once per shard: the slot summaries, and the position that makes the rest count (R9).
+func (sh *Shard) finish(b *Batch) error {
+	slices.Sort(sh.touched) // neighbours in a row, as with history
+	for _, slot := range sh.touched {
+		s := &sh.summaries[slot]
+		m := &sh.scratch.summary
+		m.DigestLow, m.DigestHigh, m.DedupFloor = s.digest.Low, s.digest.High, s.floor
+		sh.key = appendSlotSummaryKey(sh.key[:0], sh.id, slot)
+		if _, err := b.set(sh.key, m); err != nil {
+			return err
+		}
+		s.dirty = false
+	}
+	sh.touched = sh.touched[:0]
+	sh.key = appendKey(sh.key[:0], sh.id, sectionMeta)
+	_, err := b.set(sh.key, &sh.meta)
+	return err
+}
+
+// set encodes a message right into the batch. What it returns is readable until the commit.
+func (b *Batch) set(key []byte, m encoder) ([]byte, error) {
+	op := b.part(key).SetDeferred(len(key), encodedLen(m))
+	copy(op.Key, key)
+	if err := encodeTo(op.Value, m); err != nil {
+		return nil, err
+	}
+	return op.Value, op.Finish()
+}
+
+func (b *Batch) setBytes(key, value []byte) ([]byte, error) {
+	op := b.part(key).SetDeferred(len(key), len(value))
+	copy(op.Key, key)
+	copy(op.Value, value)
+	return op.Value, op.Finish()
+}
+
+func (b *Batch) delete(key []byte) error {
+	return b.part(key).Delete(key, nil)
+}
+
+// part returns the batch for a key: always the same, so that changes of one key keep their order.
+func (b *Batch) part(key []byte) *pebble.Batch {
+	if section(key[shardPrefixLen]) == sectionHistory {
+		return b.history
+	}
+	return b.pb
+}
+
+// overlay is what the open batch changed of a shard, as far as Apply reads it again. Pebble's own indexed batch would index every pair.
+type overlay struct {
+	// records by key.
+	records map[string][]byte
+	// histories of the revisions made in the batch, from firstRevision on; nil for what was trimmed again.
+	histories     [][]byte
+	firstRevision uint64
+	// overwritten records kept by a trim in the batch.
+	overwritten map[overwritten][]byte
+	// results kept in the batch. They are looked up for a retry that is in one batch with its first attempt, which is rare enough
+	// to search through.
+	results []keptResult
+}
+
+// overwritten names a record that was overwritten and is kept for reads at old revisions.
+type overwritten struct {
+	revision uint64
+	key      string
+}
+
+type keptResult struct {
+	id     dedupID
+	stored []byte
+}
+
+func (o *overlay) init() {
+	*o = overlay{records: make(map[string][]byte), overwritten: make(map[overwritten][]byte)}
+}
+
+func (o *overlay) clear() {
+	clear(o.records)
+	clear(o.overwritten)
+	clear(o.histories)
+	clear(o.results)
+	o.histories, o.results = o.histories[:0], o.results[:0]
+}
+
+// result returns the stored result of a request that the batch holds.
+func (o *overlay) result(id *dedupID) ([]byte, bool) {
+	for i := len(o.results) - 1; i >= 0; i-- {
+		if o.results[i].id == *id {
+			return o.results[i].stored, true
+		}
+	}
+	return nil, false
+}
+
+// history returns what the batch holds of the history of a revision.
+func (o *overlay) history(revision uint64) ([]byte, bool) {
+	if len(o.histories) == 0 || revision < o.firstRevision {
+		return nil, false
+	}
+	return o.histories[revision-o.firstRevision], true
+}
+
+// addHistory takes the history of the next revision.
+func (o *overlay) addHistory(revision uint64, stored []byte) {
+	if len(o.histories) == 0 {
+		o.firstRevision = revision
+	}
+	o.histories = append(o.histories, stored)
+}
+
+type noCloser struct{}
+
+func (noCloser) Close() error { return nil }
+
+// read returns what Pebble has at sh.key, nil if that is nothing. The value may be read until the closer is closed.
+func (sh *Shard) read() ([]byte, io.Closer, error) {
+	value, closer, err := sh.store.db.Get(sh.key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, noCloser{}, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("state: shard %d: read %x: %w", sh.id, sh.key, err)
+	}
+	return value, closer, nil
+}

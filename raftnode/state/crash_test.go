@@ -1,0 +1,266 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/simfs"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+)
+
+const (
+	crashEntries  = 48 // of each shard
+	crashIngestAt = 12 // where the second shard jumps
+	crashIngestTo = 30 // and to where
+)
+
+var crashShards = []placement.ShardID{testShard, testShard + 1}
+
+// crashEntry is the entry of the script at an index; the same on every run.
+func crashEntry(index int) []*storev1.Command {
+	if index == 1 {
+		return []*storev1.Command{bootstrapCommand()}
+	}
+	value := string(bytes.Repeat([]byte{byte(index)}, 1200))
+	cs := []*storev1.Command{
+		as(1, uint64(index), 0, 0, putCommand(keyName(index%7), value)),
+		as(2, uint64(index), uint64(index), uint64(max(index, 5)-5), compares(putCommand(keyName(index%5), "x"), exists(keyName(index%3), true))),
+		writeCommand(deleteOp(keyName(index%11)), putOp(fmt.Sprintf("{t}%d", index%4), value)),
+	}
+	if index%9 == 0 {
+		cs = append(cs, trimCommand(uint64(index), 12))
+	}
+	return cs
+}
+
+func crashOptions(disk *simfs.FS, separate bool) Options {
+	o := testOptions(disk)
+	o.MemTableBytes, o.DedupResults, o.SeparateValues = 64<<10, 20, separate
+	return o
+}
+
+// crashReference has the export of each shard at each index, of a run that nothing disturbs.
+type crashReference map[placement.ShardID][][]byte
+
+func newCrashReference(t *testing.T) crashReference {
+	ref := crashReference{}
+	s := openStore(t, crashOptions(newDisk(), false))
+	for _, id := range crashShards {
+		m := newMachine(t, s, id)
+		ref[id] = [][]byte{nil}
+		for i := 1; i <= crashEntries; i++ {
+			m.commit(crashEntry(i)...)
+			ref[id] = append(ref[id], exportOf(t, s, id))
+		}
+	}
+	return ref
+}
+
+// crashRun is one run of the script. durable has the index that each shard was promised to be durable at.
+type crashRun struct {
+	t       *testing.T
+	ref     crashReference
+	disk    *simfs.FS
+	durable [2]atomic.Uint64
+}
+
+// run executes the script: both shards in common batches, flushes now and then, and one ingest.
+func (r *crashRun) run(separate bool) {
+	s := openStore(r.t, crashOptions(r.disk, separate))
+	a, b := newMachine(r.t, s, crashShards[0]), newMachine(r.t, s, crashShards[1])
+	b.batch = a.batch
+	for i := 1; i <= crashEntries; i++ {
+		a.apply(crashEntry(i)...)
+		if i <= crashIngestAt || i > crashIngestTo {
+			b.apply(crashEntry(i)...)
+		}
+		if i%3 == 0 || i == crashIngestAt || i == crashEntries {
+			if err := a.batch.Commit(); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+		if i%8 == 0 {
+			flush(r.t, s)
+			r.promise(s)
+		}
+		if i == crashIngestTo {
+			stageAndIngest(r.t, s, r.ref[crashShards[1]][crashIngestTo])
+			r.promise(s)
+		}
+	}
+	if err := s.Close(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *crashRun) promise(s *Store) {
+	for i, id := range crashShards {
+		n, err := s.DurableApplied(id)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.durable[i].Store(n)
+	}
+}
+
+// crashImage is a disk as a crash left it, and what must be on it.
+type crashImage struct {
+	disk    *simfs.FS
+	durable [2]uint64
+	when    string
+}
+
+// TestCrashAtEveryOperation takes the power away before every operation that changes the disk, keeps of what was not synced as much as the
+// seed says, and opens the store again. Each shard must be exactly at one of its entries, not before what was promised, and must get from
+// there to where the undisturbed run got, redoing the ingest if it was staged.
+func TestCrashAtEveryOperation(t *testing.T) {
+	ref := newCrashReference(t)
+	for _, separate := range []bool{false, true} {
+		t.Run(fmt.Sprintf("separate values %v", separate), func(t *testing.T) {
+			r := &crashRun{t: t, ref: ref, disk: simfs.New(simfs.Options{Seed: 1})}
+			images := r.images(separate)
+			t.Logf("%d crashes", len(images))
+			for _, im := range images {
+				recoverCrash(t, ref, im, separate)
+			}
+		})
+	}
+}
+
+// images runs the script and collects the disks.
+func (r *crashRun) images(separate bool) []crashImage {
+	var mu sync.Mutex
+	var images []crashImage
+	keeps := []simfs.Survival{simfs.KeepSynced, simfs.KeepSome, simfs.KeepOrdered, simfs.KeepSome}
+	r.disk.SetFaults(func(op simfs.Op) simfs.Fault {
+		switch op.Kind {
+		case simfs.OpOpen, simfs.OpRead, simfs.OpList, simfs.OpStat, simfs.OpLock, simfs.OpPreallocate:
+			return simfs.NoFault
+		}
+		im := crashImage{durable: [2]uint64{r.durable[0].Load(), r.durable[1].Load()}}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, keep := range keeps {
+			n := uint64(len(images))
+			im.disk = r.disk.Image(simfs.CrashOptions{Seed: n, Keep: keep})
+			im.when = fmt.Sprintf("crash %d, before %v %d of %s, keeping %v", n, op.Kind, op.N, op.Path, keep)
+			images = append(images, im)
+		}
+		return simfs.NoFault
+	})
+	r.run(separate)
+	r.disk.SetFaults(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	return images
+}
+
+func recoverCrash(t *testing.T, ref crashReference, im crashImage, separate bool) {
+	t.Helper()
+	s, err := Open("state", crashOptions(im.disk, separate))
+	if err != nil {
+		t.Fatalf("%s: %v", im.when, err)
+	}
+	defer s.Close()
+	for i, id := range crashShards {
+		m := newMachine(t, s, id)
+		at := m.shard.Position().Index
+		if durable, err := s.DurableApplied(id); err != nil || durable != at {
+			t.Fatalf("%s: shard %d: durable %d, %v; recovered %d", im.when, id, durable, err, at)
+		}
+		if at < im.durable[i] {
+			t.Fatalf("%s: shard %d is at %d, %d was promised", im.when, id, at, im.durable[i])
+		}
+		if at > 0 && !bytes.Equal(exportOf(t, s, id), ref[id][at]) {
+			t.Fatalf("%s: shard %d at %d is not what it was", im.when, id, at)
+		}
+		if h, _, err := readStaged(im.disk, "staged"); err == nil && placement.ShardID(h.Shard) == id {
+			if err := s.Ingest(id, "staged"); err != nil {
+				t.Fatalf("%s: redo the ingest: %v", im.when, err)
+			}
+			if got := m.shard.Position().Index; got != max(at, crashIngestTo) {
+				t.Fatalf("%s: ingested from %d to %d", im.when, at, got)
+			}
+		}
+		for n := int(m.shard.Position().Index) + 1; n <= crashEntries; n++ {
+			m.commit(crashEntry(n)...)
+		}
+		if !bytes.Equal(exportOf(t, s, id), ref[id][crashEntries]) {
+			t.Fatalf("%s: shard %d ends elsewhere", im.when, id)
+		}
+		checkDigests(t, s, id)
+	}
+}
+
+// TestFirstDiskErrorIsTheLast fails one operation of a run after the other. The store must either not have needed it, or refuse everything
+// from then on, and what it promised before must be on the disk (R6).
+func TestFirstDiskErrorIsTheLast(t *testing.T) {
+	for n := 1; ; n++ {
+		disk := simfs.New(simfs.Options{Seed: uint64(n)})
+		s := openStore(t, crashOptions(disk, false))
+		var count atomic.Int64
+		disk.SetFaults(func(op simfs.Op) simfs.Fault {
+			switch op.Kind {
+			case simfs.OpWrite, simfs.OpSync, simfs.OpDirSync, simfs.OpCreate:
+				if count.Add(1) == int64(n) {
+					return simfs.EIO
+				}
+			}
+			return simfs.NoFault
+		})
+		promised := failingRun(t, s)
+		fired := count.Load() >= int64(n)
+		disk.SetFaults(nil)
+		after, err := Open("state", crashOptions(disk.Crash(simfs.CrashOptions{Seed: uint64(n), Keep: simfs.KeepSynced}), false))
+		if err != nil {
+			t.Fatalf("operation %d: %v", n, err)
+		}
+		if got := shardOf(t, after, testShard).Position().Index; got < promised {
+			t.Fatalf("operation %d: at %d, %d was promised", n, got, promised)
+		}
+		if err := after.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !fired {
+			return
+		}
+	}
+}
+
+// failingRun applies and flushes until the store refuses, and returns the last index that was durable.
+func failingRun(t *testing.T, s *Store) (promised uint64) {
+	defer s.Close()
+	sh, batch := shardOf(t, s, testShard), s.NewBatch()
+	for i := 1; i <= 12; i++ {
+		_, err := sh.Apply(batch, uint64(i), 1, entry(crashEntry(i)...))
+		if err == nil {
+			err = batch.Commit()
+		}
+		if err != nil {
+			break
+		}
+		if i%4 != 0 {
+			continue
+		}
+		done, err := s.Flush()
+		if err != nil {
+			break
+		}
+		select {
+		case <-done:
+		case <-s.fatal.failed:
+		}
+		if s.fatal.err() != nil {
+			break
+		}
+		if promised, err = s.DurableApplied(testShard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return promised
+}

@@ -1,0 +1,106 @@
+package state
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+)
+
+const (
+	blockBytes         = 32 << 10
+	filterBitsPerKey   = 10
+	memTableStop       = 4  // memtables at which Pebble stalls
+	l0CompactSublevels = 8  // sublevels at which compaction begins
+	l0StopSublevels    = 40 // sublevels at which Pebble stalls
+	bytesPerSync       = 1 << 20
+	separatedValueMin  = 1 << 10
+	sstBytes           = 32 << 20
+)
+
+// engineOptions sets Pebble up for a state without a log: few large memtables, 32 KiB blocks so that a value of 4 KiB is not a block of
+// its own, filters everywhere because every write looks its key up first.
+func (s *Store) engineOptions() *pebble.Options {
+	o := s.options
+	e := &pebble.Options{
+		FS:                          &orderedFS{FS: o.FS, fatal: &s.fatal},
+		FormatMajorVersion:          pebble.FormatNewest,
+		DisableWAL:                  true,
+		CacheSize:                   o.CacheBytes,
+		MemTableSize:                uint64(o.MemTableBytes),
+		MemTableStopWritesThreshold: memTableStop,
+		L0CompactionThreshold:       l0CompactSublevels,
+		L0StopWritesThreshold:       l0StopSublevels,
+		LBaseMaxBytes:               8 * o.MemTableBytes,
+		BytesPerSync:                bytesPerSync,
+		FlushSplitBytes:             o.MemTableBytes / 4,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		Logger:                      &engineLogger{log: o.Logger, fatal: &s.fatal},
+		EventListener:               s.listener(),
+	}
+	e.TargetFileSizes[0] = o.MemTableBytes / 2
+	for i := range e.Levels {
+		e.Levels[i].BlockSize = blockBytes
+		e.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBitsPerKey)
+		e.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
+	}
+	// What is flushed is compacted soon; compressing it twice does not pay.
+	e.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	// An ingest that waits in the flush queue is durable only through the log, which we do not have (R8).
+	e.Experimental.DisableIngestAsFlushable = func() bool { return false }
+	if o.SeparateValues {
+		e.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+			return pebble.ValueSeparationPolicy{
+				Enabled:               true,
+				MinimumSize:           separatedValueMin,
+				MaxBlobReferenceDepth: 10,
+				TargetGarbageRatio:    0.5,
+			}
+		}
+	}
+	e.EnsureDefaults()
+	return e
+}
+
+func (s *Store) listener() *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) { s.fatal.fail(fmt.Errorf("pebble in the background: %w", err)) },
+		FlushEnd: func(pebble.FlushInfo) {
+			if s.options.OnFlush != nil {
+				s.options.OnFlush()
+			}
+		},
+		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
+			s.options.Logger.Warn("state: Pebble stalls writes", "reason", i.Reason)
+		},
+	}
+}
+
+// openEngine makes the directory, with its name durable (R7), and opens Pebble in it.
+func openEngine(dir string, e *pebble.Options) (*pebble.DB, error) {
+	if err := makeDir(e.FS, dir); err != nil {
+		return nil, err
+	}
+	return pebble.Open(dir, e)
+}
+
+// engineLogger passes on what Pebble says.
+type engineLogger struct {
+	log   *slog.Logger
+	fatal *fatality
+}
+
+func (l *engineLogger) Infof(format string, args ...any) {
+	l.log.Debug("pebble: " + fmt.Sprintf(format, args...))
+}
+
+func (l *engineLogger) Errorf(format string, args ...any) {
+	l.log.Error("pebble: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf does not return, as Pebble expects.
+func (l *engineLogger) Fatalf(format string, args ...any) {
+	l.fatal.abandon(fmt.Errorf("pebble: "+format, args...))
+}

@@ -1,0 +1,88 @@
+package state
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+)
+
+// fatality is the latch behind R6: the first error that puts what is on disk in doubt is the last thing that happens.
+type fatality struct {
+	log    *slog.Logger
+	notify func(error)
+
+	failed    chan struct{} // closed once cause is set
+	abandoned chan struct{} // closed once Pebble is dead in the middle of something; it can not even be closed then
+	once      struct{ failed, abandoned sync.Once }
+	cause     error // readable once failed is closed
+}
+
+func (f *fatality) init(log *slog.Logger, notify func(error)) {
+	if notify == nil {
+		notify = func(error) { os.Exit(1) }
+	}
+	f.log, f.notify = log, notify
+	f.failed, f.abandoned = make(chan struct{}), make(chan struct{})
+}
+
+// fail records err, tells the owner, and returns.
+func (f *fatality) fail(err error) {
+	f.once.failed.Do(func() {
+		f.cause = fmt.Errorf("%w: %w", ErrFatal, err)
+		f.log.Error("state: fatal error", "error", err)
+		close(f.failed)
+		f.notify(f.cause)
+	})
+}
+
+// abandon is fail for callers that must not go on: it ends the calling goroutine, running its deferred calls, so that no lock stays held
+// that somebody waits for.
+func (f *fatality) abandon(err error) {
+	f.once.abandoned.Do(func() { close(f.abandoned) })
+	f.fail(err)
+	runtime.Goexit()
+}
+
+func (f *fatality) err() error {
+	select {
+	case <-f.failed:
+		return f.cause
+	default:
+		return nil
+	}
+}
+
+func (f *fatality) isAbandoned() bool {
+	select {
+	case <-f.abandoned:
+		return true
+	default:
+		return false
+	}
+}
+
+// guard runs what may be abandoned on a goroutine of its own, and ends when that or the store does.
+func (f *fatality) guard(run func() error) error {
+	if err := f.err(); err != nil {
+		return err
+	}
+	return wait(run, f.failed, f.err)
+}
+
+// guardClose is guard for closing, which goes on after an error that did not kill Pebble.
+func (f *fatality) guardClose(run func() error) error {
+	return wait(run, f.abandoned, func() error { return nil })
+}
+
+func wait(run func() error, stop <-chan struct{}, stopped func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- run() }()
+	select {
+	case err := <-done:
+		return err
+	case <-stop:
+		return stopped()
+	}
+}

@@ -1,0 +1,139 @@
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// All keys of the store are made and read here. DESIGN.md has the table.
+//
+//	00 "raftkv-state"                 the format mark: one byte, formatVersion
+//	01 shard(4) section(1) rest       everything of a shard
+//
+// Numbers are big-endian, so that bytes and numbers have the same order.
+const (
+	formatVersion = 1
+
+	markSpace  = 0x00
+	shardSpace = 0x01
+
+	shardPrefixLen = 1 + 4
+	sectionLen     = shardPrefixLen + 1
+)
+
+var formatKey = append([]byte{markSpace}, "raftkv-state"...)
+
+// section is a part of a shard.
+type section byte
+
+const (
+	sectionConfiguration section = 'c' // → Configuration
+	sectionDedup         section = 'd' // slot(2) client(16) sequence(8) → DedupResult
+	sectionHistory       section = 'h' // revision(8) → History
+	sectionRecord        section = 'k' // key → Record
+	sectionMeta          section = 'm' // → ShardMeta
+	sectionOverwritten   section = 'o' // revision(8) key → Record
+	sectionSlotTable     section = 's' // → SlotTable
+	sectionSlotSummary   section = 't' // slot(2) → SlotSummary
+)
+
+const (
+	clientIDLen = 16
+	dedupLen    = 2 + clientIDLen + 8
+)
+
+// dedupID identifies a request across its attempts.
+type dedupID struct {
+	client   [clientIDLen]byte
+	sequence uint64
+}
+
+// appendKey begins the keys of a section; for sections of one key it is the whole.
+func appendKey(b []byte, shard placement.ShardID, s section) []byte {
+	b = append(b, shardSpace)
+	b = binary.BigEndian.AppendUint32(b, uint32(shard))
+	return append(b, byte(s))
+}
+
+func appendRecordKey(b []byte, shard placement.ShardID, key string) []byte {
+	return append(appendKey(b, shard, sectionRecord), key...)
+}
+
+func appendHistoryKey(b []byte, shard placement.ShardID, revision uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendKey(b, shard, sectionHistory), revision)
+}
+
+func appendOverwrittenKey(b []byte, shard placement.ShardID, revision uint64, key string) []byte {
+	return append(binary.BigEndian.AppendUint64(appendKey(b, shard, sectionOverwritten), revision), key...)
+}
+
+func appendDedupKey(b []byte, shard placement.ShardID, slot placement.Slot, id *dedupID) []byte {
+	b = binary.BigEndian.AppendUint16(appendKey(b, shard, sectionDedup), uint16(slot))
+	b = append(b, id.client[:]...)
+	return binary.BigEndian.AppendUint64(b, id.sequence)
+}
+
+func appendSlotSummaryKey(b []byte, shard placement.ShardID, slot placement.Slot) []byte {
+	return binary.BigEndian.AppendUint16(appendKey(b, shard, sectionSlotSummary), uint16(slot))
+}
+
+// shardSpan returns the bounds of all keys of a shard, the upper one excluded.
+func shardSpan(shard placement.ShardID) (start, end []byte) {
+	start = binary.BigEndian.AppendUint32([]byte{shardSpace}, uint32(shard))
+	if shard == ^placement.ShardID(0) {
+		return start, []byte{shardSpace + 1}
+	}
+	return start, binary.BigEndian.AppendUint32([]byte{shardSpace}, uint32(shard)+1)
+}
+
+// sectionSpan returns the bounds of the keys of a section, the upper one excluded.
+func sectionSpan(shard placement.ShardID, s section) (start, end []byte) {
+	return appendKey(nil, shard, s), appendKey(nil, shard, s+1)
+}
+
+func shardOfKey(key []byte) (placement.ShardID, bool) {
+	if len(key) < sectionLen || key[0] != shardSpace {
+		return 0, false
+	}
+	return placement.ShardID(binary.BigEndian.Uint32(key[1:])), true
+}
+
+var errBadKey = errors.New("no key of this store")
+
+// The parsers below take what stands behind the section byte.
+
+func parseSlot(rest []byte) (placement.Slot, error) {
+	if len(rest) != 2 || binary.BigEndian.Uint16(rest) >= placement.SlotCount {
+		return 0, fmt.Errorf("%w: slot %x", errBadKey, rest)
+	}
+	return placement.Slot(binary.BigEndian.Uint16(rest)), nil
+}
+
+func parseRevision(rest []byte) (uint64, error) {
+	if len(rest) != 8 {
+		return 0, fmt.Errorf("%w: revision %x", errBadKey, rest)
+	}
+	return binary.BigEndian.Uint64(rest), nil
+}
+
+func parseOverwritten(rest []byte) (revision uint64, key []byte, err error) {
+	if len(rest) < 9 {
+		return 0, nil, fmt.Errorf("%w: overwritten record %x", errBadKey, rest)
+	}
+	return binary.BigEndian.Uint64(rest), rest[8:], nil
+}
+
+func parseDedup(rest []byte) (slot placement.Slot, id dedupID, err error) {
+	if len(rest) != dedupLen {
+		return 0, dedupID{}, fmt.Errorf("%w: dedup result %x", errBadKey, rest)
+	}
+	if slot, err = parseSlot(rest[:2]); err != nil {
+		return 0, dedupID{}, err
+	}
+	copy(id.client[:], rest[2:])
+	id.sequence = binary.BigEndian.Uint64(rest[2+clientIDLen:])
+	return slot, id, nil
+}

@@ -1,0 +1,54 @@
+package state
+
+import "github.com/cockroachdb/pebble/v2"
+
+// Metrics are figures for operators.
+type Metrics struct {
+	// Bytes on disk.
+	Bytes uint64
+	// MemTableBytes that are not flushed.
+	MemTableBytes uint64
+	// L0Sublevels are what a read has to look through before the ordered levels.
+	L0Sublevels int
+	// WriteAmplification is how often a flushed byte has been written.
+	WriteAmplification float64
+	// CompactionDebtBytes is what is left to compact.
+	CompactionDebtBytes uint64
+	// CacheBytes, CacheHits and CacheMisses are those of the block cache.
+	CacheBytes, CacheHits, CacheMisses int64
+	// Flushes and Compactions since the store was opened.
+	Flushes, Compactions int64
+}
+
+// Metrics reads the figures. It takes Pebble's locks: seldom, not per request.
+func (s *Store) Metrics() Metrics {
+	m := s.db.Metrics()
+	total := m.Total()
+	return Metrics{
+		Bytes:               m.DiskSpaceUsage(),
+		MemTableBytes:       m.MemTable.Size,
+		L0Sublevels:         int(m.Levels[0].Sublevels),
+		WriteAmplification:  total.WriteAmp(),
+		CompactionDebtBytes: m.Compact.EstimatedDebt,
+		CacheBytes:          m.BlockCache.Size,
+		CacheHits:           m.BlockCache.Hits,
+		CacheMisses:         m.BlockCache.Misses,
+		Flushes:             m.Flush.Count,
+		Compactions:         m.Compact.Count,
+	}
+}
+
+// Pressure says whether Pebble will soon stall the applier, and because of what: then nothing more may be proposed. The limits lie below
+// those at which Pebble stalls, by what can be on its way to apply.
+func (s *Store) Pressure() (what string, limit, actual uint64, high bool) {
+	return pressure(s.db.Metrics(), uint64(s.options.MemTableBytes))
+}
+
+func pressure(m *pebble.Metrics, memTableBytes uint64) (what string, limit, actual uint64, high bool) {
+	const sublevels = l0StopSublevels * 3 / 4
+	if n := uint64(max(0, m.Levels[0].Sublevels)); n >= sublevels {
+		return "l0_sublevels", sublevels, n, true
+	}
+	limit = (memTableStop - 1) * memTableBytes
+	return "unflushed_bytes", limit, m.MemTable.Size, m.MemTable.Size >= limit
+}

@@ -1,0 +1,276 @@
+package state
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// model is the state machine as one would explain it: maps, and a copy of all keys for every revision.
+type model struct {
+	limit    int
+	index    uint64
+	revision uint64
+	floor    uint64
+	states   []map[string]*record // by revision; a deleted key is not in it
+	results  []modelResult        // oldest first
+	floors   map[placement.Slot]uint64
+}
+
+type modelResult struct {
+	id       string
+	client   string
+	sequence uint64
+	slot     placement.Slot
+	result   *storev1.WriteResult
+}
+
+func newModel(limit int) *model {
+	return &model{limit: limit, floor: 1, states: []map[string]*record{{}}, floors: map[placement.Slot]uint64{}}
+}
+
+func (m *model) now() map[string]*record { return m.states[m.revision] }
+
+func (m *model) apply(c *storev1.Command) *storev1.WriteResult {
+	switch b := c.Body.(type) {
+	case *storev1.Command_TrimHistory:
+		to := min(b.TrimHistory.Below, m.revision+1, m.floor+uint64(b.TrimHistory.MaxRevisions))
+		m.floor = max(m.floor, to)
+		return result(applied, m.revision)
+	case *storev1.Command_Write:
+		return m.write(c.RequestId, b.Write)
+	default:
+		return result(applied, m.revision)
+	}
+}
+
+func (m *model) write(id *storev1.RequestId, w *storev1.Write) *storev1.WriteResult {
+	home := placement.SlotOf(firstKey(w))
+	name := ""
+	if id != nil {
+		name = fmt.Sprintf("%x/%d", id.ClientId, id.Sequence)
+		for _, r := range m.results {
+			if r.id == name {
+				return r.result
+			}
+		}
+		if id.Seen < m.floors[home] {
+			return &storev1.WriteResult{Outcome: expired, Revision: m.revision, DedupFloor: m.floors[home]}
+		}
+	}
+	r := m.execute(w)
+	if id != nil {
+		m.forgetAcked(string(id.ClientId), id.AckedBelow)
+		m.results = append(m.results, modelResult{name, string(id.ClientId), id.Sequence, home, r})
+		for len(m.results) > m.limit {
+			m.forget(m.results[0].id)
+		}
+	}
+	return r
+}
+
+func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
+	for i, c := range w.Compares {
+		rec := m.now()[c.Key]
+		ok := false
+		switch want := c.Condition.(type) {
+		case *storev1.Compare_Exists:
+			ok = (rec != nil) == want.Exists
+		case *storev1.Compare_ModRevision:
+			ok = rec.GetModRevision() == want.ModRevision
+		case *storev1.Compare_Value:
+			ok = rec != nil && bytes.Equal(rec.GetValue(), want.Value)
+		}
+		if !ok {
+			return failedAt(uint32(i), m.revision)
+		}
+	}
+	next, r := maps.Clone(m.now()), result(applied, m.revision)
+	for _, op := range w.Operations {
+		old := next[op.Key]
+		or := &storev1.OperationResult{Existed: old != nil}
+		if op.Kind == put {
+			rec := &record{CreateRevision: m.revision + 1, ModRevision: m.revision + 1, Version: 1, Content: &storev1.Record_Value{Value: op.Value}}
+			if old != nil {
+				rec.CreateRevision, rec.Version = old.CreateRevision, old.Version+1
+			}
+			or.CreateRevision, or.Version = rec.CreateRevision, rec.Version
+			next[op.Key] = rec
+		}
+		if op.Kind == deletion {
+			delete(next, op.Key)
+		}
+		if op.Kind == put || old != nil {
+			r.Revision = m.revision + 1
+		}
+		r.Operations = append(r.Operations, or)
+	}
+	if r.Revision > m.revision {
+		m.revision++
+		m.states = append(m.states, next)
+	}
+	return r
+}
+
+func (m *model) forgetAcked(client string, below uint64) {
+	lag := uint64(max(1, m.limit/ackedLagPart))
+	var gone []string
+	seen := 0
+	for _, r := range m.results {
+		if r.client != client {
+			continue
+		}
+		if seen == ackedWindow || r.result.Revision+lag > m.revision {
+			break
+		}
+		seen++
+		if r.sequence < below {
+			gone = append(gone, r.id)
+		}
+	}
+	for _, id := range gone {
+		m.forget(id)
+	}
+}
+
+func (m *model) forget(id string) {
+	i := slices.IndexFunc(m.results, func(r modelResult) bool { return r.id == id })
+	r := m.results[i]
+	m.floors[r.slot] = max(m.floors[r.slot], min(r.result.Revision+1, m.revision))
+	m.results = slices.Delete(m.results, i, i+1)
+}
+
+var modelKeys = []string{"a", "b", "c", "{t}x", "{t}y", "né"}
+
+func drawCommand(t *rapid.T, m *model) *storev1.Command {
+	if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
+		return trimCommand(rapid.Uint64Range(0, m.revision+3).Draw(t, "below"), rapid.Uint32Range(0, 6).Draw(t, "most"))
+	}
+	keys := rapid.SliceOfNDistinct(rapid.SampledFrom(modelKeys), 0, 3, rapid.ID[string]).Draw(t, "keys")
+	w := &storev1.Write{}
+	for _, k := range keys {
+		if rapid.IntRange(0, 2).Draw(t, "op") == 0 {
+			w.Operations = append(w.Operations, deleteOp(k))
+		} else {
+			w.Operations = append(w.Operations, putOp(k, rapid.StringN(0, 3, -1).Draw(t, "value")))
+		}
+	}
+	if len(keys) == 0 || rapid.IntRange(0, 3).Draw(t, "compare") == 0 {
+		k := rapid.SampledFrom(modelKeys).Draw(t, "compare key")
+		c := exists(k, rapid.Bool().Draw(t, "exists"))
+		switch rapid.IntRange(0, 2).Draw(t, "condition") {
+		case 0:
+			c = modRevision(k, m.now()[k].GetModRevision())
+		case 1:
+			c = valueIs(k, string(m.now()[k].GetValue()))
+		}
+		w.Compares = append(w.Compares, c)
+	}
+	c := &storev1.Command{Body: &storev1.Command_Write{Write: w}}
+	if rapid.Bool().Draw(t, "identified") {
+		sequence := rapid.Uint64Range(1, 12).Draw(t, "sequence")
+		seen := max(m.revision, uint64(3)) - rapid.Uint64Range(0, 3).Draw(t, "behind")
+		as(byte(rapid.IntRange(1, 3).Draw(t, "client")), sequence, seen, rapid.Uint64Range(0, sequence).Draw(t, "acked"), c)
+	}
+	return c
+}
+
+// TestModel applies random entries to a model and to two replicas that batch them differently, one of which is closed and opened again.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		const limit = 9
+		o1, o2 := testOptions(newDisk()), testOptions(newDisk())
+		o1.DedupResults, o2.DedupResults = limit, limit
+		mo := newModel(limit)
+		a, b := newMachine(t, openStore(t, o1), testShard), newMachine(t, openStore(t, o2), testShard)
+		defer func() { _, _ = a.store.Close(), b.store.Close() }()
+		a.commit(bootstrapCommand())
+		b.apply(bootstrapCommand())
+		for range rapid.IntRange(1, 40).Draw(rt, "entries") {
+			var cs []*storev1.Command
+			for range rapid.IntRange(0, 4).Draw(rt, "commands") {
+				cs = append(cs, drawCommand(rt, mo))
+			}
+			var want []*storev1.WriteResult
+			for _, c := range cs {
+				want = append(want, mo.apply(c))
+			}
+			sameResults(rt, "a", cs, want, a.commit(cs...))
+			sameResults(rt, "b", cs, want, b.apply(cs...))
+			switch rapid.IntRange(0, 5).Draw(rt, "then") {
+			case 0:
+				if err := b.batch.Commit(); err != nil {
+					rt.Fatal(err)
+				}
+			case 1:
+				if err := a.store.Close(); err != nil {
+					rt.Fatal(err)
+				}
+				a = newMachine(t, openStore(t, o1), testShard)
+			}
+		}
+		if err := b.batch.Commit(); err != nil {
+			rt.Fatal(err)
+		}
+		sameAsModel(rt, mo, b)
+		checkDigests(t, a.store, testShard)
+		if !bytes.Equal(exportOf(t, a.store, testShard), exportOf(t, b.store, testShard)) {
+			rt.Fatal("the replicas export different streams")
+		}
+	})
+}
+
+func sameResults(t *rapid.T, who string, cs []*storev1.Command, want, got []*storev1.WriteResult) {
+	for i := range want {
+		if diff := gocmp.Diff(want[i], got[i], protocmp.Transform()); diff != "" {
+			t.Fatalf("replica %s: %v\n(-want +got):\n%s", who, cs[i], diff)
+		}
+	}
+}
+
+// sameAsModel compares everything that can be read.
+func sameAsModel(t *rapid.T, mo *model, m *machine) {
+	v := m.store.View()
+	defer v.Close()
+	p, err := v.Position(testShard)
+	if err != nil || p.Revision != mo.revision || p.HistoryFloor != mo.floor || p.Keys != uint64(len(mo.now())) {
+		t.Fatalf("position %+v, %v; want revision %d, floor %d, %d keys", p, err, mo.revision, mo.floor, len(mo.now()))
+	}
+	for revision := mo.floor; revision <= mo.revision; revision++ {
+		for _, k := range modelKeys {
+			got, err := v.GetAt(testShard, k, revision)
+			if err != nil {
+				t.Fatalf("%q at %d: %v", k, revision, err)
+			}
+			if diff := gocmp.Diff(mo.states[revision][k], got, protocmp.Transform()); diff != "" {
+				t.Fatalf("%q at %d (-want +got):\n%s", k, revision, diff)
+			}
+		}
+	}
+	if n, err := v.History(testShard, mo.floor, mo.revision, 1<<30, func(uint64, *storev1.History) error { return nil }); err != nil || n != mo.revision+1 {
+		t.Fatalf("history ends before %d: %v", n, err)
+	}
+	page, more, err := v.Range(testShard, &peerv1.RangeRead{})
+	if err != nil || more {
+		t.Fatal(more, err)
+	}
+	var want []*peerv1.KeyRecord
+	for k, r := range mo.now() {
+		want = append(want, &peerv1.KeyRecord{Key: k, Record: r})
+	}
+	slices.SortFunc(want, func(a, b *peerv1.KeyRecord) int { return cmp.Compare(a.Key, b.Key) })
+	if diff := gocmp.Diff(want, page, protocmp.Transform()); diff != "" {
+		t.Fatalf("range (-want +got):\n%s", diff)
+	}
+}

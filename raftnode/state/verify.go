@@ -1,0 +1,210 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// verifier checks that the pairs of a snapshot are the state of a shard: what load and Apply rely on. Checksums tell that a stream arrived as it
+// was sent; this tells that what was sent is whole.
+type verifier struct {
+	header   *storev1.SnapshotHeader
+	previous []byte
+
+	meta          *shardMeta
+	configuration *storev1.Configuration
+	kept, records Digests // as stored, and as computed
+	keys          uint64
+	lastRecord    uint64 // the highest mod revision
+
+	firstHistory, lastHistory, historyBytes uint64
+	lastOverwritten                         uint64
+	lastResult                              uint64
+}
+
+func (v *verifier) begin(h *storev1.SnapshotHeader) error {
+	if h.Index == 0 {
+		return badStream("it is of index 0", nil)
+	}
+	v.header = h
+	return nil
+}
+
+// pair checks one pair; the key has no shard prefix.
+func (v *verifier) pair(key, value []byte) error {
+	if len(key) == 0 || (v.previous != nil && bytes.Compare(key, v.previous) <= 0) {
+		return badStream(fmt.Sprintf("key %x is out of order", key), nil)
+	}
+	v.previous = append(v.previous[:0], key...)
+	if err := v.check(section(key[0]), key[1:], value); err != nil {
+		return badStream(fmt.Sprintf("key %x", key), err)
+	}
+	return nil
+}
+
+func (v *verifier) check(s section, rest, value []byte) error {
+	switch s {
+	case sectionConfiguration:
+		v.configuration = new(storev1.Configuration)
+		return single(rest, v.configuration, value, "configuration")
+	case sectionDedup:
+		return v.dedup(rest, value)
+	case sectionHistory:
+		return v.history(rest, value)
+	case sectionRecord:
+		return v.record(rest, value)
+	case sectionMeta:
+		v.meta = new(shardMeta)
+		return single(rest, v.meta, value, "meta")
+	case sectionOverwritten:
+		return v.overwritten(rest, value)
+	case sectionSlotTable:
+		t := new(storev1.SlotTable)
+		if err := single(rest, t, value, "slot table"); err != nil {
+			return err
+		}
+		_, err := expandSlots(t)
+		return err
+	case sectionSlotSummary:
+		return v.summary(rest, value)
+	default:
+		return errBadKey
+	}
+}
+
+// single decodes what a section of one key holds.
+func single(rest []byte, m decoder, value []byte, what string) error {
+	if len(rest) != 0 {
+		return errBadKey
+	}
+	return decode(m, value, what)
+}
+
+func (v *verifier) dedup(rest, value []byte) error {
+	if _, _, err := parseDedup(rest); err != nil {
+		return err
+	}
+	r := new(storev1.DedupResult)
+	if err := decode(r, value, "dedup result"); err != nil {
+		return err
+	}
+	if r.Result == nil {
+		return errors.New("dedup result without an answer")
+	}
+	v.lastResult = max(v.lastResult, r.Index)
+	return nil
+}
+
+func (v *verifier) history(rest, value []byte) error {
+	revision, err := parseRevision(rest)
+	if err != nil {
+		return err
+	}
+	if v.firstHistory != 0 && revision != v.lastHistory+1 {
+		return fmt.Errorf("revision %d does not follow %d", revision, v.lastHistory)
+	}
+	if v.firstHistory == 0 {
+		v.firstHistory = revision
+	}
+	v.lastHistory = revision
+	v.historyBytes += uint64(len(value))
+	h := new(storev1.History)
+	if err := decode(h, value, "history"); err != nil {
+		return err
+	}
+	for _, c := range h.Changes {
+		if c.GetRecord() == nil || c.Record.ModRevision != revision || c.PreviousRevision >= revision {
+			return errors.New("history with a change that is not of its revision")
+		}
+		if c.Record.GetReference() != nil {
+			return ErrReference
+		}
+	}
+	return nil
+}
+
+func (v *verifier) record(rest, value []byte) error {
+	key := string(rest)
+	if err := checkKey(key); err != nil {
+		return fmt.Errorf("key %w", err)
+	}
+	h, err := readHead(value)
+	if err != nil {
+		return err
+	}
+	if h.live() {
+		v.keys++
+	}
+	v.lastRecord = max(v.lastRecord, h.mod)
+	v.records[placement.SlotOf(key)].add(hashRecord(key, value))
+	return decode(new(record), value, "record")
+}
+
+func (v *verifier) overwritten(rest, value []byte) error {
+	revision, _, err := parseOverwritten(rest)
+	if err != nil {
+		return err
+	}
+	v.lastOverwritten = max(v.lastOverwritten, revision)
+	v.historyBytes += uint64(len(value))
+	if _, err := readHead(value); err != nil {
+		return err
+	}
+	return decode(new(record), value, "record")
+}
+
+func (v *verifier) summary(rest, value []byte) error {
+	slot, err := parseSlot(rest)
+	if err != nil {
+		return err
+	}
+	s := new(storev1.SlotSummary)
+	if err := decode(s, value, "slot summary"); err != nil {
+		return err
+	}
+	v.kept[slot] = Digest{Low: s.DigestLow, High: s.DigestHigh}
+	return nil
+}
+
+// end checks what needs the whole.
+func (v *verifier) end() error {
+	m, h := v.meta, v.header
+	switch {
+	case m == nil:
+		return badStream("no position in it", nil)
+	case m.AppliedIndex != h.Index || m.AppliedTerm != h.Term:
+		return badStream("its position is not that of its header", nil)
+	case m.CommandVersion > CommandVersion:
+		return &VersionError{Need: m.CommandVersion, Have: CommandVersion}
+	case !sameConfiguration(v.configuration, h.Configuration):
+		return badStream("its configuration is not that of its header", nil)
+	case m.HistoryFloor == 0 || m.HistoryFloor > m.Revision+1:
+		return badStream("the floor of its history is impossible", nil)
+	case m.HistoryFloor <= m.Revision && (v.firstHistory != m.HistoryFloor || v.lastHistory != m.Revision),
+		m.HistoryFloor > m.Revision && v.firstHistory != 0,
+		v.historyBytes != m.HistoryBytes:
+		return badStream("its history is not whole", nil)
+	case v.lastOverwritten >= m.HistoryFloor:
+		return badStream("it keeps an overwritten record that history has", nil)
+	case v.keys != m.Keys || v.lastRecord > m.Revision:
+		return badStream("its keys are not whole", nil)
+	case v.lastResult > m.AppliedIndex:
+		return badStream("it has results of later entries", nil)
+	case v.kept != v.records:
+		return badStream("the digests of its slots are not those of its records", nil)
+	}
+	return nil
+}
+
+func sameConfiguration(a, b *storev1.Configuration) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	x, err := a.MarshalVT()
+	y, err1 := b.MarshalVT()
+	return err == nil && err1 == nil && bytes.Equal(x, y)
+}

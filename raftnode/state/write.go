@@ -1,0 +1,244 @@
+package state
+
+import (
+	"bytes"
+	"io"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+const (
+	put       = storev1.OperationKind_OPERATION_KIND_PUT
+	deletion  = storev1.OperationKind_OPERATION_KIND_DELETE
+	applied   = storev1.WriteOutcome_WRITE_OUTCOME_APPLIED
+	failed    = storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED
+	notServed = storev1.WriteOutcome_WRITE_OUTCOME_NOT_SERVING
+	expired   = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED
+)
+
+// applyWrite executes a write: look for the answer to an earlier attempt first, then refuse what may have been forgotten, then what is not
+// served here, then compare, then change (R23, R17). Applied and failed are answers that a retry must get again; the others say that
+// this attempt did nothing, and are not kept.
+func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *storev1.Write, r *storev1.WriteResult) (*storev1.WriteResult, error) {
+	var request dedupID
+	home := placement.SlotOf(firstKey(w))
+	if id != nil {
+		copy(request.client[:], id.ClientId)
+		request.sequence = id.Sequence
+		if answer, err := sh.answered(&request); err != nil || answer != nil {
+			return answer, err
+		}
+		if floor := sh.summaries[home].floor; id.Seen < floor {
+			refuse(r, expired, sh.meta.Revision)
+			r.DedupFloor = floor
+			return r, nil
+		}
+	}
+	if slot, ok := sh.unserved(w); ok {
+		refuse(r, notServed, sh.meta.Revision)
+		r.Slot = uint32(slot)
+		return r, nil
+	}
+	if i, err := sh.compare(w.Compares); err != nil {
+		return nil, err
+	} else if i < len(w.Compares) {
+		refuse(r, failed, sh.meta.Revision)
+		r.FailedCompare = uint32(i)
+	} else if err := sh.change(b, w.Operations, r); err != nil {
+		return nil, err
+	}
+	if id != nil {
+		if err := sh.remember(b, &request, home, id.AckedBelow, ordinal, r); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func refuse(r *storev1.WriteResult, outcome storev1.WriteOutcome, revision uint64) {
+	r.Outcome, r.Revision, r.Operations = outcome, revision, nil
+}
+
+// firstKey decides under which slot the result is kept. A write of nothing is refused before.
+func firstKey(w *storev1.Write) string {
+	if len(w.Operations) > 0 {
+		return w.Operations[0].Key
+	}
+	return w.Compares[0].Key
+}
+
+// unserved returns the first slot of a write that the shard does not serve.
+func (sh *Shard) unserved(w *storev1.Write) (placement.Slot, bool) {
+	if sh.id == placement.MetaShard {
+		return 0, false
+	}
+	for _, c := range w.Compares {
+		if slot := placement.SlotOf(c.Key); !sh.serves(slot) {
+			return slot, true
+		}
+	}
+	for _, op := range w.Operations {
+		if slot := placement.SlotOf(op.Key); !sh.serves(slot) {
+			return slot, true
+		}
+	}
+	return 0, false
+}
+
+// compare returns the index of the first compare that does not hold, or their number.
+func (sh *Shard) compare(cs []*storev1.Compare) (int, error) {
+	for i, c := range cs {
+		stored, closer, err := sh.stored(c.Key)
+		if err != nil {
+			return 0, err
+		}
+		ok, err := holds(c, stored)
+		_ = closer.Close()
+		if err != nil {
+			return 0, sh.damage(err)
+		}
+		if !ok {
+			return i, nil
+		}
+	}
+	return len(cs), nil
+}
+
+func holds(c *storev1.Compare, stored []byte) (bool, error) {
+	var h recordHead
+	if stored != nil {
+		var err error
+		if h, err = readHead(stored); err != nil {
+			return false, err
+		}
+	}
+	switch want := c.Condition.(type) {
+	case *storev1.Compare_Exists:
+		return h.live() == want.Exists, nil
+	case *storev1.Compare_ModRevision:
+		if !h.live() {
+			return want.ModRevision == 0, nil
+		}
+		return h.mod == want.ModRevision, nil
+	case *storev1.Compare_Value:
+		return h.live() && bytes.Equal(h.value, want.Value), nil
+	default:
+		return false, ErrInvalidEntry
+	}
+}
+
+// change executes the operations under one revision, or under none if they change nothing.
+func (sh *Shard) change(b *Batch, ops []*storev1.Operation, r *storev1.WriteResult) error {
+	revision := sh.meta.Revision + 1
+	h := &sh.scratch.history
+	h.Changes = h.Changes[:0]
+	for i, op := range ops {
+		changed, err := sh.operate(b, op, revision, sh.scratch.at(len(h.Changes)), r.Operations[i])
+		if err != nil {
+			return err
+		}
+		if changed {
+			h.Changes = append(h.Changes, &sh.scratch.changes[len(h.Changes)].History_Change)
+		}
+	}
+	sh.done(r)
+	if len(h.Changes) == 0 {
+		return nil
+	}
+	sh.meta.Revision, r.Revision = revision, revision
+	h.ClockMs = sh.meta.ClockMs
+	sh.key = appendHistoryKey(sh.key[:0], sh.id, revision)
+	stored, err := b.set(sh.key, h)
+	if err != nil {
+		return err
+	}
+	sh.overlay.addHistory(revision, stored)
+	sh.meta.HistoryBytes += uint64(len(stored))
+	return nil
+}
+
+// at returns the i-th change, made when it is first needed.
+func (s *scratch) at(i int) *change {
+	if i == len(s.changes) {
+		c := new(change)
+		c.Record = &c.record
+		s.changes = append(s.changes, c)
+	}
+	return s.changes[i]
+}
+
+// operate executes one operation: it fills c and r, and says whether it changed anything.
+func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *change, r *storev1.OperationResult) (bool, error) {
+	slot := placement.SlotOf(op.Key)
+	before, closer, err := sh.stored(op.Key)
+	if err != nil {
+		return false, err
+	}
+	defer closer.Close()
+	var old recordHead
+	if before != nil {
+		if old, err = readHead(before); err != nil {
+			return false, sh.damage(err)
+		}
+	}
+	r.Existed = old.live()
+	if op.Kind == deletion && !old.live() {
+		return false, nil
+	}
+	c.fill(op, &old, revision)
+	if op.Kind == put {
+		r.CreateRevision, r.Version = c.record.CreateRevision, c.record.Version
+	}
+	switch {
+	case op.Kind == put && !old.live():
+		sh.meta.Keys++
+	case op.Kind == deletion:
+		sh.meta.Keys--
+	}
+	if before != nil {
+		sh.touch(slot).digest.remove(hashRecord(op.Key, before))
+	}
+	if old.live() && old.mod < sh.meta.HistoryFloor {
+		// Its history is gone, so the record was the only copy.
+		if err := sh.keepOverwritten(b, old.mod, op.Key, before); err != nil {
+			return false, err
+		}
+	}
+	sh.key = appendRecordKey(sh.key[:0], sh.id, op.Key)
+	after, err := b.set(sh.key, &c.record)
+	if err != nil {
+		return false, err
+	}
+	sh.touch(slot).digest.add(hashRecord(op.Key, after))
+	sh.overlay.records[op.Key] = after
+	return true, nil
+}
+
+// fill makes the record that an operation leaves. A deleted key keeps one until history has passed the deletion: it links what comes
+// after to what was before.
+func (c *change) fill(op *storev1.Operation, old *recordHead, revision uint64) {
+	c.Kind, c.Key, c.PreviousRevision = op.Kind, op.Key, old.mod
+	rec := &c.record
+	rec.ModRevision = revision
+	if op.Kind == deletion {
+		rec.CreateRevision, rec.Version, rec.Tombstone, rec.Content = 0, 0, true, nil
+		return
+	}
+	rec.CreateRevision, rec.Version, rec.Tombstone = revision, 1, false
+	if old.live() {
+		rec.CreateRevision, rec.Version = old.create, old.version+1
+	}
+	c.value.Value = op.Value
+	rec.Content = &c.value
+}
+
+// stored returns the record of a key as the open batch leaves it, nil if there is none, and leaves its key in sh.key. The record may be read
+// until the closer is closed.
+func (sh *Shard) stored(key string) ([]byte, io.Closer, error) {
+	sh.key = appendRecordKey(sh.key[:0], sh.id, key)
+	if stored, ok := sh.overlay.records[key]; ok {
+		return stored, noCloser{}, nil
+	}
+	return sh.read()
+}

@@ -1,0 +1,274 @@
+package raftnode
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/replica"
+)
+
+// worker steps the replicas of some shards. Everything that concerns them reaches it as an event; nothing else touches them.
+type worker struct {
+	n     *Node
+	index int
+	wake  func()
+	// inbox has a lock of its own; its order is: a leaf.
+	inbox struct {
+		sync.Mutex
+		events   []event
+		messages int  // of events: those that may be dropped
+		ticking  bool // a tick waits; a second one would tell nothing
+	}
+	spare []event   // the list of the round before, used again
+	dirty []*member // members with something to do, in the order in which they got it
+}
+
+// event is something that happened to a member.
+type event interface{ handle(w *worker) }
+
+type (
+	// tickEvent is a tick for all members of the worker.
+	tickEvent struct{}
+	// messageEvent is a message of another replica, checked for identity.
+	messageEvent struct {
+		m *member
+		// from is the sender as its connection proved it.
+		message *raftpb.Message
+		// staged is where the snapshot of a MsgSnap waits.
+		staged string
+	}
+	requestEvent struct {
+		m *member
+		r *Request
+	}
+	appendDoneEvent struct {
+		m *member
+		a *replica.Append
+	}
+	installedEvent struct {
+		m *member
+		a *replica.Append
+	}
+	applyDoneEvent struct {
+		m *member
+		a *replica.Apply
+	}
+	peerDownEvent struct{ node placement.NodeID }
+	snapshotSent  struct {
+		m  *member
+		to uint64
+		ok bool
+	}
+	transferEvent struct {
+		m *member
+		t *transfer
+	}
+	truncateEvent struct {
+		m         *member
+		index     uint64
+		truncated func(index uint64)
+	}
+	inspectEvent struct {
+		m    *member
+		look func(*member)
+	}
+)
+
+// post gives the worker an event.
+func (w *worker) post(e event) {
+	w.inbox.Lock()
+	w.inbox.events = append(w.inbox.events, e)
+	w.inbox.Unlock()
+	w.wake()
+}
+
+// postTick gives the worker a tick, unless it has not come to the last one: a worker that was held up must not run its clock ahead of
+// the messages that wait behind the ticks.
+func (w *worker) postTick() {
+	w.inbox.Lock()
+	if !w.inbox.ticking {
+		w.inbox.ticking = true
+		w.inbox.events = append(w.inbox.events, tickEvent{})
+	}
+	w.inbox.Unlock()
+	w.wake()
+}
+
+// postMessages gives the worker messages of peers, and drops what is over the bound: Raft sends again what gets lost.
+func (w *worker) postMessages(es []event) {
+	w.inbox.Lock()
+	room := max(0, messagesMax-w.inbox.messages)
+	if len(es) > room {
+		w.n.metrics.droppedMessages.Add(uint64(len(es) - room))
+		es = es[:room]
+	}
+	w.inbox.events = append(w.inbox.events, es...)
+	w.inbox.messages += len(es)
+	w.inbox.Unlock()
+	w.wake()
+}
+
+// step is one turn: take in all that has happened, then let every member that it concerns do what is to be done.
+func (w *worker) step() {
+	w.inbox.Lock()
+	events := w.inbox.events
+	w.inbox.events, w.inbox.messages, w.inbox.ticking = w.spare[:0], 0, false
+	w.inbox.Unlock()
+	if w.n.failed() {
+		return
+	}
+	for i, e := range events {
+		e.handle(w)
+		events[i] = nil
+	}
+	w.spare = events
+	for i := 0; i < len(w.dirty); i++ {
+		m := w.dirty[i]
+		m.dirty = false
+		w.dirty[i] = nil
+		w.drain(m)
+	}
+	w.dirty = w.dirty[:0]
+}
+
+// touch puts a member on the list of this turn.
+func (w *worker) touch(m *member) {
+	if !m.dirty {
+		m.dirty = true
+		w.dirty = append(w.dirty, m)
+	}
+}
+
+// drain carries out what the replica asks for, and feeds it what waits.
+func (w *worker) drain(m *member) {
+	for {
+		for m.replica.HasReady() {
+			w.carry(m, m.replica.Ready())
+			if w.n.failed() {
+				return
+			}
+		}
+		w.startReads(m)
+		if !w.propose(m) && !m.replica.HasReady() {
+			return
+		}
+	}
+}
+
+// carry carries out one Ready. Messages leave at once, beside the fsync of the same entries; those that must not are in Append (R4).
+func (w *worker) carry(m *member, out replica.Output) {
+	if out.RoleChanged {
+		w.roleChanged(m)
+	}
+	w.send(m, out.Messages)
+	if out.Append != nil {
+		m.appends = append(m.appends, out.Append)
+		w.feedLog(m)
+	}
+	if out.Apply != nil {
+		w.n.applier.add(m, out.Apply)
+	}
+	for _, r := range out.Reads {
+		w.readConfirmed(m, r)
+	}
+}
+
+// feedLog hands appends to the log writer, up to and not beyond one that carries a snapshot, which the installer takes.
+func (w *worker) feedLog(m *member) {
+	for !m.installing && m.inFlight < len(m.appends) {
+		a := m.appends[m.inFlight]
+		if a.Snapshot == nil {
+			m.inFlight++
+			w.n.logWriter.add(m, a)
+			continue
+		}
+		if m.inFlight > 0 {
+			return // The log must be at rest before it is replaced.
+		}
+		m.inFlight++
+		m.installing = true
+		w.install(m, a)
+	}
+}
+
+// check stops the node on an error that a replica cannot go on from.
+func (w *worker) check(m *member, err error) bool {
+	if err != nil {
+		w.n.fail(fmt.Errorf("shard %d: %w", m.shard, err))
+		return false
+	}
+	return true
+}
+
+func (tickEvent) handle(w *worker) {
+	now := w.n.runtime.Now()
+	for _, m := range w.n.localMembers {
+		if m.worker != w {
+			continue
+		}
+		m.replica.Tick()
+		w.expire(m, now)
+		if m.replica.AbandonRead() {
+			m.reads = append(m.round, m.reads...)
+			m.round = nil
+		}
+		if !m.campaignAt.IsZero() && !m.campaignAt.After(now) {
+			m.campaignAt = time.Time{}
+			if lead, _ := m.replica.Lead(); lead == 0 {
+				w.check(m, m.replica.Campaign())
+			}
+		}
+		w.touch(m)
+	}
+}
+
+func (e appendDoneEvent) handle(w *worker) {
+	w.appended(e.m, e.a)
+}
+
+// appended reports the oldest append done. Appends of a member are done in order.
+func (w *worker) appended(m *member, a *replica.Append) {
+	if m.appends[0] != a {
+		w.check(m, fmt.Errorf("appends are done out of order"))
+		return
+	}
+	m.appends[0] = nil
+	m.appends = m.appends[1:]
+	m.inFlight--
+	messages, err := m.replica.AppendDone(a)
+	if !w.check(m, err) {
+		return
+	}
+	w.send(m, messages)
+	w.feedLog(m)
+	w.touch(m)
+}
+
+func (e applyDoneEvent) handle(w *worker) {
+	m := e.m
+	if !w.check(m, m.replica.ApplyDone(e.a)) {
+		return
+	}
+	m.applied = e.a.Entries[len(e.a.Entries)-1].GetIndex()
+	w.leadApplied(m)
+	w.releaseReads(m)
+	w.touch(m)
+}
+
+func (e snapshotSent) handle(w *worker) {
+	e.m.replica.ReportSnapshot(e.to, e.ok)
+	w.touch(e.m)
+}
+
+func (e truncateEvent) handle(w *worker) {
+	index, err := e.m.replica.Truncate(e.index)
+	if w.check(e.m, err) {
+		e.truncated(index)
+	}
+}
+
+func (e inspectEvent) handle(*worker) { e.look(e.m) }

@@ -1,0 +1,174 @@
+package raftnode
+
+import (
+	"errors"
+	"time"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/replica"
+	"github.com/raftkv/raftkv/raftnode/state"
+)
+
+func (e requestEvent) handle(w *worker) {
+	m, r := e.m, e.r
+	w.touch(m)
+	if r.Read != nil {
+		if len(m.reads)+len(m.round)+int(m.reading.Load()) >= readsMax {
+			r.fail(overloaded("reads waiting on the shard", readsMax, readsMax))
+			return
+		}
+		m.reads = append(m.reads, r)
+		return
+	}
+	l := m.lead.Load()
+	if r.forwarded && (l == nil || !l.local) {
+		r.fail(w.n.notLeader(m.shard))
+		return
+	}
+	if l != nil && l.node != "" && !l.local {
+		w.n.forward(r, l.node)
+		return
+	}
+	if err := m.admit(r); err != nil {
+		r.fail(err)
+		return
+	}
+	m.writes = append(m.writes, r)
+	m.writesBytes += r.bytes
+}
+
+// admit refuses a write that would grow a queue beyond its bound, before anything is proposed.
+func (m *member) admit(r *Request) error {
+	if len(m.writes) >= queueRequestsMax {
+		return overloaded("writes waiting on the shard", queueRequestsMax, uint64(len(m.writes)))
+	}
+	if m.writesBytes+r.bytes > queueBytesMax && len(m.writes) > 0 {
+		return overloaded("bytes of writes waiting on the shard", queueBytesMax, uint64(m.writesBytes))
+	}
+	return nil
+}
+
+// propose makes one entry of the writes that wait, and says whether it did. At most appendsMax appends with entries are in flight, so
+// that batches grow as the disk slows down.
+func (w *worker) propose(m *member) bool {
+	l := m.lead.Load()
+	if len(m.writes) == 0 || l == nil || !l.local || m.entriesInFlight() >= appendsMax {
+		return false
+	}
+	batch, entry := m.gather(m.clock.nowMs(w.n.runtime.Now()))
+	data, err := state.EncodeEntry(entry)
+	if !w.check(m, err) {
+		return false
+	}
+	if err := m.replica.Propose(data); err != nil {
+		if !errors.Is(err, replica.ErrNotLeader) {
+			w.check(m, err)
+			return false
+		}
+		// Handing the lead over, or too much uncommitted. The writes keep waiting, in their order.
+		m.writes = append(batch, m.writes...)
+		for _, r := range batch {
+			m.writesBytes += r.bytes
+		}
+		return false
+	}
+	out := m.replica.Ready()
+	last := out.Append.Entries[len(out.Append.Entries)-1]
+	// Before the entry can be applied, hence before carry.
+	m.proposed.add(last.GetIndex(), last.GetTerm(), batch)
+	w.n.metrics.proposals.Add(1)
+	w.n.metrics.proposedCommands.Add(uint64(len(batch)))
+	w.carry(m, out)
+	return true
+}
+
+func (m *member) entriesInFlight() int {
+	n := 0
+	for _, a := range m.appends {
+		if len(a.Entries) > 0 || a.Snapshot != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// gather takes writes from the queue for one entry.
+func (m *member) gather(clockMs uint64) ([]*Request, *storev1.Entry) {
+	entry := &storev1.Entry{CommandVersion: entryVersion, ClockMs: clockMs}
+	size, n := 0, 0
+	for n < len(m.writes) && n < entryCommandsMax {
+		r := m.writes[n]
+		if n > 0 && size+r.bytes > entryBytesMax {
+			break
+		}
+		size += r.bytes
+		entry.Commands = append(entry.Commands, r.Command)
+		if r.Trace != nil {
+			entry.Traces = append(entry.Traces, &storev1.TraceContext{
+				Command: uint32(n), TraceId: r.Trace.GetTraceId(), SpanId: r.Trace.GetSpanId(), Flags: r.Trace.GetFlags(),
+			})
+		}
+		n++
+	}
+	batch := make([]*Request, n)
+	copy(batch, m.writes)
+	clear(m.writes[:n])
+	m.writes = m.writes[n:]
+	m.writesBytes -= size
+	return batch, entry
+}
+
+// routeWaiting sends the writes that waited for a leader to where they belong now.
+func (w *worker) routeWaiting(m *member, l *leadership) {
+	if l.local || l.node == "" {
+		return
+	}
+	writes := m.writes
+	m.writes, m.writesBytes = nil, 0
+	for _, r := range writes {
+		if r.forwarded {
+			r.fail(w.n.notLeader(m.shard))
+			continue
+		}
+		w.n.forward(r, l.node)
+	}
+}
+
+// expire answers what has waited beyond its deadline.
+func (w *worker) expire(m *member, now time.Time) {
+	m.writes = expireRequests(m.writes, now, func(r *Request) {
+		m.writesBytes -= r.bytes
+		r.fail(w.n.timedOut(m.shard))
+	})
+	m.reads = expireRequests(m.reads, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
+	m.round = expireRequests(m.round, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
+	for i := range m.confirmed {
+		m.confirmed[i].requests = expireRequests(m.confirmed[i].requests, now, func(r *Request) { r.fail(ErrTimeout) })
+	}
+	for _, r := range m.proposed.expire(now) {
+		r.fail(&UnknownOutcomeError{Shard: m.shard, Cause: "the write was proposed and its commit was not seen in time"})
+	}
+	rest := m.transfers[:0]
+	for _, t := range m.transfers {
+		if t.deadline.Before(now) {
+			t.done(0, ErrTimeout)
+			continue
+		}
+		rest = append(rest, t)
+	}
+	m.transfers = rest
+}
+
+// expireRequests calls expired for those beyond their deadline and returns the others, in order.
+func expireRequests(rs []*Request, now time.Time, expired func(*Request)) []*Request {
+	rest := rs[:0]
+	for _, r := range rs {
+		if r.Deadline.Before(now) {
+			expired(r)
+			continue
+		}
+		rest = append(rest, r)
+	}
+	clear(rs[len(rest):])
+	return rest
+}

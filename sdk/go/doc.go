@@ -1,0 +1,12 @@
+// Package raftkv is the client of raftkv, a strongly consistent, sharded key-value service.
+//
+// A [Client] learns from any node which shard serves which keys and which node leads each shard, and sends every
+// operation straight to that leader. Operations of many goroutines share a few streams: what waits while a message
+// is under way goes together in the next one, so a client batches by itself as soon as it is busy, and adds no
+// delay when it is not. One Client is meant to serve a whole process.
+//
+// Writes carry an identity under which the cluster applies them at most once. So the client retries them, also when
+// it does not know what became of an attempt, until the context of the call ends or the default timeout passes. An
+// error then says which it is: *[OutcomeUnknownError] for a write that may have been applied, *[CallError] for an
+// operation that was not.
+package raftkv

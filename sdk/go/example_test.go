@@ -1,0 +1,110 @@
+package raftkv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+
+	raftkv "github.com/raftkv/raftkv/sdk/go"
+	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
+)
+
+func Example() {
+	cluster := raftkvtest.New(3, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	if _, err := client.Put(ctx, "greeting", []byte("hello")); err != nil {
+		log.Fatal(err)
+	}
+	item, err := client.Get(ctx, "greeting")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s = %s, version %d\n", item.Key, item.Value, item.Version)
+
+	_, err = client.Get(ctx, "nothing")
+	fmt.Println("missing:", errors.Is(err, raftkv.ErrNotFound))
+	// Output:
+	// greeting = hello, version 1
+	// missing: true
+}
+
+func ExampleClient_Batch() {
+	cluster := raftkvtest.New(3, 4)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	// Keys with one {tag} live on one shard, so they can be written together.
+	r, err := client.Batch(ctx,
+		raftkv.PutOp("{user:7}name", []byte("Ada")),
+		raftkv.PutOp("{user:7}mail", []byte("ada@example.org")),
+		raftkv.DeleteOp("{user:7}invitation"),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("writes:", len(r.Results), "deleted:", r.Results[2].Deleted)
+	// Output: writes: 3 deleted: false
+}
+
+func ExampleClient_Scan() {
+	cluster := raftkvtest.New(1, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	for _, key := range []string{"fruit/apple", "fruit/pear", "root/beet"} {
+		if _, err := client.Put(ctx, key, nil); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for item, err := range client.Scan(ctx, raftkv.Prefix("fruit/"), raftkv.ScanOptions{}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(item.Key)
+	}
+	// Output:
+	// fruit/apple
+	// fruit/pear
+}
+
+func ExampleOutcomeUnknownError() {
+	cluster := raftkvtest.New(1, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	_, err = client.Put(ctx, "k", []byte("v"))
+	var unknown *raftkv.OutcomeUnknownError
+	switch {
+	case err == nil:
+		fmt.Println("written")
+	case errors.As(err, &unknown):
+		fmt.Println("read before you write again")
+	default:
+		fmt.Println("not written")
+	}
+	// Output: written
+}

@@ -1,0 +1,231 @@
+package raftkv
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// keyBytesMax is fixed by the contract.
+const keyBytesMax = 4 << 10
+
+// Item is a key, its value and where the pair stands in the history of its shard.
+type Item struct {
+	Key   string
+	Value []byte
+	// CreateRevision is the revision at which the key came into being; ModRevision that of the last write. Revisions
+	// compare for one key and for keys of one {tag} only.
+	CreateRevision, ModRevision uint64
+	// Version is how often the key was written since it came into being.
+	Version uint64
+}
+
+// Result is what a write did.
+type Result struct {
+	// Revision is the one that the write made, or the current one if it changed nothing.
+	Revision uint64
+	Shard    placement.ShardID
+	// CreateRevision and Version are as in Item, after a put; 0 after a delete.
+	CreateRevision, Version uint64
+	// Deleted says that there was a key to delete.
+	Deleted bool
+}
+
+// BatchResult is what a batch did.
+type BatchResult struct {
+	// Revision is the one that the batch made.
+	Revision uint64
+	Shard    placement.ShardID
+	// Results are those of the operations, in their order.
+	Results []Result
+}
+
+// Op is one write of a batch.
+type Op struct {
+	key    string
+	value  []byte
+	remove bool
+}
+
+// PutOp writes value at key.
+func PutOp(key string, value []byte) Op { return Op{key: key, value: value} }
+
+// DeleteOp removes key.
+func DeleteOp(key string) Op { return Op{key: key, remove: true} }
+
+// Get returns the item at key, or an ErrNotFound. It sees every write that was acknowledged before it began.
+func (c *Client) Get(ctx context.Context, key string) (Item, error) {
+	if err := c.check("get", key, "key", nil); err != nil {
+		return Item{}, err
+	}
+	o := newOp("get", key)
+	defer o.release()
+	o.setGet()
+	r, err := c.do(ctx, o)
+	if err != nil {
+		return Item{}, err
+	}
+	get, ok := r.Result.(*raftkvv1.ExecResult_Get)
+	if !ok {
+		return Item{}, mixedUp(o, r)
+	}
+	return itemOf(get.Get.GetKv()), nil
+}
+
+// Put writes value at key. It does not keep value.
+func (c *Client) Put(ctx context.Context, key string, value []byte) (Result, error) {
+	if err := c.check("put", key, "key", value); err != nil {
+		return Result{}, err
+	}
+	o := newOp("put", key)
+	defer o.release()
+	o.setPut(value)
+	r, err := c.do(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	put, ok := r.Result.(*raftkvv1.ExecResult_Put)
+	if !ok {
+		return Result{}, mixedUp(o, r)
+	}
+	return putResult(put.Put, put.Put.GetHeader()), nil
+}
+
+// Delete removes key. Deleting a key that does not exist succeeds and changes nothing.
+func (c *Client) Delete(ctx context.Context, key string) (Result, error) {
+	if err := c.check("delete", key, "key", nil); err != nil {
+		return Result{}, err
+	}
+	o := newOp("delete", key)
+	defer o.release()
+	o.setDelete()
+	r, err := c.do(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	del, ok := r.Result.(*raftkvv1.ExecResult_Delete)
+	if !ok {
+		return Result{}, mixedUp(o, r)
+	}
+	return deleteResult(del.Delete, del.Delete.GetHeader()), nil
+}
+
+// Batch applies operations all together or not at all, under one revision. Their keys must live on one shard, which keys with
+// the same {tag} do; otherwise the error is a *CrossShardError.
+func (c *Client) Batch(ctx context.Context, operations ...Op) (BatchResult, error) {
+	if err := c.checkBatch(operations); err != nil {
+		return BatchResult{}, err
+	}
+	o := newOp("batch of "+strconv.Itoa(len(operations))+" from", operations[0].key)
+	defer o.release()
+	o.setBatch(operations)
+	r, err := c.do(ctx, o)
+	if err != nil {
+		return BatchResult{}, err
+	}
+	batch, ok := r.Result.(*raftkvv1.ExecResult_Batch)
+	if !ok || len(batch.Batch.GetResults()) != len(operations) {
+		return BatchResult{}, mixedUp(o, r)
+	}
+	h := batch.Batch.GetHeader()
+	result := BatchResult{Revision: h.GetRevision(), Shard: placement.ShardID(h.GetShard())}
+	for _, one := range batch.Batch.Results {
+		switch one := one.Result.(type) {
+		case *raftkvv1.BatchResult_Put:
+			result.Results = append(result.Results, putResult(one.Put, h))
+		case *raftkvv1.BatchResult_Delete:
+			result.Results = append(result.Results, deleteResult(one.Delete, h))
+		default:
+			return BatchResult{}, mixedUp(o, r)
+		}
+	}
+	return result, nil
+}
+
+func itemOf(kv *raftkvv1.KeyValue) Item {
+	return Item{
+		Key:            kv.GetKey(),
+		Value:          kv.GetValue(),
+		CreateRevision: kv.GetCreateRevision(),
+		ModRevision:    kv.GetModRevision(),
+		Version:        kv.GetVersion(),
+	}
+}
+
+func putResult(p *raftkvv1.PutResponse, h *raftkvv1.ResponseHeader) Result {
+	return Result{
+		Revision:       h.GetRevision(),
+		Shard:          placement.ShardID(h.GetShard()),
+		CreateRevision: p.GetCreateRevision(),
+		Version:        p.GetVersion(),
+	}
+}
+
+func deleteResult(d *raftkvv1.DeleteResponse, h *raftkvv1.ResponseHeader) Result {
+	return Result{Revision: h.GetRevision(), Shard: placement.ShardID(h.GetShard()), Deleted: d.GetDeleted()}
+}
+
+// mixedUp is for an answer of another kind than the operation. A server that sends one is broken, so nothing can be
+// said about a write.
+func mixedUp(o *op, r *raftkvv1.ExecResult) error {
+	err := fmt.Errorf("the node answered with %T", r.Result)
+	if o.write {
+		return &OutcomeUnknownError{Operation: o.name + " " + quote(o.key), Err: err}
+	}
+	return &CallError{Operation: o.name + " " + quote(o.key), Err: err}
+}
+
+// check refuses what the servers would refuse, so that it does not travel, and so that a message which passes the
+// bound of a stream cannot end the stream for the others on it. field is the path of the key.
+func (c *Client) check(name, key, field string, value []byte) error {
+	var err error
+	limit := c.routes.limits.Load().ValueBytes
+	switch {
+	case key == "":
+		err = &InvalidError{Problem: field + " must not be empty"}
+	case len(key) > keyBytesMax:
+		err = &LimitError{Field: field, Limit: keyBytesMax, Actual: uint64(len(key))}
+	case !utf8.ValidString(key):
+		err = &InvalidError{Problem: field + " must be valid UTF-8"}
+	case limit > 0 && uint64(len(value)) > limit:
+		err = &LimitError{Field: field[:len(field)-len("key")] + "value", Limit: limit, Actual: uint64(len(value))}
+	default:
+		return nil
+	}
+	return &CallError{Operation: name + " " + quote(key), Err: err}
+}
+
+func (c *Client) checkBatch(operations []Op) error {
+	limits := c.routes.limits.Load()
+	if len(operations) == 0 {
+		return &CallError{Operation: "batch", Err: &InvalidError{Problem: "operations must not be empty"}}
+	}
+	if n := uint64(len(operations)); limits.BatchOperations > 0 && n > limits.BatchOperations {
+		return &CallError{Operation: "batch", Err: &LimitError{Field: "operations", Limit: limits.BatchOperations, Actual: n}}
+	}
+	bytes := uint64(0)
+	for i, o := range operations {
+		if err := c.check("batch", o.key, "operations["+strconv.Itoa(i)+"].key", o.value); err != nil {
+			return err
+		}
+		bytes += uint64(len(o.key) + len(o.value))
+	}
+	if limits.BatchBytes > 0 && bytes > limits.BatchBytes {
+		return &CallError{Operation: "batch", Err: &LimitError{Field: "operations", Limit: limits.BatchBytes, Actual: bytes}}
+	}
+	return nil
+}
+
+// quotedKeyMax bounds what an error shows of a key.
+const quotedKeyMax = 64
+
+func quote(key string) string {
+	if len(key) > quotedKeyMax {
+		return strconv.Quote(key[:quotedKeyMax]) + "…"
+	}
+	return strconv.Quote(key)
+}

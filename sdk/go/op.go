@@ -1,0 +1,153 @@
+package raftkv
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// States of an op on its way through a lane. queued → sent is taken by the lane, queued → abandoned by the caller:
+// whoever swaps first decides whether the attempt may have been executed.
+const (
+	opQueued uint32 = iota
+	opSent
+	opAbandoned
+)
+
+// op is one operation and the slot in which its caller waits. It is pooled with the messages that carry it, so an
+// operation costs no allocation of its own on the way out.
+//
+// The caller owns it but between lane.exec and the signal on done, when the lane does. A caller that stops waiting
+// leaves it to the lane and to the garbage collector, never to the pool.
+type op struct {
+	wire   raftkvv1.ExecOperation
+	get    struct{ raftkvv1.ExecOperation_Get }
+	put    struct{ raftkvv1.ExecOperation_Put }
+	delete struct{ raftkvv1.ExecOperation_Delete }
+	batch  struct{ raftkvv1.ExecOperation_Batch }
+
+	getRequest    raftkvv1.GetRequest
+	putRequest    raftkvv1.PutRequest
+	deleteRequest raftkvv1.DeleteRequest
+	batchRequest  raftkvv1.BatchRequest
+	id            raftkvv1.RequestId
+
+	name  string // of the call, for errors
+	key   string // the key that routes it
+	slot  placement.Slot
+	write bool
+	bytes int
+	// value is the op's own copy: it may still be read when the call has returned.
+	value    []byte
+	deadline time.Time
+	timer    *time.Timer
+
+	state atomic.Uint32
+	done  chan struct{} // one signal for each attempt that the lane took; buffered, so the lane never waits
+	// result and failure are set before the signal on done; exactly one is.
+	result  *raftkvv1.ExecResult
+	failure *failure
+	// lost: an attempt may have been applied or may still be. left: the lane may still use the op.
+	lost, left bool
+
+	// The links of session; its mutex guards them.
+	session      *session
+	older, newer *op
+}
+
+// valueKeptMax is the largest value buffer that stays with a pooled op.
+const valueKeptMax = 64 << 10
+
+// opOverheadBytes is what an operation takes in a message besides keys and values, at most.
+const opOverheadBytes = 96
+
+var ops = sync.Pool{New: func() any {
+	o := &op{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+	o.timer.Stop()
+	o.get.Get, o.put.Put, o.delete.Delete, o.batch.Batch = &o.getRequest, &o.putRequest, &o.deleteRequest, &o.batchRequest
+	o.putRequest.RequestId, o.deleteRequest.RequestId, o.batchRequest.RequestId = &o.id, &o.id, &o.id
+	return o
+}}
+
+func newOp(name, key string) *op {
+	o := ops.Get().(*op)
+	o.name, o.key, o.slot = name, key, placement.SlotOf(key)
+	o.bytes = opOverheadBytes + len(key)
+	return o
+}
+
+// release gives o back, unless a lane may still use it.
+func (o *op) release() {
+	o.timer.Stop()
+	if o.left {
+		return
+	}
+	o.wire.Operation = nil
+	o.getRequest.Key, o.putRequest.Key, o.deleteRequest.Key = "", "", ""
+	o.putRequest.Value, o.batchRequest.Operations = nil, nil
+	o.key, o.name, o.result, o.failure = "", "", nil, nil
+	o.write, o.lost = false, false
+	if cap(o.value) > valueKeptMax {
+		o.value = nil
+	}
+	ops.Put(o)
+}
+
+func (o *op) setGet() {
+	o.getRequest.Key = o.key
+	o.wire.Operation = &o.get.ExecOperation_Get
+}
+
+func (o *op) setPut(value []byte) {
+	o.value = append(o.value[:0], value...)
+	o.putRequest.Key, o.putRequest.Value = o.key, o.value
+	o.wire.Operation = &o.put.ExecOperation_Put
+	o.bytes += len(value)
+	o.write = true
+}
+
+func (o *op) setDelete() {
+	o.deleteRequest.Key = o.key
+	o.wire.Operation = &o.delete.ExecOperation_Delete
+	o.write = true
+}
+
+func (o *op) setBatch(operations []Op) {
+	size := 0
+	for _, w := range operations {
+		size += len(w.value)
+		o.bytes += opOverheadBytes + len(w.key) + len(w.value)
+	}
+	o.value = o.value[:0]
+	if cap(o.value) < size {
+		o.value = make([]byte, 0, size) // never grown below, so that values do not move
+	}
+	o.batchRequest.Operations = make([]*raftkvv1.BatchOperation, len(operations))
+	for i, w := range operations {
+		if w.remove {
+			o.batchRequest.Operations[i] = &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Delete_{
+				Delete: &raftkvv1.BatchOperation_Delete{Key: w.key},
+			}}
+			continue
+		}
+		from := len(o.value)
+		o.value = append(o.value, w.value...)
+		o.batchRequest.Operations[i] = &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Put_{
+			Put: &raftkvv1.BatchOperation_Put{Key: w.key, Value: o.value[from:len(o.value):len(o.value)]},
+		}}
+	}
+	o.wire.Operation = &o.batch.ExecOperation_Batch
+	o.write = true
+}
+
+// take gives o to the lane; false if the caller has left.
+func (o *op) take() bool { return o.state.CompareAndSwap(opQueued, opSent) }
+
+// finish hands the answer to the caller. Only the lane that took o calls it, once.
+func (o *op) finish(result *raftkvv1.ExecResult, f *failure) {
+	o.result, o.failure = result, f
+	o.done <- struct{}{}
+}

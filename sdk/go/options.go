@@ -1,0 +1,90 @@
+package raftkv
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+
+	// compressBytesMin: below this, gzip costs more than it saves.
+	compressBytesMin = 1 << 10
+)
+
+// Option changes how a Client works.
+type Option interface{ apply(*options) }
+
+type optionFunc func(*options)
+
+func (f optionFunc) apply(o *options) { f(o) }
+
+type options struct {
+	tls     *tls.Config
+	timeout time.Duration
+	gzip    bool
+}
+
+// WithTLS makes the client speak TLS with every node. Without it, only endpoints that begin with https:// do so, by
+// the certificate authorities of the system.
+func WithTLS(config *tls.Config) Option {
+	return optionFunc(func(o *options) { o.tls = config.Clone() })
+}
+
+// WithTimeout sets how long a call whose context has no deadline goes on trying. The default is 10 seconds.
+func WithTimeout(d time.Duration) Option {
+	return optionFunc(func(o *options) { o.timeout = d })
+}
+
+// WithGzip compresses messages of 1 KiB and more. It is off by default: between machines of one data centre the
+// processor is scarcer than the network.
+func WithGzip() Option {
+	return optionFunc(func(o *options) { o.gzip = true })
+}
+
+// resolve applies opts, and returns the addresses of endpoints as host:port.
+func resolve(endpoints []string, opts []Option) (options, []string, error) {
+	o := options{timeout: defaultTimeout}
+	for _, opt := range opts {
+		opt.apply(&o)
+	}
+	var errs []error
+	if o.timeout <= 0 {
+		errs = append(errs, fmt.Errorf("the timeout must be more than 0, it is %s", o.timeout))
+	}
+	if len(endpoints) == 0 {
+		errs = append(errs, errors.New("no endpoints: give the address of one node at least, as host:port"))
+	}
+	var addresses []string
+	plain, secure := false, o.tls != nil
+	for _, e := range endpoints {
+		address, scheme := e, ""
+		if i := strings.Index(e, "://"); i >= 0 {
+			scheme, address = e[:i], strings.TrimSuffix(e[i+3:], "/")
+		}
+		switch scheme {
+		case "":
+		case "http":
+			plain = true
+		case "https":
+			secure = true
+		default:
+			errs = append(errs, fmt.Errorf("endpoint %q: the scheme must be http or https", e))
+		}
+		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+			errs = append(errs, fmt.Errorf("endpoint %q: must be host:port", e))
+		}
+		addresses = append(addresses, address)
+	}
+	if plain && secure {
+		errs = append(errs, errors.New("http:// endpoints and TLS do not go together: a cluster uses one or the other"))
+	}
+	if secure && o.tls == nil {
+		o.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return o, addresses, errors.Join(errs...)
+}

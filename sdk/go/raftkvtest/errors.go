@@ -1,0 +1,125 @@
+package raftkvtest
+
+import (
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// Error is an error as a node tells it.
+type Error struct {
+	code    connect.Code
+	reason  string
+	message string
+	details []proto.Message
+}
+
+// Overloaded refuses because a queue is full.
+func Overloaded(retryAfter time.Duration) *Error {
+	return &Error{
+		code: connect.CodeResourceExhausted, reason: "OVERLOADED", message: "overloaded",
+		details: []proto.Message{
+			&raftkvv1.LimitExceeded{Field: "queue", Limit: 1, Actual: 2},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)},
+		},
+	}
+}
+
+// TooLarge refuses because a bound of a field is passed.
+func TooLarge(field string, limit, actual uint64) *Error {
+	return &Error{
+		code: connect.CodeInvalidArgument, reason: "LIMIT_EXCEEDED", message: "too large",
+		details: []proto.Message{&raftkvv1.LimitExceeded{Field: field, Limit: limit, Actual: actual}},
+	}
+}
+
+// Unknown says that the node does not know the outcome.
+func Unknown(cause string) *Error {
+	return &Error{
+		code: connect.CodeUnknown, reason: "OUTCOME_UNKNOWN", message: cause,
+		details: []proto.Message{&raftkvv1.OutcomeUnknown{Cause: cause}},
+	}
+}
+
+// Stale says that the shard does not serve the slot.
+func Stale(shard placement.ShardID, slot placement.Slot) *Error {
+	return &Error{
+		code: connect.CodeUnavailable, reason: "STALE_ROUTE", message: "stale route",
+		details: []proto.Message{&raftkvv1.StaleRoute{Shard: uint32(shard), Slot: uint32(slot)}},
+	}
+}
+
+func notLeader(d *raftkvv1.NotLeader) *Error {
+	return &Error{code: connect.CodeUnavailable, reason: "NOT_LEADER", message: "not the leader", details: []proto.Message{d}}
+}
+
+func notFound(s *shard, key string) *Error {
+	return &Error{
+		code: connect.CodeNotFound, reason: "KEY_NOT_FOUND", message: "not found",
+		details: []proto.Message{&raftkvv1.KeyNotFound{Key: key, Revision: s.revision, Shard: uint32(s.id)}},
+	}
+}
+
+func sessionExpired(s *shard) *Error {
+	return &Error{
+		code: connect.CodeFailedPrecondition, reason: "SESSION_EXPIRED", message: "session expired",
+		details: []proto.Message{&raftkvv1.SessionExpired{Floor: s.floor, Revision: s.revision}},
+	}
+}
+
+func (c *Cluster) crossShard(keys []string) *Error {
+	groups := make(map[placement.ShardID]*raftkvv1.CrossShard_Group)
+	d := &raftkvv1.CrossShard{}
+	for _, k := range keys {
+		id := c.slots[placement.SlotOf(k)].id
+		if groups[id] == nil {
+			groups[id] = &raftkvv1.CrossShard_Group{Shard: uint32(id)}
+			d.Groups = append(d.Groups, groups[id])
+		}
+		groups[id].Keys = append(groups[id].Keys, k)
+	}
+	return &Error{code: connect.CodeFailedPrecondition, reason: "CROSS_SHARD", message: "several shards", details: []proto.Message{d}}
+}
+
+func invalid(problem string) *Error {
+	return &Error{code: connect.CodeInvalidArgument, reason: "INVALID", message: problem}
+}
+
+func (e *Error) all() []proto.Message {
+	return append([]proto.Message{&errdetails.ErrorInfo{Reason: e.reason, Domain: "raftkv"}}, e.details...)
+}
+
+// status is e as an Exec result carries it.
+func (e *Error) status() *status.Status {
+	s := &status.Status{Code: int32(e.code), Message: e.message} //nolint:gosec // codes are small
+	for _, d := range e.all() {
+		a, err := anypb.New(d)
+		if err != nil {
+			panic(fmt.Sprintf("raftkvtest: marshal %T: %v", d, err))
+		}
+		s.Details = append(s.Details, a)
+	}
+	return s
+}
+
+// rpc is e as a unary call returns it.
+func (e *Error) rpc() error {
+	err := connect.NewError(e.code, fmt.Errorf("%s", e.message))
+	for _, m := range e.all() {
+		d, detailErr := connect.NewErrorDetail(m)
+		if detailErr != nil {
+			panic(fmt.Sprintf("raftkvtest: marshal %T: %v", m, detailErr))
+		}
+		err.AddDetail(d)
+	}
+	return err
+}

@@ -1,0 +1,155 @@
+package raftkvtest
+
+import (
+	"fmt"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// execute applies one operation that node i received. c.mu is held.
+func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResult, *Error) {
+	keys := keysOf(o)
+	if len(keys) == 0 {
+		return nil, invalid("operation is required")
+	}
+	s := c.slots[placement.SlotOf(keys[0])]
+	for _, k := range keys {
+		if c.slots[placement.SlotOf(k)] != s {
+			return nil, c.crossShard(keys)
+		}
+	}
+	if e := c.leads(i, s); e != nil {
+		return nil, e
+	}
+	id := requestID(o)
+	if id == nil {
+		return c.apply(s, o)
+	}
+	name := fmt.Sprintf("%x/%d", id.ClientId, id.Sequence)
+	if r := s.results[name]; r != nil {
+		return r, nil
+	}
+	if id.Seen < s.floor {
+		return nil, sessionExpired(s)
+	}
+	r, e := c.apply(s, o)
+	if e == nil {
+		s.results[name] = r
+		for sequence := id.AckedBelow; sequence > 0; sequence-- {
+			old := fmt.Sprintf("%x/%d", id.ClientId, sequence-1)
+			if s.results[old] == nil {
+				break
+			}
+			delete(s.results, old)
+		}
+	}
+	return r, e
+}
+
+// leads says why node i cannot serve s; nil if it leads or passes the request on.
+func (c *Cluster) leads(i int, s *shard) *Error {
+	if s.leader >= 0 && (s.leader == i || c.forward) {
+		return nil
+	}
+	d := &raftkvv1.NotLeader{Shard: uint32(s.id)}
+	if s.leader >= 0 && c.hints {
+		d.LeaderNodeId, d.LeaderEndpoint = c.nodes[s.leader].id, c.nodes[s.leader].address
+	}
+	return notLeader(d)
+}
+
+func requestID(o *raftkvv1.ExecOperation) *raftkvv1.RequestId {
+	switch o := o.Operation.(type) {
+	case *raftkvv1.ExecOperation_Put:
+		return o.Put.RequestId
+	case *raftkvv1.ExecOperation_Delete:
+		return o.Delete.RequestId
+	case *raftkvv1.ExecOperation_Batch:
+		return o.Batch.RequestId
+	}
+	return nil
+}
+
+func keysOf(o *raftkvv1.ExecOperation) []string {
+	switch o := o.Operation.(type) {
+	case *raftkvv1.ExecOperation_Get:
+		return []string{o.Get.Key}
+	case *raftkvv1.ExecOperation_Put:
+		return []string{o.Put.Key}
+	case *raftkvv1.ExecOperation_Delete:
+		return []string{o.Delete.Key}
+	case *raftkvv1.ExecOperation_Batch:
+		var keys []string
+		for _, b := range o.Batch.Operations {
+			if p := b.GetPut(); p != nil {
+				keys = append(keys, p.Key)
+			} else {
+				keys = append(keys, b.GetDelete().GetKey())
+			}
+		}
+		return keys
+	}
+	return nil
+}
+
+// apply executes o on s. c.mu is held.
+func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResult, *Error) {
+	switch o := o.Operation.(type) {
+	case *raftkvv1.ExecOperation_Get:
+		kv := s.items[o.Get.Key]
+		if kv == nil {
+			return nil, notFound(s, o.Get.Key)
+		}
+		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Get{
+			Get: &raftkvv1.GetResponse{Header: c.header(s), Kv: kv},
+		}}, nil
+	case *raftkvv1.ExecOperation_Put:
+		s.advance()
+		p := c.put(s, o.Put.Key, o.Put.Value)
+		p.Header = c.header(s)
+		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Put{Put: p}}, nil
+	case *raftkvv1.ExecOperation_Delete:
+		if s.items[o.Delete.Key] != nil {
+			s.advance()
+		}
+		d := c.remove(s, o.Delete.Key)
+		d.Header = c.header(s)
+		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Delete{Delete: d}}, nil
+	case *raftkvv1.ExecOperation_Batch:
+		s.advance()
+		b := &raftkvv1.BatchResponse{Header: c.header(s)}
+		for _, w := range o.Batch.Operations {
+			if p := w.GetPut(); p != nil {
+				b.Results = append(b.Results, &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{Put: c.put(s, p.Key, p.Value)}})
+				continue
+			}
+			d := c.remove(s, w.GetDelete().GetKey())
+			b.Results = append(b.Results, &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Delete{Delete: d}})
+		}
+		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Batch{Batch: b}}, nil
+	}
+	return nil, invalid("operation is required")
+}
+
+func (s *shard) advance() {
+	s.index++
+	s.revision++
+}
+
+func (c *Cluster) put(s *shard, key string, value []byte) *raftkvv1.PutResponse {
+	c.applied[key]++
+	kv := &raftkvv1.KeyValue{Key: key, Value: value, CreateRevision: s.revision, ModRevision: s.revision, Version: 1}
+	if old := s.items[key]; old != nil {
+		kv.CreateRevision, kv.Version = old.CreateRevision, old.Version+1
+	}
+	s.items[key] = kv
+	return &raftkvv1.PutResponse{CreateRevision: kv.CreateRevision, Version: kv.Version}
+}
+
+func (c *Cluster) remove(s *shard, key string) *raftkvv1.DeleteResponse {
+	c.applied[key]++
+	existed := s.items[key] != nil
+	delete(s.items, key)
+	return &raftkvv1.DeleteResponse{Deleted: existed}
+}

@@ -1,0 +1,94 @@
+package raftkv
+
+import (
+	"context"
+	"iter"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+)
+
+// scanPage is how many keys Scan asks for at a time.
+const scanPage = 1000
+
+// Range is a range of keys: Prefix, or from Start up to but not including End. Empty bounds are open, so the zero
+// Range is all keys.
+type Range struct {
+	Prefix     string
+	Start, End string
+}
+
+// Prefix is the range of all keys that begin with p.
+func Prefix(p string) Range { return Range{Prefix: p} }
+
+// ScanOptions change what Scan and List return.
+type ScanOptions struct {
+	// Limit is how many keys to return at most. 0 is no limit for Scan, and the choice of the server for List.
+	Limit int
+	// Reverse goes from the last key to the first.
+	Reverse bool
+	// KeysOnly leaves the values out.
+	KeysOnly bool
+}
+
+// Page is a part of a range.
+type Page struct {
+	Items []Item
+	// Next is the token of the page that follows; empty after the last.
+	Next string
+}
+
+// Scan returns the items of a range in key order. It reads page by page: each page is linearizable, the whole is not
+// one snapshot. A page that fails is retried; an error ends the sequence. The timeout of the client holds for each
+// page, the deadline of ctx for all of them.
+func (c *Client) Scan(ctx context.Context, r Range, o ScanOptions) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		token, left := "", o.Limit
+		for {
+			page := o
+			page.Limit = scanPage
+			if o.Limit > 0 {
+				page.Limit = min(left, scanPage)
+			}
+			p, err := c.List(ctx, r, page, token)
+			if err != nil {
+				yield(Item{}, err)
+				return
+			}
+			for _, item := range p.Items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			left -= len(p.Items)
+			token = p.Next
+			if token == "" || o.Limit > 0 && left <= 0 {
+				return
+			}
+		}
+	}
+}
+
+// List returns one page of a range: the first if token is empty, else the one for which a page before gave token as
+// Next. A page may hold fewer items than o.Limit although others follow.
+func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string) (Page, error) {
+	request := &raftkvv1.ListRequest{
+		Prefix: r.Prefix, Start: r.Start, End: r.End,
+		Limit:     uint32(max(o.Limit, 0)), //nolint:gosec // the server refuses what passes its bound
+		Reverse:   o.Reverse,
+		KeysOnly:  o.KeysOnly,
+		PageToken: token,
+	}
+	var page Page
+	err := c.unary(ctx, "list", nil, false, func(ctx context.Context, e *endpoint) error {
+		response, err := e.kv.List(ctx, request)
+		if err != nil {
+			return err
+		}
+		page = Page{Items: make([]Item, len(response.Kvs)), Next: response.NextPageToken}
+		for i, kv := range response.Kvs {
+			page.Items[i] = itemOf(kv)
+		}
+		return nil
+	})
+	return page, err
+}

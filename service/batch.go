@@ -1,0 +1,170 @@
+package service
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// batch executes a batch and waits for it.
+func (s *Service) batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftkvv1.BatchResponse, error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = s.deadline(time.Now(), 0)
+	}
+	done := make(chan struct{})
+	call := newBatch(req, deadline, func() { close(done) })
+	call.submit(s.node)
+	select {
+	case <-done:
+	case <-ctx.Done():
+		call.abandon(ctx.Err())
+	}
+	return call.response(s)
+}
+
+// batchCall is a batch under way: one request to the node if it is atomic, else one for each write.
+type batchCall struct {
+	request  *raftkvv1.BatchRequest
+	atomic   bool
+	deadline time.Time
+	// done is called once, when all results are there, perhaps from a goroutine of the node.
+	done func()
+
+	// mu guards what follows until done has been called or abandon has returned.
+	mu       sync.Mutex
+	results  []raftnode.Result
+	answered []bool
+	missing  int
+}
+
+// newBatch prepares a batch that has passed the rules.
+func newBatch(req *raftkvv1.BatchRequest, deadline time.Time, done func()) *batchCall {
+	call := &batchCall{request: req, atomic: req.Atomic == nil || req.GetAtomic(), deadline: deadline, done: done}
+	n := 1
+	if !call.atomic {
+		n = len(req.GetOperations())
+	}
+	call.results, call.answered, call.missing = make([]raftnode.Result, n), make([]bool, n), n
+	return call
+}
+
+// submit gives the batch to the node.
+func (c *batchCall) submit(n Node) {
+	if c.atomic {
+		c.submitOne(n, 0, atomicBatch(c.request))
+		return
+	}
+	for i, op := range c.request.GetOperations() {
+		kind, key, value := batchWrite(op)
+		c.submitOne(n, i, new(writeCall).prepare(kind, key, value, nil))
+	}
+}
+
+func (c *batchCall) submitOne(n Node, i int, r *raftnode.Request) {
+	r.Deadline = c.deadline
+	r.Done = func(res raftnode.Result) { c.finish(i, res) }
+	n.Submit(r)
+}
+
+// atomicBatch is the one command of an atomic batch.
+func atomicBatch(req *raftkvv1.BatchRequest) *raftnode.Request {
+	call := new(writeCall)
+	r := call.prepare(storev1.OperationKind_OPERATION_KIND_UNSPECIFIED, "", nil, req.GetRequestId())
+	operations := make([]storev1.Operation, len(req.GetOperations()))
+	call.write.Operations = make([]*storev1.Operation, len(operations))
+	for i, op := range req.GetOperations() {
+		o := &operations[i]
+		o.Kind, o.Key, o.Value = batchWrite(op)
+		call.write.Operations[i] = o
+	}
+	return r
+}
+
+// batchWrite takes one write of a batch apart.
+func batchWrite(op *raftkvv1.BatchOperation) (storev1.OperationKind, string, []byte) {
+	if d, ok := op.GetOperation().(*raftkvv1.BatchOperation_Delete_); ok {
+		return storev1.OperationKind_OPERATION_KIND_DELETE, d.Delete.GetKey(), nil
+	}
+	return storev1.OperationKind_OPERATION_KIND_PUT, op.GetPut().GetKey(), op.GetPut().GetValue()
+}
+
+// finish takes a result; the node calls it.
+func (c *batchCall) finish(i int, r raftnode.Result) {
+	c.mu.Lock()
+	if c.answered[i] { // abandoned
+		c.mu.Unlock()
+		return
+	}
+	c.results[i], c.answered[i] = r, true
+	c.missing--
+	last := c.missing == 0
+	c.mu.Unlock()
+	if last {
+		c.done()
+	}
+}
+
+// abandon stops waiting: what has not been answered has an unknown outcome.
+func (c *batchCall) abandon(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.results {
+		if !c.answered[i] {
+			c.answered[i] = true
+			c.results[i] = raftnode.Result{Err: &raftnode.UnknownOutcomeError{Cause: cause.Error()}}
+		}
+	}
+}
+
+// response makes the response of a batch whose results are all there. It may ask the node.
+func (c *batchCall) response(s *Service) (*raftkvv1.BatchResponse, error) {
+	operations := c.request.GetOperations()
+	if !c.atomic {
+		return c.separateResponse(s), nil
+	}
+	r := &c.results[0]
+	if err := writeFailed(r, len(operations)); err != nil {
+		return nil, err
+	}
+	res := &raftkvv1.BatchResponse{Header: s.writeHeader(r), Results: make([]*raftkvv1.BatchResult, len(operations))}
+	for i, o := range r.Write.GetOperations() {
+		res.Results[i] = batchResult(operations[i], o, nil)
+	}
+	return res, nil
+}
+
+func (c *batchCall) separateResponse(s *Service) *raftkvv1.BatchResponse {
+	status := s.node.Status()
+	res := &raftkvv1.BatchResponse{
+		Header:  &raftkvv1.ResponseHeader{ClusterId: status.ClusterID, NodeId: string(status.NodeID)},
+		Results: make([]*raftkvv1.BatchResult, len(c.results)),
+	}
+	for i := range c.results {
+		r := &c.results[i]
+		o, err := singleOperation(r)
+		if err != nil {
+			f := s.fail(opBatch, err, !time.Now().Before(c.deadline))
+			res.Results[i] = &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Error{Error: f.status()}}
+			continue
+		}
+		res.Results[i] = batchResult(c.request.GetOperations()[i], o, s.writeHeader(r))
+	}
+	return res
+}
+
+// batchResult is the result of one write that was applied.
+func batchResult(op *raftkvv1.BatchOperation, o *storev1.OperationResult, h *raftkvv1.ResponseHeader) *raftkvv1.BatchResult {
+	if op.GetDelete() != nil {
+		return &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Delete{
+			Delete: &raftkvv1.DeleteResponse{Header: h, Deleted: o.GetExisted()},
+		}}
+	}
+	return &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{
+		Put: &raftkvv1.PutResponse{Header: h, CreateRevision: o.GetCreateRevision(), Version: o.GetVersion()},
+	}}
+}

@@ -1,0 +1,136 @@
+package service
+
+import (
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// fastMessage is a message with generated marshalling.
+type fastMessage interface {
+	SizeVT() int
+	MarshalToSizedBufferVT(b []byte) (int, error)
+	UnmarshalVT(b []byte) error
+}
+
+// appendMessage appends the binary form of a message. It does not check that strings are UTF-8, and neither does
+// readMessage: the rules do.
+func appendMessage(b []byte, message any) ([]byte, error) {
+	switch m := message.(type) {
+	case fastMessage:
+		size := m.SizeVT()
+		b = slices.Grow(b, size)
+		n, err := m.MarshalToSizedBufferVT(b[len(b) : len(b)+size])
+		if err != nil {
+			return nil, fmt.Errorf("cannot marshal %T: %w", message, err)
+		}
+		return b[:len(b)+n], nil
+	case proto.Message:
+		return proto.MarshalOptions{}.MarshalAppend(b, m)
+	default:
+		return nil, fmt.Errorf("%T is no protobuf message", message)
+	}
+}
+
+// readMessage decodes a message; it keeps nothing of b.
+func readMessage(b []byte, message any) error {
+	switch m := message.(type) {
+	case fastMessage:
+		return m.UnmarshalVT(b)
+	case proto.Message:
+		return proto.Unmarshal(b, m)
+	default:
+		return fmt.Errorf("%T is no protobuf message", message)
+	}
+}
+
+// connectCodec is the binary codec of Connect, gRPC and gRPC-Web on the server listener.
+type connectCodec struct{}
+
+func (connectCodec) Name() string { return "proto" }
+
+func (connectCodec) Marshal(message any) ([]byte, error) { return appendMessage(nil, message) }
+
+// MarshalAppend lets Connect reuse its buffers.
+func (connectCodec) MarshalAppend(b []byte, message any) ([]byte, error) {
+	return appendMessage(b, message)
+}
+
+func (connectCodec) Unmarshal(b []byte, message any) error { return readMessage(b, message) }
+
+// jsonCodec is the JSON codec of Connect. Unlike Connect's own it refuses unknown fields, as REST does: a misspelt or
+// newer field is an error, never silently a different request.
+type jsonCodec struct{ name string }
+
+func (c jsonCodec) Name() string { return c.name }
+
+func (jsonCodec) Marshal(message any) ([]byte, error) {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("%T is no protobuf message", message)
+	}
+	return protojson.Marshal(m)
+}
+
+func (jsonCodec) Unmarshal(b []byte, message any) error {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return fmt.Errorf("%T is no protobuf message", message)
+	}
+	return protojson.Unmarshal(b, m)
+}
+
+// inbound is what the native gRPC listener decodes into. grpc-go turns an error of a codec into INTERNAL without details,
+// so the codec leaves its error here, and the adapter answers with it.
+type inbound struct {
+	message any
+	err     error
+}
+
+// grpcCodec is the codec of the native gRPC listener.
+type grpcCodec struct{ requestBytes uint64 }
+
+func (grpcCodec) Name() string { return "proto" }
+
+func (grpcCodec) Marshal(message any) (mem.BufferSlice, error) {
+	m, ok := message.(fastMessage)
+	if !ok {
+		b, err := appendMessage(nil, message)
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	}
+	size := m.SizeVT()
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		b, err := appendMessage(nil, message)
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	}
+	pool := mem.DefaultBufferPool()
+	b := pool.Get(size)
+	if _, err := m.MarshalToSizedBufferVT((*b)[:size]); err != nil {
+		pool.Put(b)
+		return nil, fmt.Errorf("cannot marshal %T: %w", message, err)
+	}
+	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+}
+
+func (c grpcCodec) Unmarshal(data mem.BufferSlice, message any) error {
+	in, ok := message.(*inbound)
+	if !ok {
+		in = &inbound{message: message}
+	}
+	if n := uint64(data.Len()); n > c.requestBytes { //nolint:gosec // a length
+		in.err = &requestSizeError{limit: c.requestBytes, actual: n}
+	} else {
+		b := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		if err := readMessage(b.ReadOnlyData(), in.message); err != nil {
+			in.err = &malformedError{part: "message", problem: err.Error()}
+		}
+		b.Free()
+	}
+	if ok {
+		return nil
+	}
+	return in.err
+}

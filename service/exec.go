@@ -1,0 +1,258 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// execStream is a stream of Exec on any protocol. Receive and Send may be called at the same time. Once the handler has
+// returned, Receive fails.
+type execStream interface {
+	Receive() (*raftkvv1.ExecRequest, error)
+	Send(m *raftkvv1.ExecResponse) error
+}
+
+// Bounds of one response message of Exec; it holds at least one result.
+const (
+	execResponseBytes   = 1 << 20
+	execResponseResults = 4096
+)
+
+// execution is one Exec stream. Two goroutines serve it: the receiver decodes and submits, the handler's own sends. An
+// operation has no goroutine: the node's callback puts it on a list, and what is on the list when the sender gets there
+// goes out as one message.
+type execution struct {
+	service *Service
+	ctx     context.Context
+	stream  execStream
+	// wake tells the sender that the list has something or the receiver has ended; room tells the receiver that something
+	// has been sent. Both hold one token.
+	wake, room chan struct{}
+
+	// mu guards what follows. It is held for a few instructions, never across a call of the node or the stream.
+	mu sync.Mutex
+	// finished are operations with a result that has not been sent.
+	finished []*execOperation
+	// inFlight and inFlightBytes count operations from their admission until their result is sent.
+	inFlight, inFlightBytes uint64
+	// readCharge is what a read is expected to bring: as much as the largest of late, falling slowly.
+	readCharge uint64
+	// ended says that nothing more will be admitted, endErr why; nil is the end of the client's stream.
+	ended  bool
+	endErr error
+	// abandoned says that nobody will send results any more.
+	abandoned bool
+}
+
+// execOperation is an operation of the stream. It is owned by the receiver until it is submitted, then by the node until
+// it is finished, then by the sender.
+type execOperation struct {
+	x     *execution
+	id    uint64
+	op    operation
+	start time.Time
+	// deadline is when the node stops working on it.
+	deadline time.Time
+	charge   uint64 // bytes reserved in inFlightBytes
+	units    uint64 // operations reserved in inFlight
+	key      string // of a get
+	result   raftnode.Result
+	batch    *batchCall
+}
+
+// Charges beside keys and values, for what an operation takes in memory.
+const (
+	chargeBase      = 512
+	chargeReadFirst = 4 << 10
+)
+
+// exec serves one stream and returns its error.
+func (s *Service) exec(ctx context.Context, stream execStream) error {
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // frees a receiver that waits for room; one that reads is freed by the return of the handler
+	x := &execution{
+		service: s, ctx: ctx, stream: stream,
+		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		readCharge: chargeReadFirst,
+	}
+	s.receivers.Add(1)
+	go func() {
+		defer s.receivers.Done()
+		x.end(x.receive())
+	}()
+	err := x.send()
+	if err == nil {
+		return nil
+	}
+	return failureOf(streamError(err, s.limits.RequestBytes))
+}
+
+// receive reads and submits until the stream ends, which is nil if the client ended it.
+func (x *execution) receive() error {
+	for {
+		m, err := x.stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := checkExec(m); err != nil {
+			return err
+		}
+		now := time.Now()
+		deadline := x.service.deadline(now, m.GetTimeoutMs())
+		for pending := m.GetOperations(); len(pending) > 0; {
+			admitted, ok := x.admit(pending, now, deadline)
+			if !ok {
+				return nil // the sender has ended; it knows why
+			}
+			for i, o := range admitted {
+				x.start(o, pending[i])
+			}
+			pending = pending[len(admitted):]
+		}
+	}
+}
+
+// admit reserves room for as many of the operations as there is, at least one, and waits for it. It is false if the
+// stream has ended meanwhile.
+func (x *execution) admit(ops []*raftkvv1.ExecOperation, now, deadline time.Time) ([]*execOperation, bool) {
+	for {
+		if admitted, ok := x.tryAdmit(ops, now, deadline); len(admitted) > 0 || !ok {
+			return admitted, ok
+		}
+		select {
+		case <-x.room:
+		case <-x.ctx.Done():
+			return nil, false
+		}
+	}
+}
+
+func (x *execution) tryAdmit(ops []*raftkvv1.ExecOperation, now, deadline time.Time) ([]*execOperation, bool) {
+	limits := &x.service.limits
+	admitted := make([]*execOperation, 0, len(ops))
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended || x.abandoned {
+		return nil, false
+	}
+	for _, m := range ops {
+		o := &execOperation{x: x, id: m.GetId(), start: now, deadline: deadline}
+		o.op, o.units, o.charge = cost(m, x.readCharge)
+		if x.inFlight > 0 && (x.inFlight+o.units > limits.StreamOperations || x.inFlightBytes+o.charge > limits.StreamBytes) {
+			break
+		}
+		x.inFlight += o.units
+		x.inFlightBytes += o.charge
+		admitted = append(admitted, o)
+	}
+	return admitted, true
+}
+
+// cost is what an operation takes of the stream's bounds.
+func cost(m *raftkvv1.ExecOperation, readCharge uint64) (op operation, units, bytes uint64) {
+	switch o := m.GetOperation().(type) {
+	case *raftkvv1.ExecOperation_Get:
+		return opGet, 1, readCharge
+	case *raftkvv1.ExecOperation_Put:
+		return opPut, 1, chargeBase + uint64(len(o.Put.GetKey())+len(o.Put.GetValue()))
+	case *raftkvv1.ExecOperation_Batch:
+		units, bytes = uint64(len(o.Batch.GetOperations())), uint64(o.Batch.SizeVT()) //nolint:gosec // a size
+		return opBatch, max(units, 1), bytes + chargeBase*max(units, 1)
+	default:
+		return opDelete, 1, chargeBase
+	}
+}
+
+// start submits an operation that has been admitted.
+func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
+	if err := x.service.rules.checkExecOperation(m); err != nil {
+		o.done(raftnode.Result{Err: err})
+		return
+	}
+	var r *raftnode.Request
+	switch v := m.GetOperation().(type) {
+	case *raftkvv1.ExecOperation_Get:
+		o.key = v.Get.GetKey()
+		r = new(readCall).prepare(o.key)
+	case *raftkvv1.ExecOperation_Put:
+		r = new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_PUT, v.Put.GetKey(), v.Put.GetValue(), v.Put.GetRequestId())
+	case *raftkvv1.ExecOperation_Delete:
+		r = new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_DELETE, v.Delete.GetKey(), nil, v.Delete.GetRequestId())
+	case *raftkvv1.ExecOperation_Batch:
+		o.batch = newBatch(v.Batch, o.deadline, func() { o.done(raftnode.Result{}) })
+		o.batch.submit(x.service.node)
+		return
+	}
+	r.Deadline = o.deadline
+	r.Done = o.done
+	x.service.node.Submit(r)
+}
+
+// done takes the result. The node calls it: it neither blocks nor calls the node.
+func (o *execOperation) done(r raftnode.Result) {
+	x := o.x
+	o.result = r
+	x.mu.Lock()
+	if x.abandoned {
+		x.mu.Unlock()
+		return
+	}
+	if o.op == opGet {
+		x.recharge(o)
+	}
+	x.finished = append(x.finished, o)
+	first := len(x.finished) == 1
+	x.mu.Unlock()
+	if first {
+		signal(x.wake)
+	}
+}
+
+// recharge charges a read what it really brought. A read that no longer fits is answered with an error instead: that
+// happens while values are larger than those before, and keeps memory bounded even then. Called under mu.
+func (x *execution) recharge(o *execOperation) {
+	actual := uint64(chargeBase)
+	for _, k := range o.result.Read.GetRecords() {
+		actual += uint64(len(k.GetKey()) + len(k.GetRecord().GetValue()))
+	}
+	x.readCharge = max(actual, x.readCharge-x.readCharge/64)
+	others := x.inFlightBytes - o.charge
+	if limit := x.service.limits.StreamBytes; others > 0 && actual > o.charge && others+actual > limit {
+		o.result = raftnode.Result{Err: &raftnode.OverloadedError{
+			Field: "stream bytes in flight", Limit: limit, Actual: others + actual, RetryAfter: 5 * time.Millisecond,
+		}}
+		return
+	}
+	x.inFlightBytes = others + actual
+	o.charge = actual
+}
+
+// end stops the admission of operations; the first reason counts.
+func (x *execution) end(err error) {
+	x.mu.Lock()
+	if !x.ended {
+		x.ended, x.endErr = true, err
+	}
+	x.mu.Unlock()
+	signal(x.wake)
+}
+
+// signal leaves a token if there is none.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,178 @@
+package service
+
+import (
+	"time"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// execSender makes responses out of finished operations. Only the sender's goroutine uses it; its messages are used again
+// once Send, which marshals, has returned.
+type execSender struct {
+	x        *execution
+	response raftkvv1.ExecResponse
+	results  pool[execResult]
+	bytes    int
+	units    uint64
+	charge   uint64
+}
+
+// execResult is a result with all that it can point to, in one allocation that is used again.
+type execResult struct {
+	message raftkvv1.ExecResult
+	getBox  raftkvv1.ExecResult_Get
+	putBox  raftkvv1.ExecResult_Put
+	delBox  raftkvv1.ExecResult_Delete
+	get     getAnswer
+	put     putAnswer
+	del     deleteAnswer
+}
+
+// pool hands out items that are all taken back at once.
+type pool[T any] struct {
+	items []*T
+	used  int
+}
+
+func (p *pool[T]) take() *T {
+	if p.used == len(p.items) {
+		p.items = append(p.items, new(T))
+	}
+	p.used++
+	return p.items[p.used-1]
+}
+
+// send sends results until nothing more will come, and returns why.
+func (x *execution) send() error {
+	defer x.abandon()
+	out := &execSender{x: x}
+	draining := x.service.draining
+	var spare []*execOperation
+	for {
+		select {
+		case <-x.wake:
+		case <-draining:
+			x.end(raftnode.ErrStopped)
+			draining = nil
+		case <-x.ctx.Done():
+			return x.ctx.Err()
+		}
+		spare = x.take(spare)
+		for _, o := range spare {
+			if err := out.add(o); err != nil {
+				return err
+			}
+		}
+		if err := out.flush(); err != nil {
+			return err
+		}
+		clear(spare)
+		if done, err := x.complete(); done {
+			return err
+		}
+	}
+}
+
+// take takes the finished operations off the list, and leaves spare in its place.
+func (x *execution) take(spare []*execOperation) []*execOperation {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	finished := x.finished
+	x.finished = spare[:0]
+	return finished
+}
+
+// complete says whether everything has been answered and nothing more will come.
+func (x *execution) complete() (bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.ended && x.inFlight == 0, x.endErr
+}
+
+// release gives the room of sent results back.
+func (x *execution) release(units, charge uint64) {
+	x.mu.Lock()
+	x.inFlight -= units
+	x.inFlightBytes -= charge
+	x.mu.Unlock()
+	signal(x.room)
+}
+
+// abandon lets go of all results, those to come included.
+func (x *execution) abandon() {
+	x.mu.Lock()
+	x.abandoned, x.finished = true, nil
+	x.mu.Unlock()
+}
+
+// add puts a result into the response, and sends the response when it is full.
+func (s *execSender) add(o *execOperation) error {
+	r := s.results.take()
+	size, code := r.fill(s.x.service, o)
+	s.x.service.metrics.observe(o.op, code, time.Since(o.start))
+	s.response.Results = append(s.response.Results, &r.message)
+	s.bytes += size
+	s.units += o.units
+	s.charge += o.charge
+	if s.bytes >= execResponseBytes || len(s.response.Results) >= execResponseResults {
+		return s.flush()
+	}
+	return nil
+}
+
+// flush sends the response, if it has results.
+func (s *execSender) flush() error {
+	if len(s.response.Results) == 0 {
+		return nil
+	}
+	if err := s.x.stream.Send(&s.response); err != nil {
+		return err
+	}
+	for _, r := range s.results.items[:s.results.used] {
+		r.message.Result, r.get.kv.Value = nil, nil // hold no value beyond its time
+	}
+	s.response.Results, s.results.used, s.bytes = s.response.Results[:0], 0, 0
+	s.x.release(s.units, s.charge)
+	s.units, s.charge = 0, 0
+	return nil
+}
+
+// fill makes the result of an operation. It returns about how many bytes it takes, and its code.
+func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
+	const overhead = 128 // header and tags
+	r.message.Id = o.id
+	var err error
+	switch {
+	case o.batch != nil:
+		var m *raftkvv1.BatchResponse
+		if m, err = o.batch.response(s); err == nil {
+			r.message.Result = &raftkvv1.ExecResult_Batch{Batch: m}
+			return overhead + m.SizeVT(), codeOK
+		}
+	case o.result.Err != nil:
+		err = o.result.Err
+	case o.op == opGet:
+		if err = r.get.fill(s, o.key, &o.result); err == nil {
+			r.getBox.Get = &r.get.response
+			r.message.Result = &r.getBox
+			return overhead + len(o.key) + len(r.get.kv.Value), codeOK
+		}
+	case o.op == opPut:
+		if err = r.put.fill(s, &o.result); err == nil {
+			r.putBox.Put = &r.put.response
+			r.message.Result = &r.putBox
+			return overhead, codeOK
+		}
+	default:
+		if err = r.del.fill(s, &o.result); err == nil {
+			r.delBox.Delete = &r.del.response
+			r.message.Result = &r.delBox
+			return overhead, codeOK
+		}
+	}
+	f := s.fail(o.op, err, !time.Now().Before(o.deadline))
+	st := f.status()
+	r.message.Result = &raftkvv1.ExecResult_Error{Error: st}
+	return overhead + len(st.GetMessage()), f.code
+}

@@ -1,0 +1,228 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// fakeNode is a node of one shard, in a map.
+type fakeNode struct {
+	// fail makes requests fail, if set and not nil.
+	fail func(*raftnode.Request) error
+	// hold keeps requests instead of executing them, until release.
+	hold bool
+	// status overrides parts of Status.
+	notReady []string
+
+	mu       sync.Mutex
+	held     []*raftnode.Request
+	heldNote chan struct{} // a token for each held request
+	records  map[string]*storev1.Record
+	revision uint64
+	index    uint64
+	dedup    map[string]*storev1.WriteResult
+}
+
+func newFakeNode() *fakeNode {
+	return &fakeNode{
+		records: map[string]*storev1.Record{}, dedup: map[string]*storev1.WriteResult{},
+		heldNote: make(chan struct{}, 1<<20),
+	}
+}
+
+const (
+	fakeCluster = "00112233445566778899aabbccddeeff"
+	fakeID      = "n1"
+	fakeShard   = 1
+)
+
+func (n *fakeNode) Submit(r *raftnode.Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.hold {
+		n.held = append(n.held, r)
+		n.heldNote <- struct{}{}
+		return
+	}
+	res := n.execute(r)
+	go r.Done(res)
+}
+
+// release executes what is held, in the order that shuffle leaves, and goes on without holding.
+func (n *fakeNode) release(shuffle func([]*raftnode.Request)) {
+	n.mu.Lock()
+	held := n.held
+	n.held, n.hold = nil, false
+	n.mu.Unlock()
+	if shuffle != nil {
+		shuffle(held)
+	}
+	for _, r := range held {
+		n.mu.Lock()
+		res := n.execute(r)
+		n.mu.Unlock()
+		r.Done(res)
+	}
+}
+
+func (n *fakeNode) Do(ctx context.Context, r *raftnode.Request) raftnode.Result {
+	done := make(chan raftnode.Result, 1)
+	r.Done = func(res raftnode.Result) { done <- res }
+	r.Deadline, _ = ctx.Deadline()
+	n.Submit(r)
+	select {
+	case res := <-done:
+		return res
+	case <-ctx.Done():
+		if r.Read != nil {
+			return raftnode.Result{Err: ctx.Err()}
+		}
+		return raftnode.Result{Err: &raftnode.UnknownOutcomeError{Shard: fakeShard, Cause: "the requester stopped waiting"}}
+	}
+}
+
+func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
+	if n.fail != nil {
+		if err := n.fail(r); err != nil {
+			return raftnode.Result{Shard: fakeShard, Err: err}
+		}
+	}
+	n.index++
+	res := raftnode.Result{Shard: fakeShard}
+	if r.Read != nil {
+		res.Read = &peerv1.ReadResult{}
+		for _, key := range r.Read.GetKeys() {
+			res.Read.Records = append(res.Read.Records, &peerv1.KeyRecord{Key: key, Record: n.records[key]})
+		}
+	} else {
+		res.Write = n.write(r.Command)
+	}
+	res.Origin = n.origin()
+	return res
+}
+
+func (n *fakeNode) origin() *peerv1.Origin {
+	return &peerv1.Origin{NodeId: fakeID, Term: 3, Index: n.index, Revision: n.revision, Leader: true}
+}
+
+func (n *fakeNode) write(c *storev1.Command) *storev1.WriteResult {
+	id := c.GetRequestId()
+	dedup := string(id.GetClientId()) + string(rune(id.GetSequence()))
+	if id != nil && n.dedup[dedup] != nil {
+		return n.dedup[dedup]
+	}
+	res := &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_APPLIED}
+	next := n.revision + 1
+	for _, o := range c.GetWrite().GetOperations() {
+		old := n.records[o.GetKey()]
+		result := &storev1.OperationResult{Existed: old != nil}
+		if o.GetKind() == storev1.OperationKind_OPERATION_KIND_DELETE {
+			delete(n.records, o.GetKey())
+			if old != nil {
+				n.revision = next
+			}
+		} else {
+			record := &storev1.Record{
+				CreateRevision: next, ModRevision: next, Version: old.GetVersion() + 1,
+				Content: &storev1.Record_Value{Value: slices.Clone(o.GetValue())},
+			}
+			if old != nil {
+				record.CreateRevision = old.GetCreateRevision()
+			}
+			n.records[o.GetKey()], n.revision = record, next
+			result.CreateRevision, result.Version = record.GetCreateRevision(), record.GetVersion()
+		}
+		res.Operations = append(res.Operations, result)
+	}
+	res.Revision = n.revision
+	if id != nil {
+		n.dedup[dedup] = res
+	}
+	return res
+}
+
+func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fail != nil {
+		if err := n.fail(&raftnode.Request{}); err != nil {
+			return nil, err
+		}
+	}
+	keys := slices.Sorted(maps.Keys(n.records))
+	if r.GetReverse() {
+		slices.Reverse(keys)
+	}
+	page := &raftnode.Page{Origin: n.origin(), Shard: fakeShard}
+	size := 0
+	for _, k := range keys {
+		if k < r.GetStart() || (r.GetEnd() != "" && k >= r.GetEnd()) {
+			continue
+		}
+		record := n.records[k]
+		if len(page.Records) > 0 && (uint64(size+len(k)+len(record.GetValue())) > r.GetMaxBytes() || len(page.Records) == int(r.GetMaxItems())) {
+			page.More = true
+			break
+		}
+		if r.GetKeysOnly() {
+			record = &storev1.Record{CreateRevision: record.GetCreateRevision(), ModRevision: record.GetModRevision(), Version: record.GetVersion()}
+		}
+		size += len(k) + len(record.GetValue())
+		page.Records = append(page.Records, &peerv1.KeyRecord{Key: k, Record: record})
+	}
+	return page, nil
+}
+
+func (n *fakeNode) Status() raftnode.Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	shards, _ := n.Shards()
+	return raftnode.Status{
+		ClusterID: fakeCluster, NodeID: fakeID, NotReady: n.notReady, Uptime: time.Second, LogBytes: 10, StateBytes: 20,
+		SyncWrite: true, Shards: shards,
+	}
+}
+
+func (n *fakeNode) Nodes() []raftnode.NodeStatus {
+	return []raftnode.NodeStatus{{
+		ID: fakeID, PeerAddress: "127.0.0.1:1", ClientAddress: "127.0.0.1:2", Reachable: true,
+		Shards: []placement.ShardID{0, 1}, Leads: []placement.ShardID{1},
+	}}
+}
+
+func (n *fakeNode) Shards() ([]raftnode.ShardStatus, uint64) {
+	return []raftnode.ShardStatus{{
+		ID: fakeShard, Slots: &storev1.SlotTable{Runs: []*storev1.SlotTable_Run{
+			{First: 0, Last: 4095, State: storev1.SlotState_SLOT_STATE_SERVING},
+		}},
+		Replicas: []raftnode.ReplicaStatus{{ID: 1, NodeID: fakeID, Leader: true, Match: 7}},
+		Leader:   fakeID, Local: true, Term: 3, Commit: 7, Applied: 7, Durable: 6, FirstLogIndex: 1, LastIndex: 7, Revision: 5,
+	}}, 9
+}
+
+func (n *fakeNode) Locate(key string) raftnode.Location {
+	return raftnode.Location{RoutingPart: key, Slot: placement.Slot(len(key)), Shard: fakeShard, Leader: fakeID}
+}
+
+func (n *fakeNode) TransferLeader(_ context.Context, shard placement.ShardID, to placement.NodeID) (uint64, error) {
+	if shard != fakeShard {
+		return 0, &raftnode.InvalidError{Field: "shard", Problem: "there is no such shard"}
+	}
+	if strings.HasPrefix(string(to), "n") {
+		return 4, nil
+	}
+	return 0, errors.New("something that no row names")
+}

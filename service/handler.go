@@ -1,0 +1,167 @@
+package service
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
+)
+
+// transferTimeout is how long a request that is no stream may take to come in, and its answer to go out.
+const transferTimeout = time.Minute
+
+// handler is the root of the server listener. It is no http.ServeMux, which would clean paths and so change keys.
+type handler struct {
+	service *Service
+	rpc     map[string]http.Handler
+	rest    *rest
+	errors  *connect.ErrorWriter
+	guard   *http.CrossOriginProtection // nil if every origin may call
+	cors    *cors                       // nil if none may
+}
+
+// Handler returns everything that the server listener serves: Connect, gRPC, gRPC-Web and REST.
+func (s *Service) Handler() (http.Handler, error) {
+	rest, err := newREST(s)
+	if err != nil {
+		return nil, err
+	}
+	h := &handler{
+		service: s, rpc: s.connectHandlers(), rest: rest,
+		errors: connect.NewErrorWriter(s.connectOptions()...),
+	}
+	if h.cors, h.guard, err = newCORS(s.origins); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// ServeHTTP finds the room of a request by its escaped path.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.cors != nil && h.cors.serve(w, r) {
+		return
+	}
+	path := r.URL.EscapedPath()
+	rpc := h.rpc[path[:strings.LastIndexByte(path, '/')+1]]
+	if h.guard != nil {
+		if err := h.guard.Check(r); err != nil {
+			h.refuse(w, r, rpc != nil, &originError{r.Header.Get("Origin")})
+			return
+		}
+	}
+	switch {
+	case rpc != nil:
+		h.serveRPC(w, r, path, rpc)
+	case strings.HasPrefix(path, "/v1/"):
+		setDeadlines(w, h.service.limits.Timeout)
+		h.rest.serve(w, r, path)
+	case path == "/":
+		serveIndex(w, r, h.service)
+	default:
+		writeError(w, &routeError{path})
+	}
+}
+
+// refuse answers with an error in the protocol of the request.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, rpc bool, err error) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // nobody reads the body
+	}
+	if !rpc {
+		writeError(w, err)
+		return
+	}
+	_ = h.errors.Write(w, r, failureOf(err)) // a client that has gone needs no answer
+}
+
+// streams are the procedures whose request or response has no end.
+func isStream(path string) bool {
+	switch path {
+	case raftkvv1connect.KvServiceExecProcedure, raftkvv1connect.KvServiceScanProcedure:
+		return true
+	}
+	return strings.HasPrefix(path, "/grpc.")
+}
+
+// serveRPC passes a request on to Connect. Messages that are too long are refused here, because Connect's own refusal
+// carries no details.
+func (h *handler) serveRPC(w http.ResponseWriter, r *http.Request, path string, rpc http.Handler) {
+	if !isStream(path) {
+		if r.ProtoMajor == 1 { // over HTTP/2 the connection has timeouts that cost less
+			setDeadlines(w, h.service.limits.Timeout)
+		}
+		if err := h.checkLength(r); err != nil {
+			h.refuse(w, r, true, err)
+			return
+		}
+	}
+	rpc.ServeHTTP(w, r)
+}
+
+// checkLength looks at the length of the only message of a request, in Content-Length or the prefix of the message.
+func (h *handler) checkLength(r *http.Request) error {
+	const prefixBytes = 5 // flags, length
+	limit := h.service.limits.RequestBytes
+	if n := r.ContentLength; n > prefixBytes && uint64(n) > limit+prefixBytes {
+		return &requestSizeError{limit: limit, actual: uint64(n)}
+	}
+	kind := r.Header.Get("Content-Type")
+	if !strings.HasPrefix(kind, "application/grpc") || r.ContentLength > 0 {
+		return nil // known, or Connect reads it whole and counts
+	}
+	prefix := make([]byte, prefixBytes)
+	n, err := io.ReadFull(r.Body, prefix)
+	if err == nil {
+		if n := uint64(binary.BigEndian.Uint32(prefix[1:])); n > limit {
+			return &requestSizeError{limit: limit, actual: n}
+		}
+	}
+	r.Body = &prefixedBody{Reader: io.MultiReader(bytes.NewReader(prefix[:n]), r.Body), Closer: r.Body}
+	return nil // what is wrong with a shorter one, Connect says
+}
+
+// prefixedBody is a body of which something had been read.
+type prefixedBody struct {
+	io.Reader
+	io.Closer
+}
+
+// setDeadlines bounds how long a request that is no stream may hold its connection.
+func setDeadlines(w http.ResponseWriter, work time.Duration) {
+	c := http.NewResponseController(w)
+	now := time.Now()
+	// A writer that knows no deadlines is a test's.
+	_ = errors.Join(c.SetReadDeadline(now.Add(transferTimeout+work)), c.SetWriteDeadline(now.Add(2*transferTimeout+work)))
+}
+
+// serveIndex says what is here.
+func serveIndex(w http.ResponseWriter, r *http.Request, s *Service) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		writeError(w, &methodError{method: r.Method, path: "/", allow: "GET, HEAD"})
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "raftkv %s, node %s\n\nREST\n", s.version, s.node.Status().NodeID)
+	line := func(method, path, does string) { fmt.Fprintf(&b, "  %-6s %-34s %s\n", method, path, does) }
+	line("GET", "/v1/kv/KEY", "print the value of a key; Accept: application/json shows its revisions, too")
+	line("PUT", "/v1/kv/KEY", "write the body as the value of a key")
+	line("DELETE", "/v1/kv/KEY", "remove a key")
+	for _, route := range restRoutes {
+		line(route.method, route.path, route.does)
+	}
+	b.WriteString("\nConnect, gRPC and gRPC-Web\n")
+	for _, name := range serviceNames() {
+		line("POST", "/"+name+"/METHOD", "")
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, b.String()) // a client that has gone needs no answer
+}

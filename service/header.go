@@ -1,0 +1,51 @@
+package service
+
+import (
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// cluster returns the id of the cluster; empty while it forms. It may ask the node.
+func (s *Service) cluster() string {
+	if id := s.clusterID.Load(); id != nil {
+		return *id
+	}
+	id := s.node.Status().ClusterID
+	if id != "" {
+		s.clusterID.Store(&id)
+	}
+	return id
+}
+
+// fillHeader sets every field of h from the origin of an answer.
+func (s *Service) fillHeader(h *raftkvv1.ResponseHeader, shard uint32, origin *peerv1.Origin, revision uint64) {
+	h.ClusterId = s.cluster()
+	h.NodeId = origin.GetNodeId()
+	h.Shard = shard
+	h.Term = origin.GetTerm()
+	h.RaftIndex = origin.GetIndex()
+	h.Revision = revision
+	switch {
+	case origin.GetTerm() == 0: // no single replica served
+		h.Role = raftkvv1.Role_ROLE_UNSPECIFIED
+	case origin.GetLeader():
+		h.Role = raftkvv1.Role_ROLE_LEADER
+	default:
+		h.Role = raftkvv1.Role_ROLE_FOLLOWER
+	}
+}
+
+// readHeader is the header of a read.
+func (s *Service) readHeader(shard uint32, origin *peerv1.Origin) *raftkvv1.ResponseHeader {
+	h := new(raftkvv1.ResponseHeader)
+	s.fillHeader(h, shard, origin, origin.GetRevision())
+	return h
+}
+
+// writeHeader is the header of a write.
+func (s *Service) writeHeader(r *raftnode.Result) *raftkvv1.ResponseHeader {
+	h := new(raftkvv1.ResponseHeader)
+	s.fillHeader(h, uint32(r.Shard), r.Origin, r.Write.GetRevision())
+	return h
+}

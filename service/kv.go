@@ -1,0 +1,166 @@
+package service
+
+import (
+	"context"
+	"fmt"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// kv has the unary methods of KvService. Every protocol calls them; their errors are *failure.
+type kv struct{ *Service }
+
+// Get returns one key.
+func (s kv) Get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.GetResponse, error) {
+	return invoke(ctx, s.Service, opGet, req, s.get)
+}
+
+// Put writes one key.
+func (s kv) Put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.PutResponse, error) {
+	return invoke(ctx, s.Service, opPut, req, s.put)
+}
+
+// Delete removes one key.
+func (s kv) Delete(ctx context.Context, req *raftkvv1.DeleteRequest) (*raftkvv1.DeleteResponse, error) {
+	return invoke(ctx, s.Service, opDelete, req, s.delete)
+}
+
+// List returns one page of a range.
+func (s kv) List(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv1.ListResponse, error) {
+	return invoke(ctx, s.Service, opList, req, s.list)
+}
+
+// Batch applies puts and deletes.
+func (s kv) Batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftkvv1.BatchResponse, error) {
+	return invoke(ctx, s.Service, opBatch, req, s.batch)
+}
+
+func (s *Service) get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.GetResponse, error) {
+	res := s.node.Do(ctx, new(readCall).prepare(req.GetKey()))
+	answer := new(getAnswer)
+	if err := answer.fill(s, req.GetKey(), &res); err != nil {
+		return nil, err
+	}
+	return &answer.response, nil
+}
+
+func (s *Service) put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.PutResponse, error) {
+	res := s.node.Do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_PUT, req.GetKey(), req.GetValue(), req.GetRequestId()))
+	answer := new(putAnswer)
+	if err := answer.fill(s, &res); err != nil {
+		return nil, err
+	}
+	return &answer.response, nil
+}
+
+func (s *Service) delete(ctx context.Context, req *raftkvv1.DeleteRequest) (*raftkvv1.DeleteResponse, error) {
+	res := s.node.Do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_DELETE, req.GetKey(), nil, req.GetRequestId()))
+	answer := new(deleteAnswer)
+	if err := answer.fill(s, &res); err != nil {
+		return nil, err
+	}
+	return &answer.response, nil
+}
+
+// An answer is a response and what it points to, in one allocation. fill sets every field, so Exec can use one again.
+type (
+	getAnswer struct {
+		response raftkvv1.GetResponse
+		header   raftkvv1.ResponseHeader
+		kv       raftkvv1.KeyValue
+	}
+	putAnswer struct {
+		response raftkvv1.PutResponse
+		header   raftkvv1.ResponseHeader
+	}
+	deleteAnswer struct {
+		response raftkvv1.DeleteResponse
+		header   raftkvv1.ResponseHeader
+	}
+)
+
+func (a *getAnswer) fill(s *Service, key string, r *raftnode.Result) error {
+	record, err := singleRecord(r)
+	if err != nil {
+		return err
+	}
+	if record == nil {
+		return &keyNotFoundError{key: key, revision: r.Origin.GetRevision(), shard: uint32(r.Shard)}
+	}
+	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Origin.GetRevision())
+	fillKeyValue(&a.kv, key, record)
+	a.response.Header, a.response.Kv = &a.header, &a.kv
+	return nil
+}
+
+func (a *putAnswer) fill(s *Service, r *raftnode.Result) error {
+	op, err := singleOperation(r)
+	if err != nil {
+		return err
+	}
+	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Write.GetRevision())
+	a.response.Header = &a.header
+	a.response.CreateRevision = op.GetCreateRevision()
+	a.response.Version = op.GetVersion()
+	return nil
+}
+
+func (a *deleteAnswer) fill(s *Service, r *raftnode.Result) error {
+	op, err := singleOperation(r)
+	if err != nil {
+		return err
+	}
+	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Write.GetRevision())
+	a.response.Header = &a.header
+	a.response.Deleted = op.GetExisted()
+	return nil
+}
+
+// singleRecord is the record that a read of one key found; nil if the key does not exist.
+func singleRecord(r *raftnode.Result) (*storev1.Record, error) {
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	if n := len(r.Read.GetRecords()); n != 1 {
+		return nil, fmt.Errorf("a read of one key returned %d records", n)
+	}
+	return liveRecord(r.Read.GetRecords()[0]), nil
+}
+
+// liveRecord is the record of a key that exists; nil if it does not.
+func liveRecord(k *peerv1.KeyRecord) *storev1.Record {
+	if k.GetRecord() == nil || k.GetRecord().GetTombstone() {
+		return nil
+	}
+	return k.GetRecord()
+}
+
+// singleOperation is the result of the only operation of a write.
+func singleOperation(r *raftnode.Result) (*storev1.OperationResult, error) {
+	if err := writeFailed(r, 1); err != nil {
+		return nil, err
+	}
+	return r.Write.GetOperations()[0], nil
+}
+
+// writeFailed is why a write of n operations failed; nil if it did not.
+func writeFailed(r *raftnode.Result, n int) error {
+	if r.Err != nil {
+		return r.Err
+	}
+	if r.Write.GetOutcome() != storev1.WriteOutcome_WRITE_OUTCOME_APPLIED || len(r.Write.GetOperations()) != n {
+		return fmt.Errorf("a write of %d operations returned %s with %d results", n, r.Write.GetOutcome(), len(r.Write.GetOperations()))
+	}
+	return nil
+}
+
+func fillKeyValue(kv *raftkvv1.KeyValue, key string, r *storev1.Record) {
+	kv.Key = key
+	kv.Value = r.GetValue()
+	kv.CreateRevision = r.GetCreateRevision()
+	kv.ModRevision = r.GetModRevision()
+	kv.Version = r.GetVersion()
+}

@@ -1,0 +1,122 @@
+package service
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/google/go-cmp/cmp"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+)
+
+func header(revision uint64) *raftkvv1.ResponseHeader {
+	return &raftkvv1.ResponseHeader{
+		ClusterId: fakeCluster, NodeId: fakeID, Shard: fakeShard, Term: 3, Revision: revision, Role: raftkvv1.Role_ROLE_LEADER,
+	}
+}
+
+func requestID(sequence uint64) *raftkvv1.RequestId {
+	return &raftkvv1.RequestId{ClientId: []byte("0123456789abcdef"), Sequence: sequence}
+}
+
+func putOp(key, value string) *raftkvv1.BatchOperation {
+	return &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Put_{Put: &raftkvv1.BatchOperation_Put{Key: key, Value: []byte(value)}}}
+}
+
+func deleteOp(key string) *raftkvv1.BatchOperation {
+	return &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Delete_{Delete: &raftkvv1.BatchOperation_Delete{Key: key}}}
+}
+
+const (
+	kvPath      = "/raftkv.v1.KvService/"
+	clusterPath = "/raftkv.v1.ClusterService/"
+)
+
+// script is a story that every protocol must tell alike.
+var script = []struct {
+	procedure string
+	req, want proto.Message
+}{
+	{kvPath + "Put", &raftkvv1.PutRequest{Key: "a", Value: []byte("1")}, &raftkvv1.PutResponse{Header: header(1), CreateRevision: 1, Version: 1}},
+	{kvPath + "Put", &raftkvv1.PutRequest{Key: "a", Value: []byte("2"), RequestId: requestID(1)}, &raftkvv1.PutResponse{Header: header(2), CreateRevision: 1, Version: 2}},
+	{kvPath + "Put", &raftkvv1.PutRequest{Key: "a", Value: []byte("2"), RequestId: requestID(1)}, &raftkvv1.PutResponse{Header: header(2), CreateRevision: 1, Version: 2}},
+	{kvPath + "Get", &raftkvv1.GetRequest{Key: "a"}, &raftkvv1.GetResponse{Header: header(2), Kv: &raftkvv1.KeyValue{Key: "a", Value: []byte("2"), CreateRevision: 1, ModRevision: 2, Version: 2}}},
+	{kvPath + "Batch", &raftkvv1.BatchRequest{Operations: []*raftkvv1.BatchOperation{putOp("b/c", "3"), deleteOp("a"), deleteOp("none")}}, &raftkvv1.BatchResponse{
+		Header: header(3), Results: []*raftkvv1.BatchResult{
+			{Result: &raftkvv1.BatchResult_Put{Put: &raftkvv1.PutResponse{CreateRevision: 3, Version: 1}}},
+			{Result: &raftkvv1.BatchResult_Delete{Delete: &raftkvv1.DeleteResponse{Deleted: true}}},
+			{Result: &raftkvv1.BatchResult_Delete{Delete: &raftkvv1.DeleteResponse{}}},
+		},
+	}},
+	{kvPath + "Batch", &raftkvv1.BatchRequest{Atomic: proto.Bool(false), Operations: []*raftkvv1.BatchOperation{putOp("b/d", ""), deleteOp("none")}}, &raftkvv1.BatchResponse{
+		Header: &raftkvv1.ResponseHeader{ClusterId: fakeCluster, NodeId: fakeID}, Results: []*raftkvv1.BatchResult{
+			{Result: &raftkvv1.BatchResult_Put{Put: &raftkvv1.PutResponse{Header: header(4), CreateRevision: 4, Version: 1}}},
+			{Result: &raftkvv1.BatchResult_Delete{Delete: &raftkvv1.DeleteResponse{Header: header(4)}}},
+		},
+	}},
+	{kvPath + "List", &raftkvv1.ListRequest{Prefix: "b/", KeysOnly: true}, &raftkvv1.ListResponse{Header: header(4), Kvs: []*raftkvv1.KeyValue{
+		{Key: "b/c", CreateRevision: 3, ModRevision: 3, Version: 1}, {Key: "b/d", CreateRevision: 4, ModRevision: 4, Version: 1},
+	}}},
+	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "b/c", RequestId: requestID(2)}, &raftkvv1.DeleteResponse{Header: header(5), Deleted: true}},
+	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "b/c", RequestId: requestID(2)}, &raftkvv1.DeleteResponse{Header: header(5), Deleted: true}},
+	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "b/c"}, &raftkvv1.DeleteResponse{Header: header(5)}},
+	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "b/d"}, &raftkvv1.DeleteResponse{Header: header(6), Deleted: true}},
+	{clusterPath + "ListNodes", &raftkvv1.ListNodesRequest{}, &raftkvv1.ListNodesResponse{Nodes: []*raftkvv1.Node{{
+		Id: fakeID, ClientAddress: "127.0.0.1:2", PeerAddress: "127.0.0.1:1", Reachable: true, Shards: []uint32{0, 1}, Leads: []uint32{1},
+	}}}},
+	{clusterPath + "ListShards", &raftkvv1.ListShardsRequest{}, &raftkvv1.ListShardsResponse{Shards: wantShards, MapVersion: 9}},
+	{clusterPath + "Status", &raftkvv1.StatusRequest{}, &raftkvv1.StatusResponse{
+		ClusterId: fakeCluster, NodeId: fakeID, Version: "test", Ready: true, UptimeMs: 1000, LogBytes: 10, StateBytes: 20, SyncWrite: true, Shards: wantShards,
+	}},
+	{clusterPath + "LocateKey", &raftkvv1.LocateKeyRequest{Key: "x/y"}, &raftkvv1.LocateKeyResponse{RoutingPart: "x/y", Slot: 3, Shard: 1, LeaderNodeId: fakeID}},
+	{clusterPath + "GetLimits", &raftkvv1.GetLimitsRequest{}, &raftkvv1.GetLimitsResponse{Limits: &raftkvv1.Limits{
+		KeyBytes: 4096, ValueBytes: 1 << 20, BatchOperations: 1000, BatchBytes: 4 << 20, PageItems: 1000, PageBytes: 1 << 20, RequestBytes: 8 << 20, TimeoutMs: 10_000,
+	}}},
+	{clusterPath + "TransferLeader", &raftkvv1.TransferLeaderRequest{Shard: 1, NodeId: "n2"}, &raftkvv1.TransferLeaderResponse{LeaderNodeId: "n2", Term: 4}},
+}
+
+var wantShards = []*raftkvv1.Shard{{
+	Id: 1, Slots: []*raftkvv1.SlotRange{{First: 0, Last: 4095}}, LeaderNodeId: fakeID,
+	Replicas: []*raftkvv1.Replica{{Id: 1, NodeId: fakeID, Role: raftkvv1.Role_ROLE_LEADER, MatchIndex: 7}},
+	Term:     3, CommitIndex: 7, AppliedIndex: 7, DurableIndex: 6, FirstLogIndex: 1, LastLogIndex: 7, Revision: 5,
+}}
+
+func TestEveryMethodOnEveryProtocol(t *testing.T) {
+	names := newFixture(t).protocols(t)
+	for name := range names {
+		t.Run(name, func(t *testing.T) {
+			call := newFixture(t)
+			protocol := call.protocols(t)[name]
+			for _, step := range script {
+				got := step.want.ProtoReflect().New().Interface()
+				if failed := protocol(t, step.procedure, step.req, got); failed != nil {
+					t.Fatalf("%s %v: %v", step.procedure, step.req, failed)
+				}
+				ignore := []cmp.Option{protocmp.Transform(), protocmp.IgnoreFields(&raftkvv1.ResponseHeader{}, "raft_index")}
+				if name == "rest" {
+					ignore = append(ignore, protocmp.IgnoreFields(&raftkvv1.GetResponse{}, "header"))
+				}
+				if diff := cmp.Diff(step.want, got, ignore...); diff != "" {
+					t.Errorf("%s %v:\n%s", step.procedure, step.req, diff)
+				}
+			}
+		})
+	}
+}
+
+// TestRoutesMatchContract holds restRoutes to the paths that the contract's annotations registered with the gateway.
+func TestRoutesMatchContract(t *testing.T) {
+	f := newFixture(t)
+	for _, r := range restRoutes {
+		path := strings.ReplaceAll(r.path, "{shard}", "1")
+		if code, b := f.rest(t, r.method, path, []byte("{}")); code == 404 || code == 405 {
+			t.Errorf("%s %s: %d %s", r.method, path, code, b)
+		}
+		if code, _ := f.rest(t, "PATCH", path, nil); code != 405 {
+			t.Errorf("PATCH %s: %d", path, code)
+		}
+	}
+}

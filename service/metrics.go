@@ -1,0 +1,89 @@
+package service
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// operation names what a client asks for, in metrics and logs. The operations of an Exec stream count one by one.
+type operation int
+
+const (
+	opGet operation = iota
+	opPut
+	opDelete
+	opBatch
+	opList
+	opScan
+	opStatus
+	opListNodes
+	opListShards
+	opLocateKey
+	opGetLimits
+	opTransferLeader
+	operationCount
+)
+
+var operationNames = [operationCount]string{
+	"get", "put", "delete", "batch", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader",
+}
+
+func (o operation) String() string { return operationNames[o] }
+
+// codeCount is how many codes there are, success included.
+const codeCount = 17
+
+// metrics count requests. The children of the vectors are kept, because looking one up costs more than counting.
+type metrics struct {
+	requests *prometheus.CounterVec
+	counters [operationCount][codeCount]atomic.Pointer[prometheus.Counter]
+	duration [operationCount]prometheus.Observer
+	streams  prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "raftkv_requests_total", Help: "Requests answered, by operation and code (ok or the name of the error's code).",
+		}, []string{"operation", "code"}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "raftkv_exec_streams", Help: "Exec streams that are open.",
+		}),
+	}
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "raftkv_request_duration_seconds", Help: "From the decoded request to its answer, by operation.",
+		Buckets: prometheus.ExponentialBuckets(100e-6, 2, 17), // 100 µs to 6.6 s
+	}, []string{"operation"})
+	for op := range operationCount {
+		m.duration[op] = duration.WithLabelValues(op.String())
+	}
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.streams))
+}
+
+func (m *metrics) observe(op operation, c code, took time.Duration) {
+	m.counter(op, c).Inc()
+	m.duration[op].Observe(took.Seconds())
+}
+
+func (m *metrics) counter(op operation, c code) prometheus.Counter {
+	name := "ok"
+	if c != codeOK {
+		name = c.String()
+	}
+	if c >= codeCount {
+		return m.requests.WithLabelValues(op.String(), name)
+	}
+	slot := &m.counters[op][c]
+	if known := slot.Load(); known != nil {
+		return *known
+	}
+	counter := m.requests.WithLabelValues(op.String(), name)
+	slot.Store(&counter)
+	return counter
+}

@@ -1,0 +1,188 @@
+package service
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/protobuf/proto"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+)
+
+// rawMethods are what /v1/kv/KEY takes.
+const rawMethods = "GET, HEAD, PUT, DELETE"
+
+// conditionHeaders would make a request conditional. They are refused, because ignoring them would overwrite.
+var conditionHeaders = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Content-Range"}
+
+// requestIDNames are the query parameters of a write, as the gateway names nested fields.
+var requestIDNames = func() map[string]bool {
+	names := make(map[string]bool)
+	for name := range fieldNames(new(raftkvv1.RequestId).ProtoReflect().Descriptor()) {
+		names["request_id."+name], names["requestId."+name] = true, true
+	}
+	return names
+}()
+
+// serveKey serves the raw value of a key. The key is everything behind /v1/kv/, unescaped once: slashes, dots and what was
+// escaped are data.
+func (h *rest) serveKey(w http.ResponseWriter, r *http.Request, escaped string) {
+	if err := h.tryKey(w, r, escaped); err != nil {
+		writeError(w, err)
+	}
+}
+
+func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string) error {
+	key, err := url.PathUnescape(escaped)
+	if err != nil {
+		return &malformedError{part: "path", problem: err.Error()}
+	}
+	for _, name := range conditionHeaders {
+		if r.Header.Get(name) != "" {
+			return &unsupportedError{name}
+		}
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		if err := checkQuery(r.URL, nil); err != nil {
+			return err
+		}
+		return h.getKey(w, r, key)
+	case http.MethodPut:
+		return h.putKey(w, r, key)
+	case http.MethodDelete:
+		return h.deleteKey(w, r, key)
+	default:
+		return &methodError{method: r.Method, path: "/v1/kv/KEY", allow: rawMethods}
+	}
+}
+
+func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string) error {
+	res, err := h.kv.Get(r.Context(), &raftkvv1.GetRequest{Key: key})
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	setAnswerHeaders(header, res.GetHeader())
+	header.Set("Etag", `"`+strconv.FormatUint(res.GetKv().GetModRevision(), 10)+`"`)
+	header.Set("Raftkv-Mod-Revision", strconv.FormatUint(res.GetKv().GetModRevision(), 10))
+	header.Set("Raftkv-Create-Revision", strconv.FormatUint(res.GetKv().GetCreateRevision(), 10))
+	header.Set("Raftkv-Version", strconv.FormatUint(res.GetKv().GetVersion(), 10))
+	header.Set("Vary", "Accept")
+	if prefersJSON(r.Header.Values("Accept")) {
+		writeJSON(w, http.StatusOK, res.GetKv())
+		return nil
+	}
+	value := res.GetKv().GetValue()
+	header.Set("Content-Type", "application/octet-stream")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Content-Length", strconv.Itoa(len(value)))
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(value) // a client that has gone needs no answer
+	return nil
+}
+
+func (h *rest) putKey(w http.ResponseWriter, r *http.Request, key string) error {
+	req := &raftkvv1.PutRequest{Key: key}
+	if err := populateRequestID(r.URL, req); err != nil {
+		return err
+	}
+	if err := checkKey("key", key); err != nil {
+		return err // before the body is read
+	}
+	if err := checkEncoding(r); err != nil {
+		return err
+	}
+	value, err := readBody(r, h.limits.ValueBytes)
+	if err != nil {
+		var size *requestSizeError
+		if errors.As(err, &size) {
+			return &contentSizeError{limit: size.limit, actual: size.actual}
+		}
+		return err
+	}
+	req.Value = value
+	res, err := h.kv.Put(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	setAnswerHeaders(header, res.GetHeader())
+	header.Set("Etag", `"`+strconv.FormatUint(res.GetHeader().GetRevision(), 10)+`"`)
+	header.Set("Raftkv-Mod-Revision", strconv.FormatUint(res.GetHeader().GetRevision(), 10))
+	header.Set("Raftkv-Create-Revision", strconv.FormatUint(res.GetCreateRevision(), 10))
+	header.Set("Raftkv-Version", strconv.FormatUint(res.GetVersion(), 10))
+	writeJSON(w, http.StatusOK, res)
+	return nil
+}
+
+func (h *rest) deleteKey(w http.ResponseWriter, r *http.Request, key string) error {
+	req := &raftkvv1.DeleteRequest{Key: key}
+	if err := populateRequestID(r.URL, req); err != nil {
+		return err
+	}
+	res, err := h.kv.Delete(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	setAnswerHeaders(w.Header(), res.GetHeader())
+	writeJSON(w, http.StatusOK, res)
+	return nil
+}
+
+// populateRequestID reads request_id.client_id and its like from the query.
+func populateRequestID(u *url.URL, m proto.Message) error {
+	if u.RawQuery == "" {
+		return nil
+	}
+	if err := checkQuery(u, requestIDNames); err != nil {
+		return err
+	}
+	if err := runtime.PopulateQueryParameters(m, u.Query(), utilities.NewDoubleArray(nil)); err != nil {
+		return &malformedError{part: "query", problem: err.Error()}
+	}
+	return nil
+}
+
+// setAnswerHeaders says who answered, from which state.
+func setAnswerHeaders(header http.Header, h *raftkvv1.ResponseHeader) {
+	header.Set("Raftkv-Cluster", h.GetClusterId())
+	header.Set("Raftkv-Node", h.GetNodeId())
+	header.Set("Raftkv-Shard", strconv.FormatUint(uint64(h.GetShard()), 10))
+	header.Set("Raftkv-Term", strconv.FormatUint(h.GetTerm(), 10))
+	header.Set("Raftkv-Revision", strconv.FormatUint(h.GetRevision(), 10))
+	header.Set("Cache-Control", "no-store") // a cache is not linearizable
+}
+
+// prefersJSON says whether Accept wants JSON rather than raw bytes. JSON must be named; against a wildcard of the same
+// weight the name wins.
+func prefersJSON(accept []string) bool {
+	var json, octets, wildcard float64
+	for _, part := range strings.Split(strings.Join(accept, ","), ",") {
+		name, parameters, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		weight := 1.0
+		if q, ok := parameters["q"]; ok {
+			if weight, err = strconv.ParseFloat(q, 64); err != nil {
+				continue
+			}
+		}
+		switch name {
+		case "application/json":
+			json = weight
+		case "application/octet-stream":
+			octets = weight
+		case "*/*", "application/*":
+			wildcard = max(wildcard, weight)
+		}
+	}
+	return json > octets && json >= wildcard
+}

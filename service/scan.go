@@ -1,0 +1,181 @@
+package service
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cespare/xxhash/v2"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// list reads one page.
+func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv1.ListResponse, error) {
+	r := s.rangeRead(req.GetPrefix(), req.GetStart(), req.GetEnd())
+	r.Reverse, r.KeysOnly = req.GetReverse(), req.GetKeysOnly()
+	r.MaxItems = req.GetLimit()
+	if r.MaxItems == 0 {
+		r.MaxItems = pageItemsDefault
+	}
+	r.MaxItems = min(r.MaxItems, uint32(s.limits.PageItems)) //nolint:gosec // at most pageItemsMax
+	if req.GetPageToken() != "" {
+		last, err := decodeToken(req)
+		if err != nil {
+			return nil, err
+		}
+		advance(r, last)
+	}
+	page, err := s.node.Page(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	res := &raftkvv1.ListResponse{Header: s.readHeader(uint32(page.Shard), page.Origin), Kvs: keyValues(page)}
+	if n := len(page.Records); page.More && n > 0 {
+		res.NextPageToken = encodeToken(req, page.Records[n-1].GetKey())
+	}
+	return res, nil
+}
+
+// Scan streams a range page by page. It holds one page at a time, however slowly the client reads.
+func (s kv) Scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
+	start := time.Now()
+	err := s.rules.check(req)
+	if err == nil {
+		err = s.scan(ctx, req, send)
+	}
+	if err != nil {
+		f := s.fail(opScan, err, false)
+		s.metrics.observe(opScan, f.code, time.Since(start))
+		return f
+	}
+	s.metrics.observe(opScan, codeOK, time.Since(start))
+	return nil
+}
+
+func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
+	r := s.rangeRead(req.GetRange().GetPrefix(), req.GetRange().GetStart(), req.GetRange().GetEnd())
+	r.Reverse, r.KeysOnly = req.GetReverse(), req.GetKeysOnly()
+	pageItems := s.limits.PageItems
+	if n := uint64(req.GetPageSize()); n != 0 {
+		pageItems = min(pageItems, n)
+	}
+	for left := req.GetLimit(); ; {
+		r.MaxItems = uint32(pageItems) //nolint:gosec // at most pageItemsMax
+		if req.GetLimit() != 0 {
+			r.MaxItems = uint32(min(pageItems, left)) //nolint:gosec // as above
+		}
+		page, err := s.page(ctx, r)
+		if err != nil {
+			return err
+		}
+		res := &raftkvv1.ScanResponse{Header: s.readHeader(uint32(page.Shard), page.Origin), Kvs: keyValues(page)}
+		if err := send(res); err != nil {
+			return err
+		}
+		n := len(page.Records)
+		left -= min(left, uint64(n))
+		if !page.More || n == 0 || (req.GetLimit() != 0 && left == 0) {
+			return nil
+		}
+		if s.stopping() {
+			return raftnode.ErrStopped
+		}
+		advance(r, page.Records[n-1].GetKey())
+	}
+}
+
+// page reads one page of a stream. The default timeout holds for each page, the client's own for the stream.
+func (s *Service) page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.limits.Timeout)
+	defer cancel()
+	return s.node.Page(ctx, r)
+}
+
+// rangeRead is the read of the first page of a range.
+func (s *Service) rangeRead(prefix, start, end string) *peerv1.RangeRead {
+	if prefix != "" {
+		start, end = prefix, prefixEnd(prefix)
+	}
+	return &peerv1.RangeRead{Start: start, End: end, MaxBytes: s.limits.PageBytes}
+}
+
+// advance makes r begin behind the key last.
+func advance(r *peerv1.RangeRead, last string) {
+	if r.GetReverse() {
+		r.End = last
+		return
+	}
+	r.Start = last + "\x00" // the next key in byte order
+}
+
+// prefixEnd is the first key behind all keys that begin with prefix; empty if there is none. It is valid UTF-8 if prefix
+// is: UTF-8 orders like its code points, so the last one is raised, and dropped if it is the highest.
+func prefixEnd(prefix string) string {
+	for prefix != "" {
+		last, size := utf8.DecodeLastRuneInString(prefix)
+		prefix = prefix[:len(prefix)-size]
+		switch last {
+		case utf8.MaxRune:
+			continue
+		case 0xD7FF:
+			last = 0xE000 // over the surrogates, which are no code points of UTF-8
+		default:
+			last++
+		}
+		return prefix + string(last)
+	}
+	return ""
+}
+
+func keyValues(p *raftnode.Page) []*raftkvv1.KeyValue {
+	kvs := make([]*raftkvv1.KeyValue, 0, len(p.Records))
+	for _, k := range p.Records {
+		r := liveRecord(k)
+		if r == nil {
+			continue
+		}
+		kv := new(raftkvv1.KeyValue)
+		fillKeyValue(kv, k.GetKey(), r)
+		kvs = append(kvs, kv)
+	}
+	return kvs
+}
+
+// A page token is base64url(version, hash of what the pages have in common, last key).
+const (
+	tokenVersion = 1
+	tokenHeader  = 1 + 8
+)
+
+func encodeToken(req *raftkvv1.ListRequest, last string) string {
+	b := append([]byte{tokenVersion}, binary.BigEndian.AppendUint64(nil, tokenHash(req))...)
+	return base64.RawURLEncoding.EncodeToString(append(b, last...))
+}
+
+func decodeToken(req *raftkvv1.ListRequest) (last string, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(req.GetPageToken())
+	problem := ""
+	switch {
+	case err != nil || len(b) <= tokenHeader || !utf8.Valid(b[tokenHeader:]):
+		problem = "is not a token that this server made"
+	case b[0] != tokenVersion:
+		problem = "is a token of another release; start anew without it"
+	case binary.BigEndian.Uint64(b[1:]) != tokenHash(req):
+		problem = "belongs to a List with other fields; repeat those of the page before"
+	default:
+		return string(b[tokenHeader:]), nil
+	}
+	return "", &raftnode.InvalidError{Field: "page_token", Problem: problem}
+}
+
+// tokenHash covers the fields that must be the same on every page.
+func tokenHash(req *raftkvv1.ListRequest) uint64 {
+	return xxhash.Sum64String(fmt.Sprintf("%q %q %q %t %t",
+		req.GetPrefix(), req.GetStart(), req.GetEnd(), req.GetReverse(), req.GetKeysOnly()))
+}

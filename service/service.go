@@ -1,0 +1,176 @@
+// Package service serves a raftkv node to clients: Connect, gRPC, gRPC-Web and REST on one net/http listener, native gRPC
+// on another, and a small admin handler.
+//
+// There is one implementation of every method (kv.go, batch.go, scan.go, exec.go, cluster.go). What differs between the
+// protocols stands in thin adapters (connect.go, grpc.go, rest.go, raw.go), and errors have one table (errors.go). The
+// package knows the node through the interface Node and holds no data of its own.
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// Node is everything that the service needs of a node; *raftnode.Node has it.
+type Node interface {
+	// Submit executes a request and calls its Done exactly once. It never blocks.
+	Submit(r *raftnode.Request)
+	// Do executes a request and waits for its result, or for ctx.
+	Do(ctx context.Context, r *raftnode.Request) raftnode.Result
+	// Page reads one page of a range, merged over all shards.
+	Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error)
+	// Status describes the node.
+	Status() raftnode.Status
+	// Nodes lists the nodes of the cluster.
+	Nodes() []raftnode.NodeStatus
+	// Shards lists the shards, and the version of the shard map.
+	Shards() ([]raftnode.ShardStatus, uint64)
+	// Locate says where a key lives.
+	Locate(key string) raftnode.Location
+	// TransferLeader hands the lead of a shard over, and returns the term of the new lead.
+	TransferLeader(ctx context.Context, shard placement.ShardID, to placement.NodeID) (uint64, error)
+}
+
+// Options configure a Service.
+type Options struct {
+	// Node is served. Required.
+	Node Node
+	// Version is the version of the program, for Status.
+	Version string
+	// Limits bound requests; zero fields take their defaults.
+	Limits Limits
+	// Origins are the origins (https://example.org) whose pages may call the service from a browser; "*" is any.
+	// None by default: browsers may then call it from its own origin only.
+	Origins []string
+	// Registerer takes the metrics; nil keeps them unregistered.
+	Registerer prometheus.Registerer
+	// Logger takes what no caller can be told; nil is slog.Default.
+	Logger *slog.Logger
+}
+
+// Service answers requests of clients out of a node.
+type Service struct {
+	node    Node
+	version string
+	limits  Limits
+	origins []string
+	rules   *rules
+	metrics *metrics
+	logger  *slog.Logger
+
+	// clusterID is read once it is known; it never changes after that.
+	clusterID atomic.Pointer[string]
+
+	// draining is closed by Drain: streams end once what they have begun is answered.
+	draining  chan struct{}
+	drainOnce sync.Once
+	// receivers counts the goroutines that read Exec streams. They end with their streams.
+	receivers sync.WaitGroup
+}
+
+// New makes a service. Its listeners come from NewHTTPServer and NewGRPCServer.
+func New(o Options) (*Service, error) {
+	if o.Node == nil {
+		return nil, errors.New("service: Options.Node is required")
+	}
+	limits, err := o.Limits.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := newRules(limits)
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return &Service{
+		node:     o.Node,
+		version:  o.Version,
+		limits:   limits,
+		origins:  o.Origins,
+		rules:    rules,
+		metrics:  metrics,
+		logger:   o.Logger,
+		draining: make(chan struct{}),
+	}, nil
+}
+
+// Limits returns the limits with their defaults filled in.
+func (s *Service) Limits() Limits { return s.limits }
+
+// Drain makes open streams end as soon as what they have begun is answered, with the error of a stopping node, and health
+// checks report that the service does not serve. Call it before the listeners are shut down, or they wait for the streams.
+func (s *Service) Drain() {
+	s.drainOnce.Do(func() { close(s.draining) })
+}
+
+// Close drains and waits until nothing of the service runs any more. The listeners must have been shut down.
+func (s *Service) Close() {
+	s.Drain()
+	s.receivers.Wait()
+}
+
+// stopping says whether Drain has been called.
+func (s *Service) stopping() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// invoke is the frame of every unary method on every protocol: the default timeout, the rules of the contract, the
+// translation of errors, the metrics. The error is a *failure.
+func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req Q, do func(context.Context, Q) (R, error)) (res R, err error) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.limits.Timeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			s.logger.Error("a request made the service panic", "operation", op.String(), "panic", p, "stack", string(debug.Stack()))
+			err = errPanic
+		}
+		if err != nil {
+			f := s.fail(op, err, errors.Is(ctx.Err(), context.DeadlineExceeded))
+			s.metrics.observe(op, f.code, time.Since(start))
+			err = f
+			return
+		}
+		s.metrics.observe(op, codeOK, time.Since(start))
+	}()
+	if err := s.rules.check(req); err != nil {
+		return res, err
+	}
+	return do(ctx, req)
+}
+
+// fail translates an error, and logs it if the caller is not told what it was. expired says that the time of the request
+// has run out.
+func (s *Service) fail(op operation, err error, expired bool) *failure {
+	var unknown *raftnode.UnknownOutcomeError
+	if expired && errors.As(err, &unknown) {
+		err = &expiredError{err}
+	}
+	f := failureOf(err)
+	if f.reason == reasonInternal {
+		s.logger.Error("a request failed for a reason that its caller is not told", "operation", op.String(), "error", err)
+	}
+	return f
+}

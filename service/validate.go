@@ -1,0 +1,239 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// request is any request message.
+type request = proto.Message
+
+// rules check requests. The contract's annotations are the law, and protovalidate reads them; but it costs more than the
+// rest of a small request, so the messages of the hot path are checked by hand first. TestRulesAgree holds the two together.
+type rules struct {
+	limits    Limits
+	validator protovalidate.Validator
+}
+
+func newRules(l Limits) (*rules, error) {
+	v, err := protovalidate.New(protovalidate.WithMessages(
+		new(raftkvv1.ScanRequest), new(raftkvv1.ListRequest), new(raftkvv1.LocateKeyRequest), new(raftkvv1.TransferLeaderRequest),
+	))
+	if err != nil {
+		return nil, fmt.Errorf("the rules of the contract cannot be compiled: %w", err)
+	}
+	return &rules{limits: l, validator: v}, nil
+}
+
+// check returns nil, a *raftnode.InvalidError or a *raftnode.LimitError.
+func (r *rules) check(m request) error {
+	switch m := m.(type) {
+	case *raftkvv1.GetRequest:
+		return r.checkGet(m)
+	case *raftkvv1.PutRequest:
+		return r.checkPut(m)
+	case *raftkvv1.DeleteRequest:
+		return r.checkDelete(m)
+	case *raftkvv1.BatchRequest:
+		return r.checkBatch(m)
+	default:
+		return r.checkAnnotations(m)
+	}
+}
+
+func (r *rules) checkGet(m *raftkvv1.GetRequest) error { return checkKey("key", m.GetKey()) }
+
+func (r *rules) checkPut(m *raftkvv1.PutRequest) error {
+	if err := checkKey("key", m.GetKey()); err != nil {
+		return err
+	}
+	if n := uint64(len(m.GetValue())); n > r.limits.ValueBytes {
+		return &raftnode.LimitError{Field: "value", Limit: r.limits.ValueBytes, Actual: n}
+	}
+	return checkRequestID(m.GetRequestId())
+}
+
+func (r *rules) checkDelete(m *raftkvv1.DeleteRequest) error {
+	if err := checkKey("key", m.GetKey()); err != nil {
+		return err
+	}
+	return checkRequestID(m.GetRequestId())
+}
+
+func (r *rules) checkBatch(m *raftkvv1.BatchRequest) error {
+	n := uint64(len(m.GetOperations()))
+	if n == 0 {
+		return &raftnode.InvalidError{Field: "operations", Problem: "must not be empty"}
+	}
+	if n > r.limits.BatchOperations {
+		return &raftnode.LimitError{Field: "operations", Limit: r.limits.BatchOperations, Actual: n}
+	}
+	if err := checkRequestID(m.GetRequestId()); err != nil {
+		return err
+	}
+	if m.GetRequestId() != nil && m.Atomic != nil && !m.GetAtomic() {
+		return &raftnode.InvalidError{Field: "request_id", Problem: "needs an atomic batch"}
+	}
+	seen := make(map[string]int, n)
+	total := uint64(0)
+	for i, op := range m.GetOperations() {
+		key, size, err := r.checkBatchOperation(i, op)
+		if err != nil {
+			return err
+		}
+		if first, twice := seen[key]; twice {
+			return &raftnode.InvalidError{
+				Field:   batchKeyField(i, op),
+				Problem: fmt.Sprintf("operations[%d] has the same key; a batch may touch a key once", first),
+			}
+		}
+		seen[key] = i
+		total += size
+	}
+	if total > r.limits.BatchBytes {
+		return &raftnode.LimitError{Field: "operations", Limit: r.limits.BatchBytes, Actual: total}
+	}
+	return nil
+}
+
+// checkBatchOperation returns the key, and the bytes of key and value.
+func (r *rules) checkBatchOperation(i int, op *raftkvv1.BatchOperation) (key string, size uint64, err error) {
+	var value []byte
+	switch o := op.GetOperation().(type) {
+	case *raftkvv1.BatchOperation_Put_:
+		key, value = o.Put.GetKey(), o.Put.GetValue()
+	case *raftkvv1.BatchOperation_Delete_:
+		key = o.Delete.GetKey()
+	default:
+		return "", 0, &raftnode.InvalidError{Field: fmt.Sprintf("operations[%d].operation", i), Problem: "must be put or delete"}
+	}
+	if !validKey(key) {
+		return "", 0, checkKey(batchKeyField(i, op), key)
+	}
+	if n := uint64(len(value)); n > r.limits.ValueBytes {
+		return "", 0, &raftnode.LimitError{Field: fmt.Sprintf("operations[%d].put.value", i), Limit: r.limits.ValueBytes, Actual: n}
+	}
+	return key, uint64(len(key) + len(value)), nil
+}
+
+func batchKeyField(i int, op *raftkvv1.BatchOperation) string {
+	if op.GetDelete() != nil {
+		return fmt.Sprintf("operations[%d].delete.key", i)
+	}
+	return fmt.Sprintf("operations[%d].put.key", i)
+}
+
+// checkExec checks a message of Exec, but not its operations: those fail one by one.
+func checkExec(m *raftkvv1.ExecRequest) error {
+	if n := len(m.GetOperations()); n > execOperationsMax {
+		return &raftnode.LimitError{Field: "operations", Limit: execOperationsMax, Actual: uint64(n)}
+	}
+	return nil
+}
+
+// checkExecOperation checks one operation of Exec.
+func (r *rules) checkExecOperation(op *raftkvv1.ExecOperation) error {
+	switch o := op.GetOperation().(type) {
+	case *raftkvv1.ExecOperation_Get:
+		return r.checkGet(o.Get)
+	case *raftkvv1.ExecOperation_Put:
+		return r.checkPut(o.Put)
+	case *raftkvv1.ExecOperation_Delete:
+		return r.checkDelete(o.Delete)
+	case *raftkvv1.ExecOperation_Batch:
+		return r.checkBatch(o.Batch)
+	default:
+		return &raftnode.InvalidError{Field: "operation", Problem: "must be get, put, delete or batch"}
+	}
+}
+
+func validKey(key string) bool {
+	return key != "" && len(key) <= keyBytesMax && utf8.ValidString(key)
+}
+
+func checkKey(field, key string) error {
+	switch {
+	case validKey(key):
+		return nil
+	case key == "":
+		return &raftnode.InvalidError{Field: field, Problem: "must not be empty"}
+	case len(key) > keyBytesMax:
+		return &raftnode.LimitError{Field: field, Limit: keyBytesMax, Actual: uint64(len(key))}
+	default:
+		return &raftnode.InvalidError{Field: field, Problem: "must be valid UTF-8"}
+	}
+}
+
+func checkRequestID(id *raftkvv1.RequestId) error {
+	switch {
+	case id == nil:
+		return nil
+	case len(id.GetClientId()) != clientIDBytes:
+		return &raftnode.InvalidError{Field: "request_id.client_id", Problem: fmt.Sprintf("must be %d bytes, is %d", clientIDBytes, len(id.GetClientId()))}
+	case id.GetSequence() == 0:
+		return &raftnode.InvalidError{Field: "request_id.sequence", Problem: "must be at least 1"}
+	default:
+		return nil
+	}
+}
+
+// checkAnnotations checks any message by the annotations of the contract, and that its strings are UTF-8, which a fast
+// decoder does not.
+func (r *rules) checkAnnotations(m request) error {
+	if field := invalidUTF8(m.ProtoReflect()); field != "" {
+		return &raftnode.InvalidError{Field: field, Problem: "must be valid UTF-8"}
+	}
+	err := r.validator.Validate(m)
+	var invalid *protovalidate.ValidationError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	return violationError(invalid.Violations[0])
+}
+
+// violationError is the error of one violated annotation. Bounds from above become limits, with both numbers.
+func violationError(v *protovalidate.Violation) error {
+	field := protovalidate.FieldPathString(v.Proto.GetField())
+	switch v.Proto.GetRuleId() {
+	case "string.max_bytes":
+		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: uint64(len(v.FieldValue.String()))}
+	case "uint32.lte":
+		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: v.FieldValue.Uint()}
+	case "repeated.max_items":
+		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: uint64(v.FieldValue.List().Len())} //nolint:gosec // a length
+	}
+	if field == "" {
+		field = "request" // a rule about several fields
+	}
+	return &raftnode.InvalidError{Field: field, Problem: v.Proto.GetMessage()}
+}
+
+// invalidUTF8 names the first string of m, its messages included, that is no UTF-8.
+func invalidUTF8(m protoreflect.Message) (field string) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if f.IsList() || f.IsMap() {
+			return true // no request that comes here has one
+		}
+		switch f.Kind() {
+		case protoreflect.StringKind:
+			if !utf8.ValidString(v.String()) {
+				field = string(f.Name())
+			}
+		case protoreflect.MessageKind:
+			if inner := invalidUTF8(v.Message()); inner != "" {
+				field = string(f.Name()) + "." + inner
+			}
+		default:
+		}
+		return field == ""
+	})
+	return field
+}
