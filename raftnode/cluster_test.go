@@ -105,15 +105,22 @@ func (c *cluster) stopAll() {
 	}
 }
 
+const (
+	longTimeout  = 10 * time.Second
+	shortTimeout = 500 * time.Millisecond
+)
+
 func (c *cluster) put(id placement.NodeID, key, value string) (*storev1.WriteResult, error) {
-	return write(c.nodes[id], &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: key, Value: []byte(value)})
+	return c.putWithin(id, key, value, longTimeout)
 }
 
-func write(n *raftnode.Node, ops ...*storev1.Operation) (*storev1.WriteResult, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func (c *cluster) putWithin(id placement.NodeID, key, value string, d time.Duration) (*storev1.WriteResult, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
-	res := n.Do(ctx, &raftnode.Request{
-		AutoShard: true, Command: &storev1.Command{Body: &storev1.Command_Write{Write: &storev1.Write{Operations: ops}}},
+	op := &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: key, Value: []byte(value)}
+	res := c.nodes[id].Do(ctx, &raftnode.Request{
+		AutoShard: true,
+		Command:   &storev1.Command{Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{op}}}},
 	})
 	return res.Write, res.Err
 }
@@ -121,7 +128,11 @@ func write(n *raftnode.Node, ops ...*storev1.Operation) (*storev1.WriteResult, e
 var errMissing = errors.New("no such key")
 
 func (c *cluster) get(id placement.NodeID, key string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	return c.getWithin(id, key, longTimeout)
+}
+
+func (c *cluster) getWithin(id placement.NodeID, key string, d time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	res := c.nodes[id].Do(ctx, &raftnode.Request{AutoShard: true, Read: &peerv1.ReadRequest{Keys: []string{key}}})
 	if res.Err != nil {
@@ -132,4 +143,20 @@ func (c *cluster) get(id placement.NodeID, key string) (string, error) {
 		return "", errMissing
 	}
 	return string(r.GetValue()), nil
+}
+
+// waitFor waits until something is so that comes about by itself.
+func waitFor(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.NewTimer(longTimeout)
+	defer timeout.Stop()
+	for !so() {
+		select {
+		case <-ticker.C:
+		case <-timeout.C:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
 }

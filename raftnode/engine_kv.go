@@ -18,6 +18,8 @@ import (
 type kvEngine struct {
 	store  *state.Store
 	limits Limits
+	// batch is the applier's, used again from round to round.
+	batch *state.Batch
 
 	// mu guards shards. It is a leaf.
 	mu     sync.RWMutex
@@ -34,7 +36,7 @@ func openKV(dir string, o Options, flushed func(), fatal func(error)) (*kvEngine
 	if err != nil {
 		return nil, err
 	}
-	return &kvEngine{store: store, limits: o.Limits, shards: make(map[placement.ShardID]*state.Shard)}, nil
+	return &kvEngine{store: store, limits: o.Limits, batch: store.NewBatch(), shards: make(map[placement.ShardID]*state.Shard)}, nil
 }
 
 func (e *kvEngine) open(shard placement.ShardID) (position, error) {
@@ -100,7 +102,7 @@ func (e *kvEngine) bootstrap(shard placement.ShardID, c *storev1.Configuration, 
 }
 
 func (e *kvEngine) apply(jobs []*applyJob) error {
-	b := e.store.NewBatch()
+	b := e.batch
 	for _, j := range jobs {
 		s := e.shard(j.shard)
 		j.results = make([][]commandResult, len(j.entries))

@@ -51,6 +51,8 @@ type Node struct {
 	sending   chan struct{}
 	stagings  atomic.Uint64
 	metrics   counters
+	// pressure is the bound of the engine that is passed, as of the last tick.
+	pressure atomic.Pointer[OverloadedError]
 
 	// serving: the shards are open. closing: no requests are taken any more.
 	serving, closing atomic.Bool

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/raftkv/raftkv/raftnode"
-	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 func TestOneNode(t *testing.T) {
@@ -59,12 +58,4 @@ func TestRestart(t *testing.T) {
 			t.Fatalf("key-%d: %q, %v", i, got, err)
 		}
 	}
-}
-
-func ids(c *cluster) []placement.NodeID {
-	var out []placement.NodeID
-	for _, m := range c.members {
-		out = append(out, m.ID)
-	}
-	return out
 }

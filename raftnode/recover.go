@@ -18,6 +18,8 @@ import (
 const (
 	firstIndex = 2
 	firstTerm  = 1
+	// firstReplica is the lowest Raft id of a new shard.
+	firstReplica = 1
 )
 
 // openShards brings every shard of this node to where its replica can go on, and makes the members.
@@ -77,6 +79,11 @@ func (n *Node) openShard(s *storev1.Formation_Shard, id uint64) (*member, error)
 	}
 	m := &member{shard: shard, replica: r, applied: at.index, staged: make(map[uint64]string)}
 	m.setConfiguration(c)
+	if log.LastIndex == firstIndex && id == firstReplica {
+		// A new shard needs no election timeout to find that it has no leader: its first replica asks for votes once its peers had
+		// time to connect. Should another be faster, it finds a leader by then.
+		m.campaignAt = n.runtime.Now().Add(2 * n.options.HeartbeatInterval)
+	}
 	return m, nil
 }
 

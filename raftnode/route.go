@@ -116,7 +116,7 @@ func (n *Node) checkCommand(shard placement.ShardID, c *storev1.Command) error {
 	if err := state.CheckCommand(c); err != nil {
 		return &InvalidError{Field: "command", Problem: err.Error()}
 	}
-	if p := n.engine.pressure(); p != nil {
+	if p := n.pressure.Load(); p != nil {
 		n.metrics.refusedWrites.Add(1)
 		return p
 	}

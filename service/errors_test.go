@@ -169,7 +169,7 @@ func TestExpiredWrite(t *testing.T) {
 			for _, m := range []proto.Message{
 				&raftkvv1.PutRequest{Key: "k"}, &raftkvv1.BatchRequest{Operations: []*raftkvv1.BatchOperation{putOp("a", "1")}},
 			} {
-				got := call(t, kvPath+string(m.ProtoReflect().Descriptor().Name()[:3]), m, new(raftkvv1.PutResponse))
+				got := call(t, kvPath+strings.TrimSuffix(string(m.ProtoReflect().Descriptor().Name()), "Request"), m, new(raftkvv1.PutResponse))
 				if got.GetCode() != int32(codes.DeadlineExceeded) || !strings.Contains(protojson.Format(got), "OutcomeUnknown") {
 					t.Errorf("%v", got)
 				}

@@ -21,7 +21,7 @@ type fakeNode struct {
 	fail func(*raftnode.Request) error
 	// hold keeps requests instead of executing them, until release.
 	hold bool
-	// status overrides parts of Status.
+	// notReady is that of Status.
 	notReady []string
 
 	mu       sync.Mutex
@@ -194,6 +194,12 @@ func (n *fakeNode) Status() raftnode.Status {
 		ClusterID: fakeCluster, NodeID: fakeID, NotReady: n.notReady, Uptime: time.Second, LogBytes: 10, StateBytes: 20,
 		SyncWrite: true, Shards: shards,
 	}
+}
+
+func (n *fakeNode) setNotReady(what ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.notReady = what
 }
 
 func (n *fakeNode) Nodes() []raftnode.NodeStatus {

@@ -82,22 +82,14 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, rpc bool, err e
 	_ = h.errors.Write(w, r, failureOf(err)) // a client that has gone needs no answer
 }
 
-// streams are the procedures whose request or response has no end.
-func isStream(path string) bool {
-	switch path {
-	case raftkvv1connect.KvServiceExecProcedure, raftkvv1connect.KvServiceScanProcedure:
-		return true
-	}
-	return strings.HasPrefix(path, "/grpc.")
-}
-
 // serveRPC passes a request on to Connect. Messages that are too long are refused here, because Connect's own refusal
-// carries no details.
+// carries no details and reads them to their end.
 func (h *handler) serveRPC(w http.ResponseWriter, r *http.Request, path string, rpc http.Handler) {
-	if !isStream(path) {
-		if r.ProtoMajor == 1 { // over HTTP/2 the connection has timeouts that cost less
-			setDeadlines(w, h.service.limits.Timeout)
-		}
+	manyMessages := path == raftkvv1connect.KvServiceExecProcedure || strings.HasPrefix(path, "/grpc.")
+	if !manyMessages && path != raftkvv1connect.KvServiceScanProcedure && r.ProtoMajor == 1 {
+		setDeadlines(w, h.service.limits.Timeout) // over HTTP/2 the connection has timeouts that cost less
+	}
+	if !manyMessages && r.Method == http.MethodPost {
 		if err := h.checkLength(r); err != nil {
 			h.refuse(w, r, true, err)
 			return
@@ -106,16 +98,22 @@ func (h *handler) serveRPC(w http.ResponseWriter, r *http.Request, path string, 
 	rpc.ServeHTTP(w, r)
 }
 
-// checkLength looks at the length of the only message of a request, in Content-Length or the prefix of the message.
+// checkLength looks at the length of the only message of a request: in Content-Length, in the prefix of the message, or,
+// if the request has neither, by reading it.
 func (h *handler) checkLength(r *http.Request) error {
 	const prefixBytes = 5 // flags, length
 	limit := h.service.limits.RequestBytes
-	if n := r.ContentLength; n > prefixBytes && uint64(n) > limit+prefixBytes {
+	if n := r.ContentLength; n > 0 && uint64(n) > limit+prefixBytes {
 		return &requestSizeError{limit: limit, actual: uint64(n)}
 	}
 	kind := r.Header.Get("Content-Type")
-	if !strings.HasPrefix(kind, "application/grpc") || r.ContentLength > 0 {
-		return nil // known, or Connect reads it whole and counts
+	if !strings.HasPrefix(kind, "application/grpc") && !strings.HasPrefix(kind, "application/connect+") {
+		if r.ContentLength >= 0 {
+			return nil
+		}
+		body, err := readBody(r, limit)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		return err
 	}
 	prefix := make([]byte, prefixBytes)
 	n, err := io.ReadFull(r.Body, prefix)

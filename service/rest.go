@@ -230,7 +230,11 @@ func (m *strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
 		if err != nil {
 			return err
 		}
-		return m.Unmarshal(b, v)
+		message, ok := v.(proto.Message)
+		if !ok {
+			return m.Unmarshal(b, v)
+		}
+		return protojson.Unmarshal(b, message)
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -106,22 +108,27 @@ func stretches(t testing.TB, d disk) (list []stretch) {
 	return list
 }
 
-// bitDisk is a small log of several segments; the last append is not followed by anything.
-func bitDisk(t testing.TB) (disk, []step) {
-	t.Helper()
-	fs := simfs.New(simfs.Options{})
-	steps := []step{}
+// bitSteps are a few appends of every kind.
+func bitSteps() (steps []step) {
 	m := model{}
 	add := func(us ...Update) {
 		m = m.with(us)
 		steps = append(steps, step{updates: us, sync: true, after: m})
 	}
-	add(Update{Shard: 1, HardState: hard(1, 1, 0), Entries: entries(1, 12, 1)}, Update{Shard: 2, Entries: entries(1, 3, 1)})
+	add(Update{Shard: 1, HardState: hard(1, 1, 0), Entries: entries(1, 20, 1)}, Update{Shard: 2, Entries: entries(1, 3, 1)})
 	add(Update{Shard: 2, Intent: &Intent{Index: 9, Term: 2, Dir: "staged"}})
-	add(Update{Shard: 1, Entries: entries(10, 3, 2), Truncate: 2})
+	add(Update{Shard: 1, Entries: entries(18, 3, 2), Truncate: 2})
 	add(Update{Shard: 2, Reset: &Reset{Index: 9, Term: 2}, HardState: hard(2, 0, 9)}, Update{Shard: 1, HardState: hard(2, 2, 5)})
-	add(Update{Shard: 1, Entries: entries(13, 2, 2)}, Update{Shard: 2, Entries: entries(10, 1, 2)})
+	add(Update{Shard: 1, Entries: entries(21, 2, 2)}, Update{Shard: 2, Entries: entries(10, 1, 2)})
 	add(Update{Shard: 3, HardState: hard(7, 3, 0), Entries: entries(1, 1, 7)})
+	return steps
+}
+
+// bitDisk is what bitSteps leave, in several segments. The last append is not followed by anything.
+func bitDisk(t testing.TB) (disk, []step) {
+	t.Helper()
+	fs := simfs.New(simfs.Options{})
+	steps := bitSteps()
 	l := open(t, fs, small)
 	for _, s := range steps {
 		mustAppend(t, l, s.updates...)
@@ -131,6 +138,31 @@ func bitDisk(t testing.TB) (disk, []step) {
 		t.Fatalf("only %d segments", n)
 	}
 	return d, steps
+}
+
+// fixture is what bitSteps left when format version 1 was new. It is never written again: every later build must open it.
+func fixture(t testing.TB) disk {
+	t.Helper()
+	d := disk{}
+	files, err := filepath.Glob("testdata/v1/*" + segmentSuffix)
+	if err != nil || len(files) == 0 {
+		t.Fatal("no fixture", err)
+	}
+	for _, path := range files {
+		if d[filepath.Base(path)], err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+func TestOpenVersion1(t *testing.T) {
+	steps := bitSteps()
+	l := open(t, fixture(t).fs(t), small)
+	steps[len(steps)-1].after.check(t, l)
+	if d := l.Damaged(); len(d) > 0 || l.Metrics().DamagedRecords > 0 {
+		t.Error(d)
+	}
 }
 
 // noticed says how a log reports damage; empty if it does not.
@@ -257,7 +289,7 @@ func TestDamagedEntryIsBlamedOnItsShard(t *testing.T) {
 		if _, err := l.Entries(1, 4, 7, 1<<20); !errors.As(err, &c) || c.Offset != got[0].Offset {
 			t.Errorf("reading it: %v", err)
 		}
-		if es, err := l.Entries(1, 6, 15, 1<<20); err != nil || len(es) != 9 {
+		if es, err := l.Entries(1, 6, 23, 1<<20); err != nil || len(es) != 17 {
 			t.Errorf("reading others: %d, %v", len(es), err)
 		}
 		if err := want[2].diff(l, 2); err != nil {

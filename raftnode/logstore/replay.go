@@ -199,7 +199,7 @@ func (r *replay) apply(sc *scanner, b *scanned) error {
 		case kindState:
 			err = r.state(sc, rec)
 		case kindSegments:
-			if i > 0 || b.off != blockBytes {
+			if i > 0 || b.off != blockBytes || rec.damaged {
 				err = errSegmentsPayload
 			}
 		default:

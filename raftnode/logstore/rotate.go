@@ -33,10 +33,11 @@ func (l *Log) rotate() error {
 	if err != nil {
 		return err
 	}
+	all := l.byNumber() // in an order that is the same in every run
 	l.mu.Lock()
-	for n, s := range l.segments {
+	for _, s := range all {
 		if !slices.Contains(keep, s) {
-			delete(l.segments, n)
+			delete(l.segments, s.number)
 			l.retired = append(l.retired, s)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 const (
 	crashEntries  = 48 // of each shard
-	crashIngestAt = 12 // where the second shard jumps
+	crashIngestAt = 26 // where the second shard jumps
 	crashIngestTo = 30 // and to where
 )
 
@@ -67,6 +67,7 @@ type crashRun struct {
 	ref     crashReference
 	disk    *simfs.FS
 	durable [2]atomic.Uint64
+	staged  atomic.Bool
 }
 
 // run executes the script: both shards in common batches, flushes now and then, and one ingest.
@@ -79,7 +80,7 @@ func (r *crashRun) run(separate bool) {
 		if i <= crashIngestAt || i > crashIngestTo {
 			b.apply(crashEntry(i)...)
 		}
-		if i%3 == 0 || i == crashIngestAt || i == crashEntries {
+		if i%3 == 0 || i == crashIngestAt || i == crashEntries || i == crashIngestTo {
 			if err := a.batch.Commit(); err != nil {
 				r.t.Fatal(err)
 			}
@@ -89,13 +90,24 @@ func (r *crashRun) run(separate bool) {
 			r.promise(s)
 		}
 		if i == crashIngestTo {
-			stageAndIngest(r.t, s, r.ref[crashShards[1]][crashIngestTo])
-			r.promise(s)
+			r.install(s)
 		}
 	}
 	if err := s.Close(); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// install lets the second shard jump, while there are changes of it that are not flushed. Both steps are durable when they return.
+func (r *crashRun) install(s *Store) {
+	if _, err := s.Stage("staged", bytes.NewReader(r.ref[crashShards[1]][crashIngestTo])); err != nil {
+		r.t.Fatal(err)
+	}
+	r.staged.Store(true)
+	if err := s.Ingest(crashShards[1], "staged"); err != nil {
+		r.t.Fatal(err)
+	}
+	r.durable[1].Store(crashIngestTo)
 }
 
 func (r *crashRun) promise(s *Store) {
@@ -112,6 +124,7 @@ func (r *crashRun) promise(s *Store) {
 type crashImage struct {
 	disk    *simfs.FS
 	durable [2]uint64
+	staged  bool
 	when    string
 }
 
@@ -142,7 +155,7 @@ func (r *crashRun) images(separate bool) []crashImage {
 		case simfs.OpOpen, simfs.OpRead, simfs.OpList, simfs.OpStat, simfs.OpLock, simfs.OpPreallocate:
 			return simfs.NoFault
 		}
-		im := crashImage{durable: [2]uint64{r.durable[0].Load(), r.durable[1].Load()}}
+		im := crashImage{staged: r.staged.Load(), durable: [2]uint64{r.durable[0].Load(), r.durable[1].Load()}}
 		mu.Lock()
 		defer mu.Unlock()
 		for _, keep := range keeps {
@@ -167,6 +180,9 @@ func recoverCrash(t *testing.T, ref crashReference, im crashImage, separate bool
 		t.Fatalf("%s: %v", im.when, err)
 	}
 	defer s.Close()
+	if _, _, err := readStaged(im.disk, "staged"); im.staged && err != nil {
+		t.Fatalf("%s: the snapshot was staged: %v", im.when, err)
+	}
 	for i, id := range crashShards {
 		m := newMachine(t, s, id)
 		at := m.shard.Position().Index
@@ -194,6 +210,42 @@ func recoverCrash(t *testing.T, ref crashReference, im crashImage, separate bool
 			t.Fatalf("%s: shard %d ends elsewhere", im.when, id)
 		}
 		checkDigests(t, s, id)
+	}
+}
+
+// TestCrashWhileOpening is about the names of the files that Pebble makes when it opens, with many outcomes of each crash.
+func TestCrashWhileOpening(t *testing.T) {
+	disk := simfs.New(simfs.Options{Seed: 2})
+	var mu sync.Mutex
+	var images []crashImage
+	disk.SetFaults(func(op simfs.Op) simfs.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		for range 8 {
+			if op.Kind == simfs.OpDirSync || op.Kind == simfs.OpRemove {
+				when := fmt.Sprintf("crash %d, before %v %d of %s", len(images), op.Kind, op.N, op.Path)
+				images = append(images, crashImage{when: when, disk: disk.Image(simfs.CrashOptions{Seed: uint64(len(images)), Keep: simfs.KeepSome})})
+			}
+		}
+		return simfs.NoFault
+	})
+	for i := range 3 {
+		s := openStore(t, crashOptions(disk, false))
+		newMachine(t, s, testShard).commit(crashEntry(i + 1)...)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk.SetFaults(nil)
+	for _, im := range images {
+		s, err := Open("state", crashOptions(im.disk, false))
+		if err != nil {
+			t.Fatalf("%s: %v\n%v", im.when, err, im.disk)
+		}
+		shardOf(t, s, testShard)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func (s *Store) engineOptions() *pebble.Options {
 	// What is flushed is compacted soon; compressing it twice does not pay.
 	e.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	// An ingest that waits in the flush queue is durable only through the log, which we do not have (R8).
-	e.Experimental.DisableIngestAsFlushable = func() bool { return false }
+	e.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	if o.SeparateValues {
 		e.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 			return pebble.ValueSeparationPolicy{

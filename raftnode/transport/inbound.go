@@ -24,13 +24,20 @@ type inbound struct {
 	closed    bool
 	strangers int
 	known     int
-	conns     map[net.Conn]bool // whether it is known
+	conns     map[net.Conn]*guest
 	// messages has the one message connection of each peer.
 	messages map[placement.NodeID]net.Conn
 }
 
+// guest is what is known of a connection.
+type guest struct {
+	known bool             // it has said Hello
+	node  placement.NodeID // the peer whose message connection it is or was, if any
+	gone  chan struct{}    // closed when nothing more comes from it
+}
+
 func newInbound(limit int) inbound {
-	return inbound{max: limit, conns: make(map[net.Conn]bool), messages: make(map[placement.NodeID]net.Conn)}
+	return inbound{max: limit, conns: make(map[net.Conn]*guest), messages: make(map[placement.NodeID]net.Conn)}
 }
 
 // add takes note of a new connection, or says that there is no room for it.
@@ -41,7 +48,7 @@ func (in *inbound) add(c net.Conn) bool {
 		return false
 	}
 	in.strangers++
-	in.conns[c] = false
+	in.conns[c] = &guest{gone: make(chan struct{})}
 	return true
 }
 
@@ -57,19 +64,22 @@ func (in *inbound) introduce(c net.Conn) error {
 	}
 	in.strangers--
 	in.known++
-	in.conns[c] = true
+	in.conns[c].known = true
 	return nil
 }
 
 // claim makes a connection the one that a peer sends messages on. An earlier one is closed: the peer would not have made another
-// if it still used it.
-func (in *inbound) claim(node placement.NodeID, c net.Conn) {
+// if it still used it. What has already been read from it is still handed on; before is closed, or nil, once that is over.
+func (in *inbound) claim(node placement.NodeID, c net.Conn) (before <-chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if old := in.messages[node]; old != nil {
 		old.Close()
+		before = in.conns[old].gone
 	}
 	in.messages[node] = c
+	in.conns[c].node = node
+	return before
 }
 
 // evict closes the message connection of a peer.
@@ -86,17 +96,17 @@ func (in *inbound) remove(c net.Conn) {
 	c.Close()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.conns[c] {
+	g := in.conns[c]
+	if g.known {
 		in.known--
 	} else {
 		in.strangers--
 	}
-	delete(in.conns, c)
-	for node, m := range in.messages {
-		if m == c {
-			delete(in.messages, node)
-		}
+	if in.messages[g.node] == c {
+		delete(in.messages, g.node)
 	}
+	delete(in.conns, c)
+	close(g.gone)
 }
 
 // closeAll ends all connections and lets no more in.
@@ -143,14 +153,28 @@ func (t *Transport) accept() {
 // serve is the life of one connection that another node has made.
 func (t *Transport) serve(raw net.Conn) {
 	defer t.in.remove(raw)
-	c, from, purpose, err := t.welcome(raw)
+	c, h, err := t.welcome(raw)
 	if err != nil {
 		t.refuse(raw, err)
 		return
 	}
-	switch purpose {
+	from := peerOf(h)
+	var before <-chan struct{}
+	if h.GetPurpose() == peerv1.Purpose_PURPOSE_MESSAGES {
+		before = t.in.claim(from.NodeID, raw) // before the answer, so that of two connections the one that is answered last stays
+	}
+	if err := t.answer(c, h); err != nil {
+		t.refuse(raw, err)
+		t.until(before) // whoever waits for this connection waits for the earlier one, too
+		return
+	}
+	tune(raw, c.stall)
+	switch h.GetPurpose() {
 	case peerv1.Purpose_PURPOSE_MESSAGES:
-		err = t.serveMessages(c, from)
+		if p := (*t.peers.Load())[from.NodeID]; p != nil {
+			p.hasten() // it lives: no need to wait for the next attempt
+		}
+		err = t.serveMessages(c, from, before)
 	case peerv1.Purpose_PURPOSE_SNAPSHOT:
 		err = t.serveSnapshot(c, from)
 	default: // checkCaller knows no more than these
@@ -170,55 +194,50 @@ func (t *Transport) refuse(raw net.Conn, cause error) {
 	t.refused.warn(t.o.Logger, "connection refused", "address", raw.RemoteAddr(), "cause", cause)
 }
 
-// welcome is the handshake on the side that was connected to. A node that is refused is told why.
-func (t *Transport) welcome(raw net.Conn) (*conn, Peer, peerv1.Purpose, error) {
-	none := func(err error) (*conn, Peer, peerv1.Purpose, error) { return nil, Peer{}, 0, err }
+// welcome is the handshake on the side that was connected to, up to the answer. A node that is refused is told why.
+func (t *Transport) welcome(raw net.Conn) (*conn, *peerv1.Hello, error) {
 	c := &conn{Conn: raw, unbind: func() bool { return true }}
 	if err := c.SetDeadline(time.Now().Add(t.o.HandshakeTimeout)); err != nil {
-		return none(err)
+		return nil, nil, err
 	}
 	if t.tls != nil {
 		tc := tls.Server(raw, t.tls)
 		if err := tc.Handshake(); err != nil {
-			return none(fmt.Errorf("TLS: %w", err))
+			return nil, nil, fmt.Errorf("TLS: %w", err)
 		}
 		c.Conn = tc
 	}
 	h, err := readHello(c)
 	if err != nil {
-		return none(fmt.Errorf("read Hello: %w", err))
+		return nil, nil, fmt.Errorf("read Hello: %w", err)
 	}
-	from, purpose := peerOf(h), h.GetPurpose()
 	err = t.checkCaller(h)
 	if err == nil {
-		err = checkCertifiedNode(c.Conn, from.NodeID)
+		err = checkCertifiedNode(c.Conn, peerOf(h).NodeID)
 	}
 	if err == nil {
 		err = t.in.introduce(raw)
 	}
 	if err != nil {
 		writeMessage(c, kindHello, t.refusal(err)) //nolint:errcheck // the connection ends either way
-		return none(fmt.Errorf("node %q: %w", from.NodeID, err))
+		return nil, nil, fmt.Errorf("node %q: %w", h.GetFromNodeId(), err)
 	}
-	if purpose == peerv1.Purpose_PURPOSE_MESSAGES {
-		t.in.claim(from.NodeID, raw) // before the answer, so that of two connections the one that was answered last stays
-	}
-	if err := writeMessage(c, kindHello, t.hello(from.NodeID, purpose)); err != nil {
-		return none(fmt.Errorf("answer Hello: %w", err))
-	}
-	if err := c.SetDeadline(time.Time{}); err != nil {
-		return none(err)
-	}
-	c.stall = t.stallOf(purpose)
-	tune(raw, c.stall)
-	if p := (*t.peers.Load())[from.NodeID]; p != nil && purpose == peerv1.Purpose_PURPOSE_MESSAGES {
-		p.hasten() // it lives: no need to wait for the next attempt
-	}
-	return c, from, purpose, nil
+	return c, h, nil
 }
 
-// serveMessages hands on what a peer sends. nil: the peer ended the connection between frames.
-func (t *Transport) serveMessages(c *conn, from Peer) error {
+// answer ends the handshake.
+func (t *Transport) answer(c *conn, h *peerv1.Hello) error {
+	if err := writeMessage(c, kindHello, t.hello(peerOf(h).NodeID, h.GetPurpose())); err != nil {
+		return fmt.Errorf("answer Hello: %w", err)
+	}
+	c.stall = t.stallOf(h.GetPurpose())
+	return c.SetDeadline(time.Time{})
+}
+
+// serveMessages hands on what a peer sends, after what it sent on an earlier connection. nil: the peer ended the connection
+// between frames.
+func (t *Transport) serveMessages(c *conn, from Peer, before <-chan struct{}) error {
+	t.until(before)
 	r := newFrameReader(c, t.o.MaxFrameBytes, readBytes)
 	for {
 		payload, err := r.expect(kindMessages)
@@ -240,6 +259,17 @@ func (t *Transport) serveMessages(c *conn, from Peer) error {
 		if len(messages) > 0 {
 			t.handler.HandleMessages(from, messages)
 		}
+	}
+}
+
+// until returns when an earlier connection is over (nil: there was none) or the transport closes, and all connections with it.
+func (t *Transport) until(before <-chan struct{}) {
+	if before == nil {
+		return
+	}
+	select {
+	case <-before:
+	case <-t.ctx.Done():
 	}
 }
 

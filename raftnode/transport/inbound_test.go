@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -225,6 +226,32 @@ func TestNewerConnectionReplacesOlder(t *testing.T) {
 	o.collect(t, 1)
 	if tr.Metrics().ConnectionsBroken != 0 {
 		t.Fatal("counted as broken")
+	}
+}
+
+func TestMessagesKeepTheirOrderAcrossConnections(t *testing.T) {
+	o := &stuck{newOwner(), make(chan struct{})}
+	tr := start(t, options("b"), o)
+	h := helloOf("a", "b", peerv1.Purpose_PURPOSE_MESSAGES)
+	first := introduced(t, tr, h)
+	if _, err := first.Write(append(batchFrame(t, "1"), batchFrame(t, "2")...)); err != nil {
+		t.Fatal(err)
+	}
+	o.release <- struct{}{} // the handler has the first batch, and the reader both
+	for i := range 3 {
+		s := introduced(t, tr, h)
+		if _, err := s.Write(batchFrame(t, fmt.Sprint("superseded ", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := introduced(t, tr, h)
+	if _, err := last.Write(batchFrame(t, "3")); err != nil {
+		t.Fatal(err)
+	}
+	close(o.release)
+	got := payloads(o.collect(t, 3))
+	if !slices.Equal(got, []string{"1", "2", "3"}) {
+		t.Fatal(got)
 	}
 }
 

@@ -1,0 +1,91 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+)
+
+// refusal says whether an error is one that bad bytes may cause.
+func refusal(err error) bool {
+	var format *FormatError
+	var version *VersionError
+	return errors.Is(err, ErrBadSnapshot) || errors.Is(err, ErrInvalidEntry) || errors.As(err, &format) || errors.As(err, &version)
+}
+
+// FuzzSnapshotStream gives any bytes to Stage. What it takes must be a state that can be served.
+func FuzzSnapshotStream(f *testing.F) {
+	small := newServing(f, Options{})
+	f.Add(exportOf(f, small.store, testShard))
+	small.commit(as(1, 1, 0, 0, putCommand("a", "1")), putCommand("{t}b", "2"), writeCommand(deleteOp("a")), trimCommand(2, 9))
+	f.Add(exportOf(f, small.store, testShard))
+	f.Add(exportOf(f, newFull(f, Options{}).store, testShard))
+	f.Add([]byte{streamVersion})
+	f.Add([]byte{streamVersion, chunkHeader, 0xff, 0xff, 0xff, 0xff})
+	target := openStore(f, Options{})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		h, err := target.Stage("staged", bytes.NewReader(stream))
+		if err != nil {
+			if !refusal(err) {
+				t.Fatal(err)
+			}
+			return
+		}
+		id := placement.ShardID(h.Shard)
+		if err := target.Ingest(id, "staged"); err != nil {
+			t.Fatal(err)
+		}
+		checkDigests(t, target, id)
+		if p := shardOf(t, target, id).Position(); p.Index != h.Index || p.Term != h.Term {
+			t.Errorf("header %v, position %+v", h, p)
+		}
+		if err := target.Drop(id); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzEntry gives any bytes to two replicas. Both must refuse them alike or become equal.
+func FuzzEntry(f *testing.F) {
+	seed := func(cs ...*storev1.Command) { f.Add(must(EncodeEntry(entry(cs...)))) }
+	seed()
+	seed(putCommand("a", "1"), as(1, 2, 3, 4, compares(writeCommand(deleteOp("b")), valueIs("a", "1"))))
+	seed(trimCommand(3, 4), bootstrapCommand())
+	seed(&storev1.Command{Body: &storev1.Command_Opaque{Opaque: []byte("x")}})
+	f.Add([]byte{entryVersion, 8, 2})
+	f.Add([]byte{2})
+	a, b := newServing(f, Options{}), newServing(f, Options{})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		e, err := DecodeEntry(raw)
+		if err != nil {
+			if !refusal(err) {
+				t.Fatal(err)
+			}
+			return
+		}
+		again, err := DecodeEntry(must(EncodeEntry(e)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		index := a.shard.meta.AppliedIndex + 1
+		ra, errA := a.shard.Apply(a.batch, index, 1, e)
+		rb, errB := b.shard.Apply(b.batch, index, 1, again)
+		if (errA == nil) != (errB == nil) || (errA != nil && !refusal(errA)) {
+			t.Fatal(errA, errB)
+		}
+		if fmt.Sprint(ra) != fmt.Sprint(rb) {
+			t.Fatalf("%v\n%v", ra, rb)
+		}
+		if err := errors.Join(a.batch.Commit(), b.batch.Commit()); err != nil {
+			t.Fatal(err)
+		}
+		if a.shard.Position() != b.shard.Position() {
+			t.Fatal(a.shard.Position(), b.shard.Position())
+		}
+	})
+}
