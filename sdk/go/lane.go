@@ -2,6 +2,8 @@ package raftkv
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http/httptrace"
 	"runtime"
 	"sync"
@@ -130,8 +132,13 @@ func (l *lane) serve(stop context.Context, first *op) {
 	}
 	exec, err := l.endpoint.kv.Exec(ctx)
 	if err == nil {
+		// Once headers have come, HTTP/2 does not watch ctx while it waits for something to send.
+		context.AfterFunc(ctx, func() {
+			_ = exec.CloseRequest()
+			_ = exec.CloseResponse()
+		})
 		go s.receive(exec)
-		s.send(ctx, exec, l.queue, first)
+		s.send(exec, l.queue, first)
 		cancel(nil)
 		<-s.ended
 	} else {
@@ -188,7 +195,7 @@ type execStream interface {
 }
 
 // send sends first and what comes from queue until the stream ends.
-func (s *stream) send(ctx context.Context, exec execStream, queue chan *op, first *op) {
+func (s *stream) send(exec execStream, queue chan *op, first *op) {
 	request := &raftkvv1.ExecRequest{}
 	next := first
 	for sequence := uint64(1); ; sequence++ {
@@ -214,7 +221,9 @@ func (s *stream) send(ctx context.Context, exec execStream, queue chan *op, firs
 		s.track(sequence, batch)
 		fill(request, sequence, batch, s.endpoint.client.routes.timeoutMax())
 		if err := exec.Send(request); err != nil {
-			s.cancel(err) // the reason comes from Receive
+			if !errors.Is(err, io.EOF) {
+				s.cancel(err)
+			} // else the stream has ended, and Receive tells why
 			<-s.ended
 			s.unsent = next
 			return

@@ -294,6 +294,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("definite, nobody there", func(t *testing.T) {
 		cluster, client := open(t, 1, 1, raftkv.WithTimeout(200*time.Millisecond))
 		cluster.StopNode(0)
+		_, _ = client.Put(t.Context(), "k", nil) // perhaps on the connection that is just being cut
 		_, err := client.Put(t.Context(), "k", nil)
 		var call *raftkv.CallError
 		if !errors.As(err, &call) || len(call.Attempts) < 2 {

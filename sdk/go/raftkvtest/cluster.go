@@ -31,8 +31,7 @@ type Cluster struct {
 	// hints: NotLeader answers name the leader.
 	hints bool
 	hook  func(Operation) Action
-	// peak is the highest number of messages not fully answered on one stream; applied counts writes by key.
-	peak    int
+	// applied counts writes by key.
 	applied map[string]int
 }
 
@@ -196,13 +195,6 @@ func (c *Cluster) Kept(id placement.ShardID) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.shards[id].results)
-}
-
-// MessagesInFlight is the highest number of messages not fully answered that one stream has seen.
-func (c *Cluster) MessagesInFlight() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.peak
 }
 
 // Messages is how many Exec messages and operations node i has received.

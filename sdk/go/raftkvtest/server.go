@@ -117,8 +117,6 @@ type exec struct {
 	ended chan struct{}
 	// waiting are the goroutines of operations that are held up.
 	waiting sync.WaitGroup
-	// open is the number of messages not fully answered; cluster.mu guards it.
-	open int
 }
 
 // Exec answers each message as a whole, but for the operations that a hook holds up.
@@ -144,7 +142,6 @@ func (k *kvService) Exec(_ context.Context, stream *connect.BidiStream[raftkvv1.
 func (x *exec) message(r *raftkvv1.ExecRequest) (drop bool) {
 	number, hook := x.received(r)
 	response := &raftkvv1.ExecResponse{}
-	var held sync.WaitGroup
 	for _, o := range r.Operations {
 		var a Action
 		if hook != nil {
@@ -154,11 +151,7 @@ func (x *exec) message(r *raftkvv1.ExecRequest) (drop bool) {
 		case a.DropBefore:
 			return true
 		case a.Wait != nil:
-			held.Add(1)
-			x.waiting.Go(func() {
-				defer held.Done()
-				x.serveLate(o, a)
-			})
+			x.waiting.Go(func() { x.serveLate(o, a) })
 		default:
 			response.Results = append(response.Results, x.serve(o, a))
 		}
@@ -166,12 +159,6 @@ func (x *exec) message(r *raftkvv1.ExecRequest) (drop bool) {
 			return true
 		}
 	}
-	x.waiting.Go(func() {
-		held.Wait()
-		x.cluster.mu.Lock()
-		defer x.cluster.mu.Unlock()
-		x.open--
-	})
 	if len(response.Results) > 0 {
 		x.answer(response)
 	}
@@ -188,8 +175,6 @@ func (x *exec) received(r *raftkvv1.ExecRequest) (number int, hook func(Operatio
 	for _, n := range c.nodes {
 		number += n.messages
 	}
-	x.open++
-	c.peak = max(c.peak, x.open)
 	return number, c.hook
 }
 
