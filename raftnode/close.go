@@ -59,36 +59,29 @@ func (n *Node) handOver() {
 // abandon answers the requests that nothing will answer any more. The stages are at rest.
 func (n *Node) abandon() {
 	for _, m := range n.localMembers {
-		stopped := func(r *Request) { r.fail(ErrStopped) }
 		for _, rs := range [][]*Request{m.writes, m.reads, m.round} {
-			for _, r := range rs {
-				stopped(r)
-			}
+			failAll(rs, ErrStopped)
 		}
 		for _, c := range m.confirmed {
-			for _, r := range c.requests {
-				stopped(r)
-			}
+			failAll(c.requests, ErrStopped)
 		}
 		for _, p := range m.proposed.take(^uint64(0)) {
 			failAll(p.requests, &UnknownOutcomeError{Shard: m.shard, Cause: "the node stopped before the write was committed"})
 		}
 	}
 	for _, w := range n.workers {
-		for _, e := range w.inbox.events {
-			if r, ok := e.(requestEvent); ok {
-				r.r.fail(ErrStopped)
-			}
+		for _, r := range w.close() {
+			r.fail(ErrStopped)
 		}
 	}
 	if n.readers != nil {
 		for _, j := range n.readers.queue.jobs {
-			for _, r := range j.requests {
-				r.fail(ErrStopped)
-			}
+			failAll(j.requests, ErrStopped)
 		}
 	}
-	for _, f := range n.forwards.removeIf(func(*forward) bool { return true }) {
+	sent, parked := n.forwards.close()
+	failAll(parked, ErrStopped)
+	for _, f := range sent {
 		if f.request.Read != nil {
 			f.request.fail(ErrStopped)
 			continue

@@ -18,6 +18,8 @@ type forwards struct {
 	mu      sync.Mutex
 	last    uint64
 	waiting map[uint64]*forward
+	parked  []*Request // to be routed again
+	closed  bool
 }
 
 type forward struct {
@@ -56,6 +58,9 @@ func (n *Node) forward(r *Request, to placement.NodeID) {
 func (f *forwards) register(r *Request, to placement.NodeID) (uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.closed {
+		return 0, ErrStopped
+	}
 	if len(f.waiting) >= forwardsMax {
 		return 0, overloaded("requests passed on to other nodes", forwardsMax, uint64(len(f.waiting)))
 	}
@@ -131,17 +136,43 @@ func (f *forwards) failed(r *Request, failure *peerv1.Failure) {
 
 // retryLater routes a request that was not applied once more, after a moment in which a leader may be found.
 func (n *Node) retryLater(r *Request, err error) {
-	if r.transferTo != "" || n.closing.Load() || n.runtime.Now().Add(forwardPause).After(r.Deadline) {
+	if r.transferTo != "" || n.runtime.Now().Add(forwardPause).After(r.Deadline) || !n.forwards.park(r) {
 		r.fail(err)
 		return
 	}
-	n.runtime.After(forwardPause, func() {
-		if n.closing.Load() {
-			r.fail(ErrStopped)
-			return
-		}
-		n.dispatch(r)
-	})
+	n.runtime.After(forwardPause, n.forwards.retry)
+}
+
+// park keeps a request for retry, unless there are too many or the node is closed.
+func (f *forwards) park(r *Request) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || len(f.parked) >= forwardsMax {
+		return false
+	}
+	f.parked = append(f.parked, r)
+	return true
+}
+
+// retry routes the parked requests again. Some may have waited for less than the pause; that does no harm.
+func (f *forwards) retry() {
+	f.mu.Lock()
+	parked := f.parked
+	f.parked = nil
+	f.mu.Unlock()
+	for _, r := range parked {
+		f.n.dispatch(r)
+	}
+}
+
+// close refuses further requests and returns all that wait: those passed on, and those parked.
+func (f *forwards) close() (sent []*forward, parked []*Request) {
+	sent = f.removeIf(func(*forward) bool { return true })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	parked, f.parked = f.parked, nil
+	return sent, parked
 }
 
 const forwardPause = 20 * time.Millisecond

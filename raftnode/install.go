@@ -20,6 +20,9 @@ import (
 // HandleSnapshot takes in a snapshot: it is staged, verified and durable before its MsgSnap is stepped (R8).
 func (h peerHandler) HandleSnapshot(from transport.Peer, start *peerv1.SnapshotStart, body io.Reader) error {
 	n := h.n
+	if !n.serving.Load() {
+		return ErrForming
+	}
 	message := &raftpb.Message{}
 	if err := proto.Unmarshal(start.GetMessage(), message); err != nil {
 		return fmt.Errorf("message of the snapshot: %w", err)

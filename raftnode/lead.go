@@ -47,6 +47,9 @@ func (w *worker) leadApplied(m *member) {
 	next.applied = true
 	m.lead.Store(&next)
 	m.clock.start(max(p.clockMs, m.clock.nowMs(w.n.runtime.Now())), w.n.runtime.Now())
+	if m.shard == placement.MetaShard {
+		w.n.foundMap()
+	}
 }
 
 // handle makes the followers of a node that is gone forget it, and lets them campaign with jitter: failing over does not wait for an

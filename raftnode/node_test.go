@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode"
 )
 
@@ -58,4 +60,24 @@ func TestRestart(t *testing.T) {
 			t.Fatalf("key-%d: %q, %v", i, got, err)
 		}
 	}
+}
+
+// The meta shard holds the shard map, written once.
+func TestMetaShardHoldsTheMap(t *testing.T) {
+	c := newCluster(t, 3, func(o *raftnode.Options) { o.Shards = 4 })
+	waitFor(t, "the map", func() bool {
+		res := c.nodes["n2"].Do(t.Context(), &raftnode.Request{Shard: 0, Read: &peerv1.ReadRequest{Keys: []string{"raftkv/map"}}})
+		if res.Err != nil || res.Read.GetRecords()[0].GetRecord() == nil {
+			return false
+		}
+		r := res.Read.GetRecords()[0].GetRecord()
+		m := &storev1.ShardMap{}
+		if err := m.UnmarshalVT(r.GetValue()); err != nil {
+			t.Fatal(err)
+		}
+		if m.GetVersion() != 1 || r.GetVersion() != 1 || len(m.GetShards()) != 5 || len(m.GetMembers()) != 3 {
+			t.Fatalf("version %d, written %d times, %d shards, %d members", m.GetVersion(), r.GetVersion(), len(m.GetShards()), len(m.GetMembers()))
+		}
+		return true
+	})
 }

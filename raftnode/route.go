@@ -82,7 +82,7 @@ func (n *Node) prepare(r *Request) error {
 // dispatch gives a prepared request to the local replica of its shard, or to a node that holds one.
 func (n *Node) dispatch(r *Request) {
 	if m := n.members[r.Shard]; m != nil {
-		m.worker.post(requestEvent{m: m, r: r})
+		m.worker.request(m, r)
 		return
 	}
 	if r.forwarded {

@@ -22,6 +22,7 @@ type worker struct {
 		events   []event
 		messages int  // of events: those that may be dropped
 		ticking  bool // a tick waits; a second one would tell nothing
+		closed   bool // requests are refused
 	}
 	spare []event   // the list of the round before, used again
 	dirty []*member // members with something to do, in the order in which they got it
@@ -84,6 +85,36 @@ func (w *worker) post(e event) {
 	w.inbox.events = append(w.inbox.events, e)
 	w.inbox.Unlock()
 	w.wake()
+}
+
+// request gives the worker a request, or answers it if the worker has stopped.
+func (w *worker) request(m *member, r *Request) {
+	w.inbox.Lock()
+	closed := w.inbox.closed
+	if !closed {
+		w.inbox.events = append(w.inbox.events, requestEvent{m: m, r: r})
+	}
+	w.inbox.Unlock()
+	if closed {
+		r.fail(ErrStopped)
+		return
+	}
+	w.wake()
+}
+
+// close refuses further requests and returns those that were not taken in. The worker does not run any more.
+func (w *worker) close() []*Request {
+	w.inbox.Lock()
+	defer w.inbox.Unlock()
+	w.inbox.closed = true
+	var left []*Request
+	for _, e := range w.inbox.events {
+		if r, ok := e.(requestEvent); ok {
+			left = append(left, r.r)
+		}
+	}
+	w.inbox.events = nil
+	return left
 }
 
 // postTick gives the worker a tick, unless it has not come to the last one: a worker that was held up must not run its clock ahead of
