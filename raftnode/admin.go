@@ -146,7 +146,7 @@ func (n *Node) TransferLeader(ctx context.Context, shard placement.ShardID, to p
 		err  error
 	}
 	done := make(chan answer, 1)
-	deadline := n.runtime.Now().Add(2 * n.options.ElectionTimeout)
+	deadline := n.runtime.Now().Add(defaultTimeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}

@@ -179,7 +179,7 @@ const forwardPause = 20 * time.Millisecond
 
 // lost is the fate of a request whose answer will not come.
 func (f *forwards) lost(w *forward) error {
-	if w.request.Read != nil {
+	if w.request.Command == nil {
 		return f.n.timedOut(w.request.Shard)
 	}
 	return &UnknownOutcomeError{Shard: w.request.Shard, Cause: "the connection to node " + string(w.to) + " was lost after the write was passed on"}
@@ -199,7 +199,7 @@ func (f *forwards) peerDown(node placement.NodeID) {
 // expire gives up the requests that are beyond their deadline.
 func (f *forwards) expire(now time.Time) {
 	for _, w := range f.removeIf(func(w *forward) bool { return w.request.Deadline.Before(now) }) {
-		if w.request.Read != nil {
+		if w.request.Command == nil {
 			w.request.fail(ErrTimeout)
 			continue
 		}

@@ -109,3 +109,20 @@ func (w *worker) finishTransfers(m *member, l *leadership) {
 	}
 	m.transfers = rest
 }
+
+// retryTransfers asks again for transfers that raft has given up: it gives one an election timeout. While one is under way, asking again
+// does nothing.
+func (w *worker) retryTransfers(m *member, now time.Time) {
+	rest := m.transfers[:0]
+	for _, t := range m.transfers {
+		if t.deadline.Before(now) {
+			t.done(0, ErrTimeout)
+			continue
+		}
+		rest = append(rest, t)
+	}
+	m.transfers = rest
+	if len(rest) > 0 && m.replica.Leads() {
+		m.replica.TransferLeader(m.byNode[rest[0].to])
+	}
+}

@@ -148,15 +148,7 @@ func (w *worker) expire(m *member, now time.Time) {
 	for _, r := range m.proposed.expire(now) {
 		r.fail(&UnknownOutcomeError{Shard: m.shard, Cause: "the write was proposed and its commit was not seen in time"})
 	}
-	rest := m.transfers[:0]
-	for _, t := range m.transfers {
-		if t.deadline.Before(now) {
-			t.done(0, ErrTimeout)
-			continue
-		}
-		rest = append(rest, t)
-	}
-	m.transfers = rest
+	w.retryTransfers(m, now)
 }
 
 // expireRequests calls expired for those beyond their deadline and returns the others, in order.
