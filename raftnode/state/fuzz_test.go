@@ -50,6 +50,58 @@ func FuzzSnapshotStream(f *testing.F) {
 	})
 }
 
+// FuzzSnapshotContent puts a pair of any content into a stream whose checksums are right, in the place of another.
+func FuzzSnapshotContent(f *testing.F) {
+	var keys, values [][]byte
+	var header *storev1.SnapshotHeader
+	err := readStream(bytes.NewReader(exportOf(f, newFull(f, Options{}).store, testShard)),
+		func(h *storev1.SnapshotHeader) error { header = h; return nil },
+		func(k, v []byte) error {
+			keys, values = append(keys, bytes.Clone(k)), append(values, bytes.Clone(v))
+			return nil
+		})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i := 0; i < len(keys); i += 5 {
+		f.Add(i, keys[i], values[i])
+	}
+	target := openStore(f, Options{})
+	f.Fuzz(func(t *testing.T, at int, key, value []byte) {
+		var b bytes.Buffer
+		sw, err := newStreamWriter(&b, header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range keys {
+			k, v := keys[i], values[i]
+			if i == at {
+				k, v = key, value
+			}
+			if err := sw.pair(k, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sw.close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := target.Stage("staged", &b); err != nil {
+			if !refusal(err) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if err := target.Ingest(testShard, "staged"); err != nil {
+			t.Fatal(err)
+		}
+		checkDigests(t, target, testShard)
+		exportOf(t, target, testShard)
+		if err := target.Drop(testShard); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // FuzzEntry gives any bytes to two replicas. Both must refuse them alike or become equal.
 func FuzzEntry(f *testing.F) {
 	seed := func(cs ...*storev1.Command) { f.Add(must(EncodeEntry(entry(cs...)))) }
