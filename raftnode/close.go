@@ -19,11 +19,11 @@ func (n *Node) Close() error {
 	if n.serving.Load() && !n.failed() {
 		n.handOver()
 	}
-	n.transport.Close()
+	disconnected := n.transport.Close()
 	n.runtime.Close()
 	n.ending.Do(func() { close(n.done) })
 	n.abandon()
-	return errors.Join(n.Err(), n.release())
+	return errors.Join(n.Err(), disconnected, n.release())
 }
 
 // handOver lets other nodes lead, and waits for that no longer than an election would take.

@@ -47,14 +47,14 @@ type engineImage interface {
 	// write writes it.
 	write(w io.Writer) error
 	// close lets it go.
-	close()
+	close() error
 }
 
 // engineView is a consistent state. It is short-lived.
 type engineView interface {
 	// read executes a read of a shard.
 	read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.ReadResult, position, error)
-	close()
+	close() error
 }
 
 // position is where the state of a shard stands.

@@ -160,7 +160,7 @@ func (e *kvEngine) pressure() *OverloadedError {
 	return &OverloadedError{Field: what, Limit: bound, Actual: actual, RetryAfter: overloadRetry}
 }
 
-func (e *kvEngine) bytes() uint64 { return uint64(e.store.Metrics().Bytes) }
+func (e *kvEngine) bytes() uint64 { return e.store.Metrics().Bytes }
 
 func (e *kvEngine) close() error { return e.store.Close() }
 
@@ -176,13 +176,11 @@ func (e *kvEngine) image(shard placement.ShardID) (engineImage, error) {
 	v := e.store.View()
 	at, err := v.Position(shard)
 	if err != nil {
-		v.Close()
-		return nil, err
+		return nil, errors.Join(err, v.Close())
 	}
 	c, err := v.Configuration(shard)
 	if err != nil {
-		v.Close()
-		return nil, err
+		return nil, errors.Join(err, v.Close())
 	}
 	return &kvImage{view: v, shard: shard, at: at, members: c}, nil
 }
@@ -204,7 +202,7 @@ func (i *kvImage) write(w io.Writer) error {
 	return err
 }
 
-func (i *kvImage) close() { i.view.Close() }
+func (i *kvImage) close() error { return i.view.Close() }
 
 func (e *kvEngine) view() engineView { return &kvView{view: e.store.View(), limits: e.limits} }
 
@@ -217,7 +215,7 @@ type kvView struct {
 	slotsOf placement.ShardID
 }
 
-func (v *kvView) close() { v.view.Close() }
+func (v *kvView) close() error { return v.view.Close() }
 
 func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.ReadResult, position, error) {
 	at, err := v.view.Position(shard)

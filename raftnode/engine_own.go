@@ -379,7 +379,7 @@ func (i *ownImage) write(w io.Writer) error {
 	_, err := w.Write(i.content.Bytes())
 	return err
 }
-func (i *ownImage) close() {}
+func (i *ownImage) close() error { return nil }
 
 const stagedImageName = "image"
 
@@ -443,7 +443,7 @@ func (e *ownEngine) bytes() uint64 {
 // ownView answers barriers only: a program reads its machine through Node.Read.
 type ownView struct{ e *ownEngine }
 
-func (v ownView) close() {}
+func (v ownView) close() error { return nil }
 
 func (v ownView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.ReadResult, position, error) {
 	if len(r.GetKeys()) > 0 || r.GetRange() != nil {

@@ -5,7 +5,6 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
-	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // housekeeper flushes the state and truncates the logs behind it, and trims history. It decides on figures only; the work is done by the
@@ -102,7 +101,7 @@ func (n *Node) tick() {
 	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{MapVersion: n.shards.version}}}
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {
-			n.transport.Send(placement.NodeID(m.ID), beat)
+			n.transport.Send(m.ID, beat)
 		}
 	}
 }

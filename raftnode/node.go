@@ -91,12 +91,10 @@ func Open(o Options) (*Node, error) {
 	n.seed(o.Seed)
 	n.forwards = newForwards(n)
 	if err := n.openDir(); err != nil {
-		n.release()
-		return nil, err
+		return nil, errors.Join(err, n.release())
 	}
 	if err := n.connect(); err != nil {
-		n.release()
-		return nil, err
+		return nil, errors.Join(err, n.release())
 	}
 	if n.identity.Load().GetFormed() {
 		n.runtime.Go("open", func(context.Context) {

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -169,12 +170,12 @@ func (w *worker) sendSnapshot(m *member, message *raftpb.Message) {
 	})
 }
 
-func (n *Node) streamSnapshot(ctx context.Context, shard placement.ShardID, node string, incarnation uint64, message *raftpb.Message) error {
+func (n *Node) streamSnapshot(ctx context.Context, shard placement.ShardID, node string, incarnation uint64, message *raftpb.Message) (err error) {
 	image, err := n.engine.image(shard)
 	if err != nil {
 		return err
 	}
-	defer image.close()
+	defer func() { err = errors.Join(err, image.close()) }()
 	h := image.header()
 	fitted := proto.Clone(message).(*raftpb.Message)
 	fitted.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{

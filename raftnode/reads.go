@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/raftkv/raftkv/raftnode/replica"
@@ -95,7 +96,6 @@ func (p *readerPool) step() {
 // serve executes the reads of one round in one view: ownership and data are of the same state (R17).
 func (p *readerPool) serve(job readJob) {
 	view := p.n.engine.view()
-	defer view.close()
 	l := job.m.lead.Load()
 	leads := l != nil && l.local
 	for _, r := range job.requests {
@@ -107,4 +107,7 @@ func (p *readerPool) serve(job readJob) {
 		r.done(Result{Shard: job.m.shard, Read: result, Origin: p.n.origin(at, leads)})
 	}
 	job.m.reading.Add(-int64(len(job.requests)))
+	if err := view.close(); err != nil {
+		p.n.fail(fmt.Errorf("close a view of the state: %w", err))
+	}
 }

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -25,20 +26,20 @@ func (c *counter) Apply(_ uint64, command []byte) []byte {
 }
 
 func (c *counter) WriteSnapshot(w io.Writer) error { return binary.Write(w, binary.BigEndian, c.total) }
-func (c *counter) ReadSnapshot(r io.Reader) error  { return binary.Read(r, binary.BigEndian, &c.total) }
+
+func (c *counter) ReadSnapshot(r io.Reader) error { return binary.Read(r, binary.BigEndian, &c.total) }
 
 func main() {
 	dir, err := os.MkdirTemp("", "counter")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	if err := run(dir, os.Stdout); err != nil {
-		log.Print(err)
+	if err := errors.Join(run(dir, os.Stdout), os.RemoveAll(dir)); err != nil {
+		log.Fatal(err)
 	}
 }
 
-func run(dir string, out io.Writer) error {
+func run(dir string, out io.Writer) (err error) {
 	members := []raftnode.Member{
 		{ID: "a", PeerAddress: "127.0.0.1:9181"}, {ID: "b", PeerAddress: "127.0.0.1:9182"}, {ID: "c", PeerAddress: "127.0.0.1:9183"},
 	}
@@ -52,7 +53,7 @@ func run(dir string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer n.Close()
+		defer func() { err = errors.Join(err, n.Close()) }()
 		nodes = append(nodes, n)
 	}
 	ctx := context.Background()

@@ -182,8 +182,9 @@ func (g *group) settle() {
 	}
 }
 
-// elect makes a replica the leader.
-func (g *group) elect(id uint64) {
+// elect makes the first replica the leader.
+func (g *group) elect() {
+	const id = 1
 	g.t.Helper()
 	if err := g.replicas[id].Campaign(); err != nil {
 		g.t.Fatal(err)
@@ -194,8 +195,9 @@ func (g *group) elect(id uint64) {
 	}
 }
 
-// propose proposes and returns the entry.
-func (g *group) propose(id uint64, data string) *raftpb.Entry {
+// propose lets the first replica propose, and returns the entry.
+func (g *group) propose(data string) *raftpb.Entry {
+	const id = 1
 	g.t.Helper()
 	g.ready(id)
 	if err := g.replicas[id].Propose([]byte(data)); err != nil {

@@ -37,7 +37,7 @@ func TestNothingIsPromisedBeforeItIsDurable(t *testing.T) {
 	if !g.replicas[1].Leads() {
 		t.Fatal("no leader")
 	}
-	e := g.propose(1, "x")
+	e := g.propose("x")
 	sent := false
 	for _, m := range g.net {
 		sent = sent || m.GetType() == raftpb.MsgApp && len(m.GetEntries()) > 0
@@ -71,8 +71,8 @@ func TestNothingIsPromisedBeforeItIsDurable(t *testing.T) {
 // One replica alone needs its own disk (R3).
 func TestSingleReplicaWaitsForItsDisk(t *testing.T) {
 	g := newGroup(t, 1)
-	g.elect(1)
-	e := g.propose(1, "x")
+	g.elect()
+	e := g.propose("x")
 	if g.replicas[1].Status().Commit >= e.GetIndex() {
 		t.Fatal("committed before it was durable")
 	}
@@ -96,9 +96,9 @@ func TestAcknowledgementAboveTheDurableIndexIsCaught(t *testing.T) {
 // The commit index is not fsynced for its own sake, so a restart may find it behind what is applied.
 func TestRestartRaisesCommitToApplied(t *testing.T) {
 	g := newGroup(t, 3)
-	g.elect(1)
+	g.elect()
 	for range 5 {
-		g.propose(1, "x")
+		g.propose("x")
 		g.settle()
 	}
 	l := g.logs[2]
@@ -125,8 +125,8 @@ func TestLostEntriesAreRefused(t *testing.T) {
 // A leader of a cut-off minority answers no read, and the reads of a round come back once it has a quorum again.
 func TestReadsNeedAQuorum(t *testing.T) {
 	g := newGroup(t, 3)
-	g.elect(1)
-	g.propose(1, "x")
+	g.elect()
+	g.propose("x")
 	g.settle()
 	g.cut[1] = true
 	round, ok := g.replicas[1].StartRead()
@@ -155,8 +155,8 @@ func TestReadsNeedAQuorum(t *testing.T) {
 // A follower's read gets its index from the leader.
 func TestFollowerRead(t *testing.T) {
 	g := newGroup(t, 3)
-	g.elect(1)
-	e := g.propose(1, "x")
+	g.elect()
+	e := g.propose("x")
 	g.settle()
 	if _, ok := g.replicas[2].StartRead(); !ok {
 		t.Fatal("no round started")
@@ -170,7 +170,7 @@ func TestFollowerRead(t *testing.T) {
 // A round that is given up is never confirmed, even if its answer comes late (R16).
 func TestAbandonedRoundStaysAbandoned(t *testing.T) {
 	g := newGroup(t, 3)
-	g.elect(1)
+	g.elect()
 	g.settle()
 	if _, ok := g.replicas[2].StartRead(); !ok {
 		t.Fatal("no round started")
@@ -252,10 +252,10 @@ func TestAmnesiaIsNoticed(t *testing.T) {
 // The log is cut only below what is applied, and a member that needs what was cut gets a snapshot.
 func TestTruncateAndSnapshot(t *testing.T) {
 	g := newGroup(t, 3)
-	g.elect(1)
+	g.elect()
 	g.cut[3] = true
 	for range 10 {
-		g.propose(1, "x")
+		g.propose("x")
 		g.settle()
 	}
 	last := g.replicas[1].Status().LastIndex
@@ -277,7 +277,7 @@ func TestTruncateAndSnapshot(t *testing.T) {
 	if s := g.replicas[3].Status(); s.Applied != last || s.FirstIndex != last+1 {
 		t.Errorf("after the snapshot: %+v, want applied %d", s, last)
 	}
-	e := g.propose(1, "y")
+	e := g.propose("y")
 	g.settle()
 	if s := g.replicas[3].Status(); s.Applied != e.GetIndex() {
 		t.Errorf("after the snapshot and an entry: %+v", s)
@@ -287,9 +287,9 @@ func TestTruncateAndSnapshot(t *testing.T) {
 // A leader hands the lead to the member with most of its log.
 func TestSuccessor(t *testing.T) {
 	g := newGroup(t, 3)
-	g.elect(1)
+	g.elect()
 	g.cut[3] = true
-	g.propose(1, "x")
+	g.propose("x")
 	g.settle()
 	if id, ok := g.replicas[1].Successor(); !ok || id != 2 {
 		t.Errorf("successor %d, %v; want 2", id, ok)
