@@ -91,7 +91,7 @@ func (n *Node) dispatch(r *Request) {
 	}
 	to, ok := n.shards.holder(r.Shard, n.isReachable)
 	if !ok {
-		r.fail(&NoReplicaError{Shard: r.Shard})
+		n.retryLater(r, &NoReplicaError{Shard: r.Shard})
 		return
 	}
 	n.forward(r, to)
