@@ -1,0 +1,65 @@
+package raftnode
+
+import (
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// The shard clock goes on from where the state is and never back (R19).
+func TestShardClock(t *testing.T) {
+	var c shardClock
+	start := time.Unix(1000, 0)
+	c.start(500, start)
+	if got := c.nowMs(start.Add(30 * time.Millisecond)); got != 530 {
+		t.Errorf("30 ms on: %d, want 530", got)
+	}
+	if got := c.nowMs(start.Add(-time.Hour)); got != 500 {
+		t.Errorf("an hour back: %d, want 500", got)
+	}
+}
+
+// A proposal is answered under its index and its term, and an expired one leaves its place in the entry.
+func TestProposals(t *testing.T) {
+	var p proposals
+	now := time.Unix(1000, 0)
+	early, late := &Request{Deadline: now}, &Request{Deadline: now.Add(time.Hour)}
+	p.add(5, 2, []*Request{early, late})
+	p.add(6, 2, []*Request{late})
+	p.add(6, 3, []*Request{late})
+	if got := p.expire(now.Add(time.Second)); len(got) != 1 || got[0] != early {
+		t.Fatalf("expired %v", got)
+	}
+	got := p.take(5)
+	if len(got) != 1 || got[0].requests[0] != nil || got[0].requests[1] != late {
+		t.Fatalf("taken %+v", got)
+	}
+	if got := p.take(10); len(got) != 2 || got[0].term != 2 || got[1].term != 3 {
+		t.Fatalf("taken %+v", got)
+	}
+	if got := p.take(10); len(got) != 0 {
+		t.Fatalf("taken twice: %+v", got)
+	}
+}
+
+// Errors keep their kind and their facts on the way between nodes.
+func TestErrorsBetweenNodes(t *testing.T) {
+	for _, err := range []error{
+		&NotLeaderError{Shard: 3, Leader: "n2"},
+		&NoReplicaError{Shard: 3},
+		&OverloadedError{Field: "queue", Limit: 5, Actual: 6, RetryAfter: overloadRetry},
+		&LimitError{Field: "value", Limit: 1, Actual: 2},
+		&UnknownOutcomeError{Shard: 3, Cause: "because"},
+		&StaleRouteError{Shard: 3, Slot: 4000},
+		&SessionExpiredError{Shard: 3, Floor: 7, Revision: 9},
+		&InvalidError{Field: "key", Problem: "is bad"},
+		ErrStopped, ErrTimeout,
+	} {
+		if got := errorOf(3, failureOf(err)); got.Error() != err.Error() {
+			t.Errorf("%T: %q became %T: %q", err, err, got, got)
+		}
+	}
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
