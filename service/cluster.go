@@ -22,7 +22,7 @@ func (s cluster) Status(ctx context.Context, req *raftkvv1.StatusRequest) (*raft
 			Version:   s.version,
 			Ready:     len(st.NotReady) == 0,
 			NotReady:  st.NotReady,
-			UptimeMs:  uint64(max(st.Uptime.Milliseconds(), 0)), //nolint:gosec // not negative
+			UptimeMs:  uint64(max(st.Uptime.Milliseconds(), 0)),
 			LogBytes:  st.LogBytes, StateBytes: st.StateBytes,
 			SyncWrite: st.SyncWrite,
 			Shards:    shardMessages(st.Shards),

@@ -120,7 +120,7 @@ func (c grpcCodec) Unmarshal(data mem.BufferSlice, message any) error {
 	if !ok {
 		in = &inbound{message: message}
 	}
-	if n := uint64(data.Len()); n > c.requestBytes { //nolint:gosec // a length
+	if n := uint64(data.Len()); n > c.requestBytes {
 		in.err = &requestSizeError{limit: c.requestBytes, actual: n}
 	} else {
 		b := data.MaterializeToBuffer(mem.DefaultBufferPool())

@@ -39,7 +39,7 @@ func (s *Service) connectOptions() []connect.HandlerOption {
 		connect.WithCodec(connectCodec{}),
 		connect.WithCodec(jsonCodec{"json"}),
 		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
-		connect.WithReadMaxBytes(int(s.limits.RequestBytes)), //nolint:gosec // at most 1 GiB
+		connect.WithReadMaxBytes(int(s.limits.RequestBytes)),
 		connect.WithCompressMinBytes(compressBytesMin),
 	}
 }

@@ -185,7 +185,7 @@ func (f *failure) status() *rpcstatus.Status {
 	if f.retryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(f.retryAfter)})
 	}
-	s := &rpcstatus.Status{Code: int32(f.code), Message: f.message} //nolint:gosec // codes are small
+	s := &rpcstatus.Status{Code: int32(f.code), Message: f.message}
 	for _, d := range details {
 		a, err := anypb.New(d)
 		if err != nil {

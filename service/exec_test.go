@@ -207,29 +207,24 @@ func TestExecOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestExecSlowReader has a client that sends without end and reads nothing. What the server holds stays bounded, and
-// everything is answered once the client reads.
+// TestExecSlowReader has a client that reads nothing until it has sent everything. What the server holds stays bounded,
+// and everything is answered once the client reads.
 func TestExecSlowReader(t *testing.T) {
-	const limit = 64
-	f := newFixture(t, func(o *Options) { o.Limits.StreamOperations, o.Limits.StreamBytes = limit, 1<<20 })
-	value := strings.Repeat("v", 64<<10)
+	const total, limit = 500, 64
+	f := newFixture(t, func(o *Options) { o.Limits.StreamOperations, o.Limits.StreamBytes = limit, 128<<10 })
+	value := strings.Repeat("v", 8<<10)
 	f.node.records["k"] = recordOf(value)
 	for name, open := range f.execClients(t) {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			stream := open(ctx)
-			const total = 2000
-			sent := make(chan error, 1)
-			go func() {
-				for id := range uint64(total) {
-					if err := stream.Send(&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execGet(id, "k")}}); err != nil {
-						sent <- err
-						return
-					}
+			stream := open(t.Context())
+			for id := range uint64(total) {
+				if err := stream.Send(&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execGet(id, "k")}}); err != nil {
+					t.Fatal(err)
 				}
-				sent <- stream.CloseSend()
-			}()
+			}
+			if err := stream.CloseSend(); err != nil {
+				t.Fatal(err)
+			}
 			answered, overloaded := 0, 0
 			for answered < total {
 				res, err := stream.Receive()
@@ -247,9 +242,6 @@ func TestExecSlowReader(t *testing.T) {
 						t.Fatal("a value was changed")
 					}
 				}
-			}
-			if err := <-sent; err != nil {
-				t.Fatal(err)
 			}
 			if overloaded > limit {
 				t.Errorf("%d of %d reads were refused: the charge does not adapt", overloaded, total)

@@ -210,7 +210,7 @@ func (f *fixture) restCaller() caller {
 			return s
 		}
 		if g, ok := res.(*raftkvv1.GetResponse); ok { // the route shows the key alone
-			g.Kv, res = new(raftkvv1.KeyValue), nil
+			g.Kv = new(raftkvv1.KeyValue)
 			if err := protojson.Unmarshal(b, g.Kv); err != nil {
 				t.Fatalf("%q: %v", b, err)
 			}

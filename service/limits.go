@@ -87,6 +87,6 @@ func (l Limits) message() *raftkvv1.Limits {
 		PageItems:       l.PageItems,
 		PageBytes:       l.PageBytes,
 		RequestBytes:    l.RequestBytes,
-		TimeoutMs:       uint64(l.Timeout.Milliseconds()), //nolint:gosec // positive, see withDefaults
+		TimeoutMs:       uint64(l.Timeout.Milliseconds()),
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"slices"
 	"strconv"
@@ -188,11 +187,11 @@ func readBody(r *http.Request, limit uint64) ([]byte, error) {
 	if r.ContentLength > 0 {
 		b.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
-	n, err := b.ReadFrom(io.LimitReader(r.Body, int64(limit)+1)) //nolint:gosec // at most 1 GiB
+	n, err := b.ReadFrom(io.LimitReader(r.Body, int64(limit)+1))
 	if err != nil {
 		return nil, &malformedError{part: "body", problem: err.Error()}
 	}
-	if uint64(n) > limit { //nolint:gosec // not negative
+	if uint64(n) > limit {
 		return nil, &requestSizeError{limit: limit, actual: uint64(n)}
 	}
 	return b.Bytes(), nil
@@ -213,7 +212,7 @@ func withTimeoutHeader(r *http.Request) (*http.Request, context.CancelFunc, erro
 	if err != nil || unit == 0 {
 		return nil, nil, &malformedError{part: name + " header", problem: "it is a number of milliseconds, or for Grpc-Timeout a number and H, M, S, m, u or n"}
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(n, uint64(24*time.Hour/unit)))*unit) //nolint:gosec // at most a day
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(n, uint64(24*time.Hour/unit)))*unit)
 	return r.WithContext(ctx), cancel, nil
 }
 
@@ -251,11 +250,6 @@ func gatewayError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w
 func writeError(w http.ResponseWriter, err error) {
 	f := failureOf(err)
 	header := w.Header()
-	for name := range header {
-		if textproto.CanonicalMIMEHeaderKey(name) == "Content-Length" {
-			header.Del(name)
-		}
-	}
 	if f.retryAfter > 0 {
 		header.Set("Retry-After", strconv.Itoa(int((f.retryAfter+time.Second-1)/time.Second)))
 	}

@@ -23,7 +23,7 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 	if r.MaxItems == 0 {
 		r.MaxItems = pageItemsDefault
 	}
-	r.MaxItems = min(r.MaxItems, uint32(s.limits.PageItems)) //nolint:gosec // at most pageItemsMax
+	r.MaxItems = min(r.MaxItems, uint32(s.limits.PageItems))
 	if req.GetPageToken() != "" {
 		last, err := decodeToken(req)
 		if err != nil {
@@ -66,9 +66,9 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 		pageItems = min(pageItems, n)
 	}
 	for left := req.GetLimit(); ; {
-		r.MaxItems = uint32(pageItems) //nolint:gosec // at most pageItemsMax
+		r.MaxItems = uint32(pageItems)
 		if req.GetLimit() != 0 {
-			r.MaxItems = uint32(min(pageItems, left)) //nolint:gosec // as above
+			r.MaxItems = uint32(min(pageItems, left))
 		}
 		page, err := s.page(ctx, r)
 		if err != nil {

@@ -113,9 +113,10 @@ func TestScan(t *testing.T) {
 	}
 	f.node.fail = func(*raftnode.Request) error { return &raftnode.NotLeaderError{Shard: 1} }
 	for name, scan := range f.scanners(t) {
-		_, err := scan(t.Context(), &raftkvv1.ScanRequest{})
-		t.Log(name)
-		checkStatus(t, wireStatus(t, err), codes.Unavailable, "NOT_LEADER", &raftkvv1.NotLeader{Shard: 1}, 1e8)
+		t.Run(name+"/failed", func(t *testing.T) {
+			_, err := scan(t.Context(), &raftkvv1.ScanRequest{})
+			checkStatus(t, wireStatus(t, err), codes.Unavailable, "NOT_LEADER", &raftkvv1.NotLeader{Shard: 1}, 1e8)
+		})
 	}
 }
 

@@ -127,14 +127,13 @@ func (s *Service) NewGRPCServer(o ListenerOptions) *GRPCServer {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(grpcCodec{requestBytes: s.limits.RequestBytes}),
 		// Up to twice the limit is read, to be refused with details; longer messages are refused unread.
-		grpc.MaxRecvMsgSize(int(2 * s.limits.RequestBytes)), //nolint:gosec // at most 2 GiB
+		grpc.MaxRecvMsgSize(int(2 * s.limits.RequestBytes)),
 		grpc.MaxConcurrentStreams(streamsPerConn),
 		grpc.MaxHeaderListSize(headerBytes),
 		grpc.InitialWindowSize(windowStream),
 		grpc.InitialConnWindowSize(windowConn),
 		grpc.ReadBufferSize(64 << 10),
 		grpc.WriteBufferSize(64 << 10),
-		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: idleTimeout, Time: pingAfter, Timeout: pingTimeout,

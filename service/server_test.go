@@ -109,11 +109,11 @@ func TestReflection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			symbol := &grpc_reflection_v1alpha.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "raftkv.v1.ClusterService"}
-			if err := alpha.Send(&grpc_reflection_v1alpha.ServerReflectionRequest{MessageRequest: symbol}); err != nil {
+			symbol := &grpc_reflection_v1alpha.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "raftkv.v1.ClusterService"} //nolint:staticcheck // older tools still ask so
+			if err := alpha.Send(&grpc_reflection_v1alpha.ServerReflectionRequest{MessageRequest: symbol}); err != nil {                      //nolint:staticcheck // as above
 				t.Fatal(err)
 			}
-			if res, err := alpha.Recv(); err != nil || res.GetFileDescriptorResponse() == nil {
+			if res, err := alpha.Recv(); err != nil || res.GetFileDescriptorResponse() == nil { //nolint:staticcheck // as above
 				t.Errorf("%v, %v", res, err)
 			}
 			if err := alpha.CloseSend(); err != nil {

@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"unicode/utf8"
 
 	"buf.build/go/protovalidate"
@@ -23,10 +24,15 @@ type rules struct {
 	validator protovalidate.Validator
 }
 
-func newRules(l Limits) (*rules, error) {
-	v, err := protovalidate.New(protovalidate.WithMessages(
+// annotations compiles the contract's rules, which takes a while, once.
+var annotations = sync.OnceValues(func() (protovalidate.Validator, error) {
+	return protovalidate.New(protovalidate.WithMessages(
 		new(raftkvv1.ScanRequest), new(raftkvv1.ListRequest), new(raftkvv1.LocateKeyRequest), new(raftkvv1.TransferLeaderRequest),
 	))
+})
+
+func newRules(l Limits) (*rules, error) {
+	v, err := annotations()
 	if err != nil {
 		return nil, fmt.Errorf("the rules of the contract cannot be compiled: %w", err)
 	}
@@ -208,7 +214,7 @@ func violationError(v *protovalidate.Violation) error {
 	case "uint32.lte":
 		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: v.FieldValue.Uint()}
 	case "repeated.max_items":
-		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: uint64(v.FieldValue.List().Len())} //nolint:gosec // a length
+		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: uint64(v.FieldValue.List().Len())}
 	}
 	if field == "" {
 		field = "request" // a rule about several fields

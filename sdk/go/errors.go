@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,7 +158,7 @@ type Attempt struct {
 const attemptsMax = 8
 
 // CallError says that an operation failed and, if it is a write, that it was not applied. errors.Is and errors.As
-// see Err and the last attempt.
+// see Err and the errors of the attempts.
 type CallError struct {
 	// Operation names the call and its key.
 	Operation string
@@ -172,11 +173,11 @@ func (e *CallError) Error() string {
 	return e.Operation + ": " + e.Err.Error() + describe(e.Attempts, e.Omitted, e.Err)
 }
 
-// Unwrap returns Err and the error of the last attempt.
+// Unwrap returns Err and the errors of the attempts, the latest first.
 func (e *CallError) Unwrap() []error { return causes(e.Err, e.Attempts) }
 
 // OutcomeUnknownError says that a write may or may not have been applied, now or later. errors.Is and errors.As see
-// Err and the last attempt.
+// Err and the errors of the attempts.
 type OutcomeUnknownError struct {
 	// Operation names the call and its key.
 	Operation string
@@ -192,19 +193,22 @@ func (e *OutcomeUnknownError) Error() string {
 		describe(e.Attempts, e.Omitted, e.Err)
 }
 
-// Unwrap returns Err and the error of the last attempt.
+// Unwrap returns Err and the errors of the attempts, the latest first.
 func (e *OutcomeUnknownError) Unwrap() []error { return causes(e.Err, e.Attempts) }
 
+// causes are err and the errors of the attempts, the latest first.
 func causes(err error, attempts []Attempt) []error {
-	if len(attempts) == 0 {
-		return []error{err}
+	all := make([]error, 1, 1+len(attempts))
+	all[0] = err
+	for _, a := range slices.Backward(attempts) {
+		all = append(all, a.Err)
 	}
-	return []error{err, attempts[len(attempts)-1].Err}
+	return all
 }
 
 // describe renders attempts, unless there was only one and its error has been told.
 func describe(attempts []Attempt, omitted int, told error) string {
-	if len(attempts) == 0 || omitted == 0 && len(attempts) == 1 && attempts[0].Err == told {
+	if len(attempts) == 0 || omitted == 0 && len(attempts) == 1 && errors.Is(told, attempts[0].Err) {
 		return ""
 	}
 	var b strings.Builder
@@ -269,7 +273,7 @@ func judgeStatus(s *status.Status) *failure {
 			yield(unpack(a))
 		}
 	})
-	return d.judge(connect.Code(s.GetCode()), s.GetMessage(), nil) //nolint:gosec // codes are small
+	return d.judge(connect.Code(s.GetCode()), s.GetMessage(), nil)
 }
 
 // judgeCall judges the error of a unary call. reached says that the request may have left the client.
@@ -367,7 +371,7 @@ func (d *details) judgeTyped() *failure {
 			Shard: placement.ShardID(t.Shard), Leader: placement.NodeID(t.LeaderNodeId), Endpoint: t.LeaderEndpoint,
 		}}
 	case *raftkvv1.StaleRoute:
-		err := &StaleRouteError{Shard: placement.ShardID(t.Shard), Slot: placement.Slot(t.Slot)} //nolint:gosec // at most 4095
+		err := &StaleRouteError{Shard: placement.ShardID(t.Shard), Slot: placement.Slot(t.Slot)}
 		return &failure{retry: true, after: after, err: err}
 	case *raftkvv1.LimitExceeded:
 		if d.retry == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 
 	raftkv "github.com/raftkv/raftkv/sdk/go"
 	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
@@ -17,16 +16,19 @@ func Example() {
 
 	client, err := raftkv.Open(ctx, cluster.Endpoints())
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 
 	if _, err := client.Put(ctx, "greeting", []byte("hello")); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	item, err := client.Get(ctx, "greeting")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Printf("%s = %s, version %d\n", item.Key, item.Value, item.Version)
 
@@ -43,7 +45,8 @@ func ExampleClient_Batch() {
 	ctx := context.Background()
 	client, err := raftkv.Open(ctx, cluster.Endpoints())
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 
@@ -54,7 +57,8 @@ func ExampleClient_Batch() {
 		raftkv.DeleteOp("{user:7}invitation"),
 	)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println("writes:", len(r.Results), "deleted:", r.Results[2].Deleted)
 	// Output: writes: 3 deleted: false
@@ -66,18 +70,21 @@ func ExampleClient_Scan() {
 	ctx := context.Background()
 	client, err := raftkv.Open(ctx, cluster.Endpoints())
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 
 	for _, key := range []string{"fruit/apple", "fruit/pear", "root/beet"} {
 		if _, err := client.Put(ctx, key, nil); err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 	}
 	for item, err := range client.Scan(ctx, raftkv.Prefix("fruit/"), raftkv.ScanOptions{}) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println(item.Key)
 	}
@@ -92,7 +99,8 @@ func ExampleOutcomeUnknownError() {
 	ctx := context.Background()
 	client, err := raftkv.Open(ctx, cluster.Endpoints())
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 

@@ -118,7 +118,10 @@ func TestScan(t *testing.T) {
 	if d := cmp.Diff([]string{all[9], all[8]}, collect(raftkv.Range{End: all[10]}, raftkv.ScanOptions{Limit: 2, Reverse: true})); d != "" {
 		t.Fatal(d)
 	}
-	for range client.Scan(ctx, raftkv.Range{}, raftkv.ScanOptions{}) {
+	for _, err := range client.Scan(ctx, raftkv.Range{}, raftkv.ScanOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break // leaves nothing behind
 	}
 	page, err := client.List(ctx, raftkv.Prefix("k/"), raftkv.ScanOptions{Limit: 3}, "")

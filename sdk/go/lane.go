@@ -7,7 +7,6 @@ import (
 	"net/http/httptrace"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
@@ -92,7 +91,7 @@ func (l *lane) run(stop context.Context) {
 	for {
 		select {
 		case o := <-l.queue:
-			if o.take() {
+			if o.state.Load() == opQueued {
 				l.serve(stop, o)
 			}
 		case <-stop.Done():
@@ -118,11 +117,15 @@ func (l *lane) refuse(f *failure) {
 
 // serve opens a stream, sends first and all that follows, and returns when the stream has ended and everything sent
 // is answered. What still waits then is refused, so that its callers can turn to another node.
+//
+// No operation is taken before there is a connection: a caller that gives up until then knows that nothing was sent.
 func (l *lane) serve(stop context.Context, first *op) {
-	var connected atomic.Bool
+	connected := make(chan struct{})
+	connect := sync.OnceFunc(func() { close(connected) })
 	ctx, cancel := context.WithCancelCause(httptrace.WithClientTrace(stop, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { connect() },
 	}))
+	defer cancel(nil)
 	s := &stream{
 		endpoint: l.endpoint,
 		wake:     make(chan struct{}, 1),
@@ -130,34 +133,37 @@ func (l *lane) serve(stop context.Context, first *op) {
 		ended:    make(chan struct{}),
 		messages: make(map[uint64]*message),
 	}
-	exec, err := l.endpoint.kv.Exec(ctx)
-	if err == nil {
+	s.unsent = first
+	if exec, err := l.endpoint.kv.Exec(ctx); err != nil {
+		s.err = err
+	} else {
 		// Once headers have come, HTTP/2 does not watch ctx while it waits for something to send.
 		context.AfterFunc(ctx, func() {
 			_ = exec.CloseRequest()
 			_ = exec.CloseResponse()
 		})
 		go s.receive(exec)
-		s.send(exec, l.queue, first)
+		select {
+		case <-connected:
+			s.send(exec, l.queue)
+		case <-s.ended:
+		}
 		cancel(nil)
 		<-s.ended
-	} else {
-		cancel(nil)
-		s.err, s.unsent = err, first
 	}
 	if stop.Err() != nil {
 		s.err = ErrClosed
 	}
-	err = s.err
-	f := brokenStream(err, s.served)
-	if !connected.Load() {
-		f = notSent(err)
+	broken := brokenStream(s.err, s.served)
+	waiting := notSent(s.err)
+	if errors.Is(broken.err, ErrRefused) {
+		waiting = broken
 	}
 	if stop.Err() == nil && (s.unanswered > 0 || s.unsent != nil) {
 		l.endpoint.failed() // not if a node ended a stream on which nothing was under way
 	}
-	s.fail(f)
-	l.refuse(notSent(err))
+	s.fail(broken, waiting)
+	l.refuse(waiting)
 }
 
 // message is an ExecRequest under way.
@@ -185,7 +191,7 @@ type stream struct {
 	messages   map[uint64]*message
 	inFlight   int
 	unanswered int
-	// unsent is an operation that the sender took and could not send.
+	// unsent is an operation that left the queue and was not sent: taken or not. The sender owns it.
 	unsent *op
 }
 
@@ -194,30 +200,30 @@ type execStream interface {
 	Receive() (*raftkvv1.ExecResponse, error)
 }
 
-// send sends first and what comes from queue until the stream ends.
-func (s *stream) send(exec execStream, queue chan *op, first *op) {
+// send sends s.unsent and what comes from queue until the stream ends.
+func (s *stream) send(exec execStream, queue chan *op) {
 	request := &raftkvv1.ExecRequest{}
-	next := first
+	if s.unsent != nil && !s.unsent.take() {
+		s.unsent = nil
+	}
 	for sequence := uint64(1); ; sequence++ {
-		if next == nil {
+		for s.unsent == nil {
 			select {
 			case o := <-queue:
-				if !o.take() {
-					continue
+				if o.take() {
+					s.unsent = o
 				}
-				next = o
 			case <-s.ended:
 				return
 			}
 		}
 		if !s.awaitRoom() {
-			s.unsent = next
 			return
 		}
 		// The callers whose answers made room are runnable but have not run: let them join.
 		runtime.Gosched()
 		var batch []*op
-		batch, next = gatherBatch(next, queue)
+		batch, s.unsent = gatherBatch(s.unsent, queue)
 		s.track(sequence, batch)
 		fill(request, sequence, batch, s.endpoint.client.routes.timeoutMax())
 		if err := exec.Send(request); err != nil {
@@ -225,7 +231,6 @@ func (s *stream) send(exec execStream, queue chan *op, first *op) {
 				s.cancel(err)
 			} // else the stream has ended, and Receive tells why
 			<-s.ended
-			s.unsent = next
 			return
 		}
 	}
@@ -262,14 +267,14 @@ func fill(request *raftkvv1.ExecRequest, sequence uint64, batch []*op, timeoutMa
 	request.Operations = request.Operations[:0]
 	latest := batch[0].deadline
 	for i, o := range batch {
-		o.wire.Id = sequence<<indexBits | uint64(i) //nolint:gosec // an index
+		o.wire.Id = sequence<<indexBits | uint64(i)
 		request.Operations = append(request.Operations, &o.wire)
 		if o.deadline.After(latest) {
 			latest = o.deadline
 		}
 	}
 	remaining := max(time.Until(latest), time.Millisecond)
-	request.TimeoutMs = uint32(min(remaining, timeoutMax).Milliseconds()) //nolint:gosec // positive, and at most timeoutMax
+	request.TimeoutMs = uint32(min(remaining, timeoutMax).Milliseconds())
 }
 
 // track notes a message before it is sent.
@@ -367,7 +372,7 @@ func (s *stream) deliver(response *raftkvv1.ExecResponse) (room bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range response.Results {
-		sequence, index := r.Id>>indexBits, int(r.Id&(1<<indexBits-1)) //nolint:gosec // ten bits
+		sequence, index := r.Id>>indexBits, int(r.Id&(1<<indexBits-1))
 		m := s.messages[sequence]
 		if m == nil || index >= len(m.ops) || m.ops[index] == nil {
 			continue // not ours, or answered twice
@@ -392,16 +397,16 @@ func (s *stream) deliver(response *raftkvv1.ExecResponse) (room bool) {
 	return room
 }
 
-// fail answers everything under way with f. Sender and receiver have ended.
-func (s *stream) fail(f *failure) {
+// fail answers everything under way with broken, and what was not sent with waiting. Sender and receiver have ended.
+func (s *stream) fail(broken, waiting *failure) {
 	for _, m := range s.messages {
 		for _, o := range m.ops {
 			if o != nil {
-				o.finish(nil, f)
+				o.finish(nil, broken)
 			}
 		}
 	}
-	if s.unsent != nil {
-		s.unsent.finish(nil, notSent(s.err))
+	if o := s.unsent; o != nil && (o.state.Load() == opSent || o.take()) {
+		o.finish(nil, waiting)
 	}
 }

@@ -199,9 +199,9 @@ func TestOverload(t *testing.T) {
 		t.Fatal(err)
 	}
 	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
-		return raftkvtest.Action{Refuse: raftkvtest.Overloaded(time.Millisecond)}
+		return raftkvtest.Action{Refuse: raftkvtest.Overloaded(time.Hour)} // time runs out in the pause
 	})
-	_, err := client.Put(within(t, 100*time.Millisecond), "k", nil)
+	_, err := client.Put(within(t, time.Second), "k", nil)
 	var call *raftkv.CallError
 	var overloaded *raftkv.OverloadedError
 	if !errors.As(err, &call) || !errors.As(err, &overloaded) || !errors.Is(err, context.DeadlineExceeded) {
@@ -274,13 +274,28 @@ func TestTimeouts(t *testing.T) {
 		if !errors.As(err, &unknown) || !errors.Is(err, raftkv.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("%v", err)
 		}
-		if _, err := client.Put(t.Context(), "k", nil); err != nil {
+		if _, err := client.Put(within(t, time.Minute), "k", nil); err != nil {
 			t.Fatalf("the stream is stuck: %v", err)
 		}
 	})
-	t.Run("definite, no leader", func(t *testing.T) {
-		cluster, client := open(t, 1, 1, raftkv.WithTimeout(50*time.Millisecond))
-		cluster.SetLeader(1, -1)
+	t.Run("a read", func(t *testing.T) {
+		cluster, client := open(t, 1, 1)
+		cluster.SetHook(times(1, raftkvtest.Action{Wait: never}))
+		_, err := client.Get(within(t, 50*time.Millisecond), "k")
+		var call *raftkv.CallError
+		if !errors.As(err, &call) {
+			t.Fatalf("%v", err)
+		}
+	})
+}
+
+// When time runs out before anything was sent, or after refusals only, the write was not applied.
+func TestDefiniteTimeouts(t *testing.T) {
+	t.Run("no leader", func(t *testing.T) {
+		cluster, client := open(t, 1, 1, raftkv.WithTimeout(time.Second))
+		cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
+			return raftkvtest.Action{Refuse: raftkvtest.NoLeader(1, time.Hour)} // time runs out in the pause
+		})
 		_, err := client.Put(t.Context(), "k", nil)
 		var call *raftkv.CallError
 		var notLeader *raftkv.NotLeaderError
@@ -291,7 +306,7 @@ func TestTimeouts(t *testing.T) {
 			t.Fatalf("the error does not name the endpoint: %v", err)
 		}
 	})
-	t.Run("definite, nobody there", func(t *testing.T) {
+	t.Run("nobody there", func(t *testing.T) {
 		cluster, client := open(t, 1, 1, raftkv.WithTimeout(200*time.Millisecond))
 		cluster.StopNode(0)
 		_, _ = client.Put(t.Context(), "k", nil) // perhaps on the connection that is just being cut
@@ -301,13 +316,24 @@ func TestTimeouts(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	})
-	t.Run("a read", func(t *testing.T) {
-		cluster, client := open(t, 1, 1)
-		cluster.SetHook(times(1, raftkvtest.Action{Wait: never}))
-		_, err := client.Get(within(t, 50*time.Millisecond), "k")
-		var call *raftkv.CallError
-		if !errors.As(err, &call) {
-			t.Fatalf("%v", err)
+	t.Run("no connection", func(t *testing.T) {
+		cluster := raftkvtest.New(1, 1)
+		defer cluster.Close()
+		client, err := raftkv.Open(t.Context(), cluster.Endpoints(), raftkv.WithTimeout(time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		cluster.StopNode(0)
+		_, _ = client.Put(t.Context(), "k", nil)
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			_, err = client.Put(ctx, "k", nil)
+			cancel()
+			var call *raftkv.CallError
+			if !errors.As(err, &call) {
+				t.Fatalf("%v", err)
+			}
 		}
 	})
 }

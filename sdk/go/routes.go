@@ -132,12 +132,12 @@ func (r *routes) pick(s *shard) *endpoint {
 func (r *routes) any() *endpoint {
 	ring := *r.ring.Load()
 	from := r.turn.Add(1)
-	for i := range uint32(len(ring)) { //nolint:gosec // a few nodes
-		if e := ring[(from+i)%uint32(len(ring))]; !e.avoided() { //nolint:gosec // a few nodes
+	for i := range uint32(len(ring)) {
+		if e := ring[(from+i)%uint32(len(ring))]; !e.avoided() {
 			return e
 		}
 	}
-	return ring[from%uint32(len(ring))] //nolint:gosec // a few nodes
+	return ring[from%uint32(len(ring))]
 }
 
 // learnSoon asks the background for a new map.
@@ -230,7 +230,7 @@ func (r *routes) install(shards *raftkvv1.ListShardsResponse, nodes []*raftkvv1.
 // timeoutMax is the longest that servers work on a request.
 func (r *routes) timeoutMax() time.Duration {
 	if ms := r.limits.Load().TimeoutMs; ms > 0 && ms < uint64(time.Hour/time.Millisecond) {
-		return time.Duration(ms) * time.Millisecond //nolint:gosec // below an hour
+		return time.Duration(ms) * time.Millisecond
 	}
 	return time.Hour
 }

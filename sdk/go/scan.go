@@ -73,7 +73,7 @@ func (c *Client) Scan(ctx context.Context, r Range, o ScanOptions) iter.Seq2[Ite
 func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string) (Page, error) {
 	request := &raftkvv1.ListRequest{
 		Prefix: r.Prefix, Start: r.Start, End: r.End,
-		Limit:     uint32(max(o.Limit, 0)), //nolint:gosec // the server refuses what passes its bound
+		Limit:     uint32(max(o.Limit, 0)),
 		Reverse:   o.Reverse,
 		KeysOnly:  o.KeysOnly,
 		PageToken: token,

@@ -84,7 +84,7 @@ func New(nodes, shards int) *Cluster {
 			leader = (i - 1) % nodes
 		}
 		c.shards = append(c.shards, &shard{
-			id: placement.ShardID(i), leader: leader, term: 1, //nolint:gosec // a few shards
+			id: placement.ShardID(i), leader: leader, term: 1,
 			items:   make(map[string]*raftkvv1.KeyValue),
 			results: make(map[string]*raftkvv1.ExecResult),
 		})

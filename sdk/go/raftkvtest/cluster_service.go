@@ -78,18 +78,18 @@ func (c *Cluster) describe() []*raftkvv1.Shard {
 				continue
 			}
 			n := len(d.Slots)
-			if n > 0 && d.Slots[n-1].Last == uint32(slot)-1 { //nolint:gosec // a slot
+			if n > 0 && d.Slots[n-1].Last == uint32(slot)-1 {
 				d.Slots[n-1].Last++
 				continue
 			}
-			d.Slots = append(d.Slots, &raftkvv1.SlotRange{First: uint32(slot), Last: uint32(slot)}) //nolint:gosec // a slot
+			d.Slots = append(d.Slots, &raftkvv1.SlotRange{First: uint32(slot), Last: uint32(slot)})
 		}
 		for i, n := range c.nodes {
 			role := raftkvv1.Role_ROLE_FOLLOWER
 			if i == s.leader {
 				role = raftkvv1.Role_ROLE_LEADER
 			}
-			d.Replicas = append(d.Replicas, &raftkvv1.Replica{Id: uint64(i + 1), NodeId: n.id, Role: role}) //nolint:gosec // a few nodes
+			d.Replicas = append(d.Replicas, &raftkvv1.Replica{Id: uint64(i + 1), NodeId: n.id, Role: role})
 		}
 		all = append(all, d)
 	}

@@ -34,6 +34,13 @@ func Overloaded(retryAfter time.Duration) *Error {
 	}
 }
 
+// NoLeader refuses because the shard has no leader.
+func NoLeader(shard placement.ShardID, retryAfter time.Duration) *Error {
+	e := notLeader(&raftkvv1.NotLeader{Shard: uint32(shard)})
+	e.details = append(e.details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+	return e
+}
+
 // TooLarge refuses because a bound of a field is passed.
 func TooLarge(field string, limit, actual uint64) *Error {
 	return &Error{
@@ -100,7 +107,7 @@ func (e *Error) all() []proto.Message {
 
 // status is e as an Exec result carries it.
 func (e *Error) status() *status.Status {
-	s := &status.Status{Code: int32(e.code), Message: e.message} //nolint:gosec // codes are small
+	s := &status.Status{Code: int32(e.code), Message: e.message}
 	for _, d := range e.all() {
 		a, err := anypb.New(d)
 		if err != nil {

@@ -67,7 +67,7 @@ func (k *kvService) Scan(_ context.Context, r *raftkvv1.ScanRequest, s *connect.
 	g := r.GetRange()
 	kvs, _ := k.page(&raftkvv1.ListRequest{
 		Prefix: g.GetPrefix(), Start: g.GetStart(), End: g.GetEnd(), Reverse: r.Reverse, KeysOnly: r.KeysOnly,
-	}, int(r.Limit)) //nolint:gosec // small in tests
+	}, int(r.Limit))
 	return s.Send(&raftkvv1.ScanResponse{Kvs: kvs})
 }
 

@@ -1,0 +1,91 @@
+package raftkv
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+)
+
+// Every error of a server is judged: whether it may have been applied, and whether to try again. The same error means
+// the same on a stream and in a unary call.
+func TestJudgement(t *testing.T) {
+	info := &errdetails.ErrorInfo{Reason: "X", Domain: "raftkv"}
+	wait := &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)}
+	for _, row := range []struct {
+		code           connect.Code
+		details        []proto.Message
+		unknown, retry bool
+		as             any
+	}{
+		{connect.CodeNotFound, []proto.Message{info, &raftkvv1.KeyNotFound{Key: "k"}}, false, false, new(*KeyNotFoundError)},
+		{connect.CodeUnavailable, []proto.Message{info, &raftkvv1.NotLeader{Shard: 1}}, false, true, new(*NotLeaderError)},
+		{connect.CodeUnavailable, []proto.Message{info, &raftkvv1.StaleRoute{Slot: 1}}, false, true, new(*StaleRouteError)},
+		{connect.CodeUnavailable, []proto.Message{info}, false, true, new(*ServerError)},
+		{connect.CodeUnavailable, nil, true, true, nil}, // a proxy may say so
+		{connect.CodeResourceExhausted, []proto.Message{info, &raftkvv1.LimitExceeded{}, wait}, false, true, new(*OverloadedError)},
+		{connect.CodeResourceExhausted, []proto.Message{info, wait}, false, true, new(*OverloadedError)},
+		{connect.CodeResourceExhausted, []proto.Message{info, &raftkvv1.LimitExceeded{}}, false, false, new(*LimitError)},
+		{connect.CodeInvalidArgument, []proto.Message{info, &raftkvv1.LimitExceeded{}}, false, false, new(*LimitError)},
+		{connect.CodeInvalidArgument, nil, false, false, new(*InvalidError)},
+		{connect.CodeDeadlineExceeded, []proto.Message{info, &raftkvv1.OutcomeUnknown{}}, true, true, nil},
+		{connect.CodeUnknown, []proto.Message{info, &raftkvv1.OutcomeUnknown{}}, true, true, nil},
+		{connect.CodeDeadlineExceeded, []proto.Message{info}, false, true, new(*ServerError)},
+		{connect.CodeInternal, nil, true, true, nil},
+		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.CrossShard{}}, false, false, new(*CrossShardError)},
+		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.SessionExpired{}}, false, false, new(*SessionExpiredError)},
+		{connect.CodePermissionDenied, []proto.Message{info}, false, false, nil},
+	} {
+		t.Run(fmt.Sprint(row.code, " ", len(row.details)), func(t *testing.T) {
+			s := &status.Status{Code: int32(row.code), Message: "m"}
+			e := connect.NewError(row.code, errors.New("m"))
+			for _, m := range row.details {
+				a, err := anypb.New(m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d, err := connect.NewErrorDetail(m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Details = append(s.Details, a)
+				e.AddDetail(d)
+			}
+			for _, f := range []*failure{judgeStatus(s), judgeCall(e, true)} {
+				if f.unknown != row.unknown || f.retry != row.retry || f.ended {
+					t.Errorf("unknown %t, retry %t: %v", f.unknown, f.retry, f.err)
+				}
+				if row.as != nil && !errors.As(f.err, row.as) {
+					t.Errorf("%T: %v", f.err, f.err)
+				}
+			}
+			if f := judgeCall(e, false); f.unknown || !f.retry {
+				t.Errorf("not sent, yet unknown %t, retry %t", f.unknown, f.retry)
+			}
+		})
+	}
+}
+
+func TestAttemptsAreBounded(t *testing.T) {
+	c := call{name: "put", key: strings.Repeat("k", 1000), write: true, lost: true}
+	for i := range 20 {
+		c.record("host:1", fmt.Errorf("error %d", i))
+	}
+	var e *OutcomeUnknownError
+	if err := c.end(ErrTimeout); !errors.As(err, &e) || len(e.Attempts) != attemptsMax || e.Omitted != 12 {
+		t.Fatalf("%v", err)
+	}
+	if text := e.Error(); !strings.Contains(text, "20 attempts") || !strings.Contains(text, "error 19") || len(text) > 1000 {
+		t.Fatalf("%s", text)
+	}
+}
