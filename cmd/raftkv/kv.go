@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	raftkv "github.com/raftkv/raftkv/sdk/go"
+)
+
+// item is a key and its value in JSON: the value as text if it is UTF-8, which is lossless, else in base64.
+type item struct {
+	Key            string  `json:"key"`
+	Value          *string `json:"value,omitempty"`
+	ValueBase64    *string `json:"value_base64,omitempty"`
+	CreateRevision uint64  `json:"create_revision,omitempty"`
+	ModRevision    uint64  `json:"mod_revision,omitempty"`
+	Version        uint64  `json:"version,omitempty"`
+}
+
+func itemOf(i raftkv.Item, keysOnly bool) item {
+	out := item{Key: i.Key, CreateRevision: i.CreateRevision, ModRevision: i.ModRevision, Version: i.Version}
+	switch {
+	case keysOnly:
+	case utf8.Valid(i.Value):
+		out.Value = new(string(i.Value))
+	default:
+		out.ValueBase64 = new(base64.StdEncoding.EncodeToString(i.Value))
+	}
+	return out
+}
+
+// written is the result of a write in JSON.
+type written struct {
+	Key      string `json:"key,omitempty"`
+	Revision uint64 `json:"revision"`
+	Shard    uint32 `json:"shard"`
+	Version  uint64 `json:"version,omitempty"`
+	Deleted  *bool  `json:"deleted,omitempty"`
+}
+
+func newGet() *cobra.Command {
+	format := newChoice("value", "value", "table", "json")
+	c := &cobra.Command{
+		Use:   "get KEY",
+		Short: "Print the value of a key",
+		Long: `Print the value of a key: exactly its bytes, with nothing added. With --output table or json, also its revisions.
+In JSON the value is text in "value" if it is UTF-8, else base64 in "value_base64".
+
+A key that does not exist is exit code 3.`,
+		Example: "  raftkv get greeting\n  raftkv get photo > photo.jpg",
+		Args:    arguments(cobra.ExactArgs(1)),
+	}
+	format.add(c)
+	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
+		got, err := client.Get(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		p := newPrinter(cmd)
+		switch format.value {
+		case "json":
+			err = p.object(itemOf(got, false))
+		case "table":
+			t := newItemTable(p, false)
+			t.item(got)
+			err = t.end()
+		default:
+			_, err = p.Write(got.Value)
+		}
+		return p.flush(err)
+	})
+	return c
+}
+
+func newPut() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "put KEY VALUE|-",
+		Short: "Write a key",
+		Long: `Write a key, whether or not it exists. The value - is read from standard input, as it is; to write a single
+dash, put it there: printf - | raftkv put KEY -
+
+The write is retried until --timeout, and applied once. If its outcome is not known then, the exit code is 4.`,
+		Example: "  raftkv put greeting hello\n  raftkv put photo - < photo.jpg",
+		Args:    arguments(cobra.ExactArgs(2)),
+	}
+	format := newOutput(c)
+	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
+		value := []byte(args[1])
+		if args[1] == "-" {
+			var err error
+			if value, err = io.ReadAll(cmd.InOrStdin()); err != nil {
+				return fmt.Errorf("read the value from standard input: %w", err)
+			}
+		}
+		r, err := client.Put(cmd.Context(), args[0], value)
+		if err != nil {
+			return err
+		}
+		p := newPrinter(cmd)
+		if format.value == "json" {
+			return p.flush(p.object(written{Key: args[0], Revision: r.Revision, Shard: uint32(r.Shard), Version: r.Version}))
+		}
+		fmt.Fprintf(p, "written: revision %d, version %d\n", r.Revision, r.Version)
+		return p.flush(nil)
+	})
+	return c
+}
+
+func newDelete() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "delete KEY",
+		Aliases: []string{"del"},
+		Short:   "Remove a key",
+		Long: `Remove a key. Removing one that does not exist succeeds and changes nothing.
+
+The write is retried until --timeout, and applied once. If its outcome is not known then, the exit code is 4.`,
+		Args: arguments(cobra.ExactArgs(1)),
+	}
+	format := newOutput(c)
+	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
+		r, err := client.Delete(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		p := newPrinter(cmd)
+		switch {
+		case format.value == "json":
+			return p.flush(p.object(written{Key: args[0], Revision: r.Revision, Shard: uint32(r.Shard), Deleted: &r.Deleted}))
+		case r.Deleted:
+			fmt.Fprintf(p, "deleted: revision %d\n", r.Revision)
+		default:
+			fmt.Fprintln(p, "nothing to delete: the key does not exist")
+		}
+		return p.flush(nil)
+	})
+	return c
+}
+
+// itemTable prints items with aligned columns.
+type itemTable struct {
+	*table
+	keysOnly bool
+}
+
+func newItemTable(p *printer, keysOnly bool) itemTable {
+	columns := []string{"KEY", "REVISION", "VERSION", "VALUE"}
+	if keysOnly {
+		columns = columns[:3]
+	}
+	return itemTable{newTable(p, columns...), keysOnly}
+}
+
+func (t itemTable) item(i raftkv.Item) {
+	cells := []string{cell([]byte(i.Key)), strconv.FormatUint(i.ModRevision, 10), strconv.FormatUint(i.Version, 10)}
+	if !t.keysOnly {
+		cells = append(cells, cell(i.Value))
+	}
+	t.row(cells...)
+}

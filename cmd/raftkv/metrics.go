@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// newRegistry makes the registry of one node: what the process and the node count. The service adds its own.
+func newRegistry(n *raftnode.Node) (*prometheus.Registry, error) {
+	r := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		nodeCollector{n},
+	} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// nodeCollector shows the counts of a node.
+type nodeCollector struct{ node *raftnode.Node }
+
+// nodeCounter is one of them.
+type nodeCounter struct {
+	desc  *prometheus.Desc
+	value func(raftnode.Metrics) uint64
+}
+
+var nodeCounters = []nodeCounter{
+	counter("proposals_total", "Entries proposed to the logs of the node's shards.", func(m raftnode.Metrics) uint64 { return m.Proposals }),
+	counter("proposed_commands_total", "Commands in those entries.", func(m raftnode.Metrics) uint64 { return m.ProposedCommands }),
+	counter("read_rounds_total", "Confirmed rounds that made reads linearizable.", func(m raftnode.Metrics) uint64 { return m.ReadRounds }),
+	counter("leader_changes_total", "Changes of the leader of any shard of the node.", func(m raftnode.Metrics) uint64 { return m.LeaderChanges }),
+	counter("snapshots_sent_total", "Images of shards sent to nodes that lag.", func(m raftnode.Metrics) uint64 { return m.SnapshotsSent }),
+	counter("snapshots_installed_total", "Images of shards taken over.", func(m raftnode.Metrics) uint64 { return m.SnapshotsInstalled }),
+	counter("peer_messages_rejected_total", "Messages of peers that were not heard.", func(m raftnode.Metrics) uint64 { return m.RejectedMessages }),
+	counter("peer_messages_dropped_total", "Messages of peers for which there was no room.", func(m raftnode.Metrics) uint64 { return m.DroppedMessages }),
+	counter("writes_refused_total", "Writes refused because the state engine was behind.", func(m raftnode.Metrics) uint64 { return m.RefusedWrites }),
+}
+
+func counter(name, help string, value func(raftnode.Metrics) uint64) nodeCounter {
+	return nodeCounter{prometheus.NewDesc("raftkv_"+name, help, nil, nil), value}
+}
+
+// Describe tells what there is.
+func (nodeCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, c := range nodeCounters {
+		out <- c.desc
+	}
+}
+
+// Collect tells how much.
+func (c nodeCollector) Collect(out chan<- prometheus.Metric) {
+	m := c.node.Metrics()
+	for _, n := range nodeCounters {
+		out <- prometheus.MustNewConstMetric(n.desc, prometheus.CounterValue, float64(n.value(m)))
+	}
+}

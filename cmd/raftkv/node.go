@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/service"
+)
+
+// drainTimeout is how long requests that are under way may take when a node stops. Longer than an election, so that a write which
+// waits for one is still answered.
+const drainTimeout = 5 * time.Second
+
+// server is a listener's server.
+type server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+}
+
+// node is a raftkv node with everything around it: what serve runs once and demo several times.
+type node struct {
+	log     *slog.Logger
+	raft    *raftnode.Node
+	service *service.Service
+	// clients are the servers of clients, admins those of operators and probes.
+	clients, admins []server
+
+	// serving counts the goroutines that serve listeners. They end with Shutdown.
+	serving sync.WaitGroup
+	// failed takes the first failure of a listener.
+	failed chan error
+}
+
+// startNode starts a node. The list is in the order of what each step needs; stop is its reverse.
+func startNode(c *config, log *slog.Logger) (_ *node, err error) {
+	n := &node{log: log, failed: make(chan error, 1)}
+
+	// Certificates: nothing is open yet when a path is wrong.
+	identity, err := openIdentity(c, log)
+	if err != nil {
+		return nil, err
+	}
+
+	// Ports: before the data directory, see listen.
+	l, err := listen(c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+
+	// The node: it takes the lock of its directory, and forms or recovers in the background.
+	options := raftOptions(c, log)
+	options.PeerListener, options.PeerTLS = l.peer, identity.peer()
+	if n.raft, err = raftnode.Open(options); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.raft.Close())
+		}
+	}()
+
+	// The service: what the listeners hand requests to.
+	registry, err := newRegistry(n.raft)
+	if err != nil {
+		return nil, err
+	}
+	if n.service, err = service.New(serviceOptions(c, n.raft, registry, log)); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
+	http, err := n.service.NewHTTPServer(service.ListenerOptions{TLS: identity.server("h2", "http/1.1")})
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
+	grpc := n.service.NewGRPCServer(service.ListenerOptions{TLS: identity.server("h2")})
+
+	// Probes and metrics first: they show a node that forms.
+	admin := service.ListenerOptions{TLS: identity.server("h2", "http/1.1")}
+	for _, a := range []net.Listener{l.metrics, l.health} {
+		if a != nil {
+			s := service.NewAdminServer(n.service, registry, admin)
+			n.admins = append(n.admins, s)
+			n.serve(s, a)
+		}
+	}
+
+	// Clients last. Until the cluster has formed, they are told so.
+	n.clients = []server{http, grpc}
+	n.serve(http, l.server)
+	n.serve(grpc, l.grpc)
+	log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
+		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
+	return n, nil
+}
+
+// serve serves a listener until Shutdown.
+func (n *node) serve(s server, l net.Listener) {
+	n.serving.Go(func() {
+		if err := s.Serve(l); err != nil {
+			select {
+			case n.failed <- err:
+			default: // the first failure ends the process
+			}
+		}
+	})
+}
+
+// wait returns when the node cannot go on, with the reason, or when ctx ends.
+func (n *node) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.raft.Done():
+		if err := n.raft.Err(); err != nil {
+			return fmt.Errorf("the node has failed: %w", err)
+		}
+		return errors.New("the node has stopped by itself")
+	case err := <-n.failed:
+		return err
+	}
+}
+
+// stop ends a node so that its clients notice as little as possible, and returns once nothing of it runs.
+func (n *node) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+
+	// Streams end, health says that the node does not serve: clients go elsewhere.
+	n.service.Drain()
+
+	// Requests under way are answered while the node can still do that.
+	n.shutdown(ctx, n.clients)
+
+	// The node hands its leadership over, flushes, and leaves its directory.
+	err := n.raft.Close()
+	n.service.Close()
+
+	// Probes last, so that the end can be watched.
+	n.shutdown(ctx, n.admins)
+	n.serving.Wait()
+	return err
+}
+
+func (n *node) shutdown(ctx context.Context, servers []server) {
+	var all sync.WaitGroup
+	for _, s := range servers {
+		all.Go(func() {
+			if err := s.Shutdown(ctx); err != nil {
+				n.log.Warn("clients were cut off", "err", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// raftOptions is the part of the configuration that the node itself needs.
+func raftOptions(c *config, log *slog.Logger) raftnode.Options {
+	o := raftnode.Options{
+		NodeID:            placement.NodeID(c.NodeID),
+		Dir:               c.DataDir,
+		Shards:            c.Shards,
+		Replicas:          c.Replicas,
+		HeartbeatInterval: c.HeartbeatInterval,
+		ElectionTimeout:   c.ElectionTimeout,
+		SnapshotEntries:   uint64(c.SnapshotThreshold), //nolint:gosec // at least 1
+		SnapshotPeriod:    c.SnapshotInterval,
+		MaxLogEntries:     uint64(c.MaxLogEntries), //nolint:gosec // at least 1
+		CacheBytes:        c.CacheSize,
+		NoSync:            !c.SyncWrite,
+		Limits:            raftnode.Limits{ValueBytes: int(c.MaxValueSize), CommandBytes: int(batchBytes(c))},
+		Logger:            log,
+	}
+	for _, p := range c.Peers {
+		o.Members = append(o.Members, raftnode.Member{
+			ID: placement.NodeID(p.ID), PeerAddress: p.peerAddress(), ClientAddress: p.clientAddress(),
+		})
+	}
+	return o
+}
+
+// serviceOptions is the part that its service needs.
+func serviceOptions(c *config, n *raftnode.Node, r prometheus.Registerer, log *slog.Logger) service.Options {
+	return service.Options{
+		Node:    n,
+		Version: version,
+		Limits: service.Limits{
+			ValueBytes:   uint64(c.MaxValueSize), //nolint:gosec // at least 1
+			BatchBytes:   batchBytes(c),
+			RequestBytes: 2 * batchBytes(c),
+		},
+		Origins:    c.Origins,
+		Registerer: r,
+		Logger:     log.With("node", c.NodeID),
+	}
+}
+
+// batchBytes bounds the keys and values of a batch, which must hold one value at least.
+func batchBytes(c *config) uint64 {
+	return uint64(max(4*mebibyte, c.MaxValueSize+2*raftnode.KeyBytes)) //nolint:gosec // positive
+}
