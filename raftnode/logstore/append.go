@@ -29,7 +29,7 @@ func (l *Log) append(us []Update, sync bool) error {
 			return fmt.Errorf("start a new segment: %w", err)
 		}
 	}
-	l.batch.begin(l.active.seed, l.seq+1, nil)
+	l.batch.begin(l.active.seed, l.seq+1, l.off, nil)
 	for i := range us {
 		if err := l.stage(&us[i]); err != nil {
 			return fmt.Errorf("shard %d: %w", us[i].Shard, err)
@@ -48,7 +48,7 @@ func (l *Log) append(us []Update, sync bool) error {
 		}
 	}
 	l.mu.Lock()
-	l.batch.publish(l.active, base)
+	l.batch.publish(l.active)
 	l.active.end = l.off
 	l.metrics.Appends++
 	l.mu.Unlock()
@@ -152,9 +152,6 @@ func (l *Log) stage(u *Update) error {
 func (h *head) reset(u *Update) error {
 	if u.Intent != nil {
 		return fmt.Errorf("%w: an intent together with the reset that ends it", errInvalid)
-	}
-	if u.Reset.Index < h.truncated {
-		return fmt.Errorf("%w: reset at %d, but all up to %d is truncated", errInvalid, u.Reset.Index, h.truncated)
 	}
 	h.truncated, h.truncatedTerm, h.last = u.Reset.Index, u.Reset.Term, u.Reset.Index
 	h.intent = nil

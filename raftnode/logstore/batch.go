@@ -10,7 +10,8 @@ const batchBufferBytes = 8 << 20
 // batch is one append in the making: its bytes, and what is to be done in memory when they are written.
 type batch struct {
 	buf     []byte
-	start   int // of the batch header in buf
+	start   int   // of the batch header in buf
+	base    int64 // of buf in the segment
 	seed    uint32
 	seq     uint64
 	records uint32
@@ -24,20 +25,19 @@ type batch struct {
 type op struct {
 	shard *shardLog
 	// head is the position in heads of a state, -1 for an entry.
-	head int
-	// ref has an offset from the start of buf.
+	head        int
 	ref         ref
 	index, term uint64
 }
 
-// begin starts a batch, behind the header of a segment if one is given.
-func (b *batch) begin(seed uint32, seq uint64, h *segmentHeader) {
+// begin starts a batch at an offset, behind the header of a segment if one is given.
+func (b *batch) begin(seed uint32, seq uint64, base int64, h *segmentHeader) {
 	if cap(b.buf) > batchBufferBytes {
 		b.buf = nil
 	}
 	clear(b.ops)
 	clear(b.heads)
-	*b = batch{buf: b.buf[:0], seed: seed, seq: seq, ops: b.ops[:0], heads: b.heads[:0], scratch: b.scratch}
+	*b = batch{buf: b.buf[:0], base: base, seed: seed, seq: seq, ops: b.ops[:0], heads: b.heads[:0], scratch: b.scratch}
 	if h != nil {
 		b.buf = appendSegmentHeader(b.buf, *h)
 	}
@@ -45,17 +45,20 @@ func (b *batch) begin(seed uint32, seq uint64, h *segmentHeader) {
 	b.buf = append(b.buf, zeros[:batchHeaderBytes]...)
 }
 
+// off is the offset of the next record in the segment.
+func (b *batch) off() uint32 { return uint32(b.base) + uint32(len(b.buf)) }
+
 // entry adds an entry.
 func (b *batch) entry(s *shardLog, e *raftpb.Entry) {
 	o := op{
 		shard: s, head: -1,
-		ref:   ref{off: uint32(len(b.buf)), bytes: uint32(len(e.GetData()))},
+		ref:   ref{off: b.off(), bytes: uint32(len(e.GetData()))},
 		index: e.GetIndex(), term: e.GetTerm(),
 	}
 	b.ops = append(b.ops, o)
 	b.records++
 	b.buf = appendRecord(b.buf, b.seed, recordHeader{
-		shard: s.id, kind: kindEntry, entryType: uint8(e.GetType()), seq: uint32(b.seq), index: o.index, term: o.term,
+		shard: s.id, kind: kindEntry, entryType: uint8(e.GetType()), off: o.ref.off, index: o.index, term: o.term,
 	}, e.GetData())
 }
 
@@ -65,14 +68,16 @@ func (b *batch) state(s *shardLog, h head) {
 	b.heads = append(b.heads, h)
 	b.records++
 	b.scratch = appendState(b.scratch[:0], &h)
-	b.buf = appendRecord(b.buf, b.seed, stateHeader(s.id, b.seq, &h), b.scratch)
+	b.buf = appendRecord(b.buf, b.seed, recordHeader{
+		shard: s.id, kind: kindState, off: b.off(), index: h.truncated, term: h.truncatedTerm,
+	}, b.scratch)
 }
 
 // sealed adds the list of older segments.
 func (b *batch) sealed(list []sealed) {
 	b.records++
 	b.scratch = appendSealed(b.scratch[:0], list)
-	b.buf = appendRecord(b.buf, b.seed, recordHeader{kind: kindSegments, seq: uint32(b.seq)}, b.scratch)
+	b.buf = appendRecord(b.buf, b.seed, recordHeader{kind: kindSegments, off: b.off()}, b.scratch)
 }
 
 // finish fills in the batch header and pads to a block.
@@ -87,8 +92,8 @@ func (b *batch) finish(synced uint64) []byte {
 	return b.buf
 }
 
-// publish shows readers what was written to a segment, buf starting at base.
-func (b *batch) publish(s *segment, base int64) {
+// publish shows readers what was written to a segment. Log.mu is held.
+func (b *batch) publish(s *segment) {
 	for i := range b.ops {
 		o := &b.ops[i]
 		o.shard.known = true
@@ -96,6 +101,6 @@ func (b *batch) publish(s *segment, base int64) {
 			o.shard.set(b.heads[o.head])
 			continue
 		}
-		o.shard.put(o.index, o.term, s.number, ref{off: uint32(base) + o.ref.off, bytes: o.ref.bytes})
+		o.shard.put(o.index, o.term, s.number, o.ref)
 	}
 }

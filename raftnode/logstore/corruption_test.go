@@ -223,16 +223,21 @@ func TestNoAmbiguityAfterClose(t *testing.T) {
 	us := []Update{{Shard: 1, HardState: hard(1, 1, 0), Entries: entries(1, 3, 1)}}
 	mustAppend(t, l, us...)
 	closed(t, l)
-	d := readDisk(t, fs)
-	for _, s := range stretches(t, d) {
-		for at := s.from; at < s.to; at++ {
-			b := bytes.Clone(d[s.name])
-			b[at] ^= 1 << (at % 8)
-			l, err := Open("/log", Options{FS: d.with(s.name, b).fs(t), SegmentBytes: small.SegmentBytes})
-			if how := noticed(l, err); how == "" && !s.tail || strings.HasPrefix(how, "another") {
-				t.Fatalf("bit in byte %d of %s: reported %q", at, s.name, how)
-			} else if how == "" {
-				model{}.with(us).check(t, l)
+	appended := readDisk(t, fs)
+	closed(t, open(t, fs, small))
+	opened := readDisk(t, fs)
+	for name, d := range map[string]disk{"after an append": appended, "after nothing": opened} {
+		for _, s := range stretches(t, d) {
+			mark := s.tail && name == "after an append" // the batch that proves the others holds nothing
+			for at := s.from; at < s.to; at++ {
+				b := bytes.Clone(d[s.name])
+				b[at] ^= 1 << (at % 8)
+				l, err := Open("/log", Options{FS: d.with(s.name, b).fs(t), SegmentBytes: small.SegmentBytes})
+				if how := noticed(l, err); how == "" && !mark || strings.HasPrefix(how, "another") {
+					t.Fatalf("%s, bit in byte %d of %s: reported %q", name, at, s.name, how)
+				} else if how == "" {
+					model{}.with(us).check(t, l)
+				}
 			}
 		}
 	}
@@ -390,7 +395,7 @@ func TestFormat(t *testing.T) {
 	if len(b) != blockBytes || string(b[:8]) != "raftkvlg" || b[12] != 1 || b[16] != 2 || b[24] != 3 || b[32] != 4 {
 		t.Errorf("segment header % x", b[:segmentHeaderBytes])
 	}
-	r := appendRecord(nil, seedOf(3), recordHeader{shard: 5, kind: kindEntry, entryType: 1, seq: 6, index: 7, term: 8}, []byte("data"))
+	r := appendRecord(nil, seedOf(3), recordHeader{shard: 5, kind: kindEntry, entryType: 1, off: 6, index: 7, term: 8}, []byte("data"))
 	want := []byte{5, 0, 0, 0, 1, 1, 0, 0, 6, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 'd', 'a', 't', 'a'}
 	if !bytes.Equal(r[8:], want) || binary.LittleEndian.Uint32(r[4:]) != checksum(seedOf(3), []byte("data")) {
 		t.Errorf("record % x", r)

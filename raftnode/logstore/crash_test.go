@@ -39,8 +39,21 @@ type outcome struct {
 	err          error
 }
 
+// errKilled is what a fault function panics with to end the process that does the operation, and nothing else.
+var errKilled = errors.New("killed")
+
+// unlessKilled is deferred around what a process does.
+func unlessKilled(err *error) {
+	if p := recover(); p == errKilled {
+		*err = errKilled
+	} else if p != nil {
+		panic(p)
+	}
+}
+
 // play runs a script until something fails.
 func play(fs *simfs.FS, steps []step) (out outcome) {
+	defer unlessKilled(&out.err)
 	o := small
 	o.FS = fs
 	l, err := Open("/log", o)
@@ -168,6 +181,43 @@ func survive(fs *simfs.FS, steps []step, out outcome, at int) error {
 	}
 	_, _, err = recovered(fs.Crash(simfs.CrashOptions{Keep: simfs.KeepSynced}), steps, outcome{acked: n, tried: n})
 	return err
+}
+
+// TestKillEverywhere ends the process, and nothing else, before every operation, and takes the power away during the recovery: what
+// a recovery found in memory it must not take for durable.
+func TestKillEverywhere(t *testing.T) {
+	steps := script(1, 50)
+	seen := map[bool]int{}
+	for at, done := 0, false; !done; at++ {
+		for power := at % 5; power < 45; power += 5 {
+			fs := simfs.New(simfs.Options{Seed: uint64(at)})
+			n := 0
+			fs.SetFaults(func(simfs.Op) simfs.Fault {
+				if n++; n-1 == at {
+					panic(errKilled)
+				}
+				return simfs.NoFault
+			})
+			out := play(fs, steps)
+			if done = out.err == nil; done {
+				break
+			}
+			crashAt(fs, power, simfs.CrashBefore)
+			_, n, err := recovered(fs, steps, out)
+			if err == nil {
+				out.acked, out.tried = n, n
+			} else if !errors.Is(err, simfs.ErrCrashed) {
+				t.Fatalf("killed at operation %d: %v", at, err)
+			}
+			seen[err == nil]++
+			if _, _, err := recovered(fs.Crash(simfs.CrashOptions{Seed: uint64(power), Keep: simfs.KeepSome}), steps, out); err != nil {
+				t.Fatalf("killed at operation %d, power lost at operation %d of the recovery: %v", at, power, err)
+			}
+		}
+	}
+	if seen[true] == 0 || seen[false] == 0 {
+		t.Errorf("recoveries that came to an end and that did not: %v", seen)
+	}
 }
 
 // TestUnsyncedAppendsSurviveAsPrefix leaves many appends to the disk's mercy. Some later one may be there while an earlier is not.

@@ -133,7 +133,7 @@ type recordHeader struct {
 	shard      placement.ShardID
 	kind       recordKind
 	entryType  uint8
-	seq        uint32 // the low bits of the batch's: a record belongs to one batch
+	off        uint32 // of the record in its segment: a record belongs to one place
 	index      uint64 // of the entry; of a state: TruncatedIndex
 	term       uint64 // of the entry; of a state: TruncatedTerm
 	bytes      uint32
@@ -146,7 +146,7 @@ func appendRecord(b []byte, seed uint32, h recordHeader, payload []byte) []byte 
 	b = binary.LittleEndian.AppendUint32(b, checksum(seed, payload))
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.shard))
 	b = append(b, byte(h.kind), h.entryType, 0, 0)
-	b = binary.LittleEndian.AppendUint32(b, h.seq)
+	b = binary.LittleEndian.AppendUint32(b, h.off)
 	b = binary.LittleEndian.AppendUint64(b, h.index)
 	b = binary.LittleEndian.AppendUint64(b, h.term)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(payload)))
@@ -163,7 +163,7 @@ func parseRecordHeader(b []byte, seed uint32) (h recordHeader, ok bool) {
 		shard:      placement.ShardID(binary.LittleEndian.Uint32(b[8:])),
 		kind:       recordKind(b[12]),
 		entryType:  b[13],
-		seq:        binary.LittleEndian.Uint32(b[16:]),
+		off:        binary.LittleEndian.Uint32(b[16:]),
 		index:      binary.LittleEndian.Uint64(b[20:]),
 		term:       binary.LittleEndian.Uint64(b[28:]),
 		bytes:      binary.LittleEndian.Uint32(b[36:]),

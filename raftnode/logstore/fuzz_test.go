@@ -22,6 +22,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(uint8(asFile), uint32(0), []byte(nil))
 	for _, s := range stretches(f, d) {
 		if s.name == newest {
+			f.Add(uint8(asFile), uint32(0), whole[:s.to])
 			f.Add(uint8(overFile), uint32(s.from), whole[s.from+1:s.to])
 			f.Add(uint8(overFile), uint32(s.from+40), []byte{0})
 			f.Add(uint8(asRecords), uint32(0), whole[min(s.from+batchHeaderBytes, s.to):s.to])
@@ -63,7 +64,7 @@ func place(whole []byte, how uint8, off uint32, b []byte) []byte {
 		return file
 	}
 	h, _ := parseSegmentHeader(whole)
-	return append(bytes.Clone(whole), batchOf(seedOf(h.generation), lastSeq(whole)+1, b)...)
+	return append(bytes.Clone(whole), batchOf(seedOf(h.generation), lastSeq(whole)+1, uint32(len(whole)), b)...)
 }
 
 // lastSeq is the last batch of a segment.
@@ -79,13 +80,13 @@ func lastSeq(file []byte) uint64 {
 }
 
 // batchOf makes a batch that is sound as far as checksums go, of records that are not.
-func batchOf(seed uint32, seq uint64, b []byte) []byte {
+func batchOf(seed uint32, seq uint64, base uint32, b []byte) []byte {
 	out := make([]byte, batchHeaderBytes)
 	n := uint32(0)
 	for ; len(b) >= recordHeaderBytes; n++ {
 		size := int(binary.LittleEndian.Uint32(b[36:])) % (len(b) - recordHeaderBytes + 1)
 		h := recordHeader{
-			shard: shardIDs[b[8]%4], kind: recordKind(b[12] % 5), entryType: b[13], seq: uint32(seq),
+			shard: shardIDs[b[8]%4], kind: recordKind(b[12] % 5), entryType: b[13], off: base + uint32(len(out)),
 			index: binary.LittleEndian.Uint64(b[20:]), term: binary.LittleEndian.Uint64(b[28:]),
 		}
 		out = appendRecord(out, seed, h, b[recordHeaderBytes:recordHeaderBytes+size])

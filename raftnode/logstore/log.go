@@ -22,8 +22,8 @@ type Update struct {
 	Entries []*raftpb.Entry
 	// Intent says that a snapshot is about to be ingested. It stands until a Reset.
 	Intent *Intent
-	// Reset empties the log at a snapshot, not below what is truncated, and clears the intent. Together with HardState it is one
-	// record (R8).
+	// Reset empties the log at a snapshot, or at nothing for a replica that begins again, and clears the intent. Together with
+	// HardState it is one record (R8).
 	Reset *Reset
 	// Truncate says that entries up to here are no longer needed.
 	Truncate uint64
@@ -163,7 +163,7 @@ func (l *Log) seal() error {
 	if err := l.sync(); err != nil || l.marked {
 		return err
 	}
-	l.batch.begin(l.active.seed, l.seq+1, nil)
+	l.batch.begin(l.active.seed, l.seq+1, l.off, nil)
 	if err := l.write(); err != nil {
 		return err
 	}

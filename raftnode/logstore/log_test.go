@@ -80,6 +80,8 @@ func TestOperations(t *testing.T) {
 		"intent and what follows it":   {{Shard: 3, Intent: &Intent{Index: 90, Term: 4}}, {Shard: 3, HardState: hard(5, 2, 10)}},
 		"reset ahead":                  {{Shard: 3, Reset: &Reset{Index: 90, Term: 4}, HardState: hard(4, 0, 90)}},
 		"reset within":                 {{Shard: 3, Reset: &Reset{Index: 5, Term: 4}}},
+		"reset below the truncated":    {{Shard: 3, Truncate: 8}, {Shard: 3, Reset: &Reset{Index: 5, Term: 1}}, {Shard: 3, Entries: entries(6, 1, 3)}},
+		"reset to nothing":             {{Shard: 3, Truncate: 8}, {Shard: 3, Reset: &Reset{}, HardState: hard(0, 0, 0)}},
 		"reset ends an intent":         {{Shard: 3, Intent: &Intent{Index: 90, Term: 4}}, {Shard: 3, Reset: &Reset{Index: 90, Term: 4}}},
 		"reset and append":             {{Shard: 3, Reset: &Reset{Index: 90, Term: 4}, Entries: entries(91, 2, 4)}},
 		"reset, append and truncate":   {{Shard: 3, Reset: &Reset{Index: 90, Term: 4}, Entries: entries(91, 2, 4), Truncate: 91}},
@@ -106,7 +108,6 @@ func TestInvalidUpdatesAreFinal(t *testing.T) {
 		"entries truncated":       {Entries: entries(4, 1, 2)},
 		"entry zero":              {Shard: 8, Entries: entries(0, 1, 2)},
 		"truncate beyond":         {Truncate: 11},
-		"reset below":             {Reset: &Reset{Index: 3, Term: 1}},
 		"intent with reset":       {Reset: &Reset{Index: 30, Term: 1}, Intent: &Intent{}},
 		"intent with a long path": {Intent: &Intent{Dir: strings.Repeat("d", intentDirBytesMax+1)}},
 	} {
@@ -119,7 +120,8 @@ func TestInvalidUpdatesAreFinal(t *testing.T) {
 			if !errors.Is(err, ErrFailed) || !errors.Is(err, errInvalid) {
 				t.Fatalf("got %v", err)
 			}
-			if again := l.Append(nil, true); !errors.Is(again, err) {
+			writes := fs.Stats().Writes
+			if again := l.Append([]Update{{Entries: entries(11, 1, 2)}}, true); !errors.Is(again, err) || fs.Stats().Writes != writes {
 				t.Fatalf("the next append says %v", again)
 			}
 			model{}.with(start).check(t, l)
@@ -245,6 +247,43 @@ func TestModel(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestSyncAlone makes durable what was appended without.
+func TestSyncAlone(t *testing.T) {
+	fs := simfs.New(simfs.Options{})
+	l := open(t, fs, small)
+	us := []Update{{Shard: 3, Entries: entries(1, 4, 1)}}
+	if err := l.Append(us, false); err != nil {
+		t.Fatal(err)
+	}
+	model{}.check(t, open(t, fs.Image(simfs.CrashOptions{}), small))
+	if err := l.Append(nil, true); err != nil {
+		t.Fatal(err)
+	}
+	model{}.with(us).check(t, open(t, fs.Crash(simfs.CrashOptions{}), small))
+}
+
+// TestRealDisk goes through restarts on the file system of the machine.
+func TestRealDisk(t *testing.T) {
+	dir, o := t.TempDir(), small
+	l, err := Open(dir, o)
+	for i, s := range script(7, 60) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Append(s.updates, s.sync); err != nil {
+			t.Fatal(err)
+		}
+		s.after.check(t, l)
+		if i%10 == 9 {
+			closed(t, l)
+			if l, err = Open(dir, o); err == nil {
+				s.after.check(t, l)
+			}
+		}
+	}
+	closed(t, l)
 }
 
 // TestReadersDuringAppends reads all the time while the log grows, is overwritten, truncated and recycled.

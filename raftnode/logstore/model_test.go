@@ -169,7 +169,7 @@ func (g *scenario) update(m model) Update {
 	truncated, last, term := s.truncated, s.last(), s.term(s.last())
 	switch g.below(16) {
 	case 0:
-		u.Reset = &Reset{Index: s.truncated + uint64(g.below(len(s.entries)+9)), Term: term + 1}
+		u.Reset = &Reset{Index: uint64(g.below(int(s.last()) + 9)), Term: term + 1}
 		truncated, last = u.Reset.Index, u.Reset.Index
 	case 1:
 		u.Intent = &Intent{Index: last + 5, Term: term, Dir: fmt.Sprintf("stage-%d", g.below(99))}

@@ -49,8 +49,8 @@ func (l *Log) open() error {
 	return l.rotate()
 }
 
-// openDir makes the directory and all names in it durable: what a name leads to must not depend on whether it survives the next
-// crash, before anything is overwritten because of it.
+// openDir makes the directory and all names in it durable: the newest segment says which others are not needed, and these are
+// renamed and overwritten, so its own name must survive the next crash first.
 func (l *Log) openDir() error {
 	if err := l.fs.MkdirAll(l.dir, 0o700); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (l *Log) collect(segments, free []uint32) error {
 			return err
 		}
 	}
-	return l.settleFree()
+	return nil
 }
 
 // abandon closes the files of a log that could not be opened. The reason for that is what the caller wants to know.

@@ -3,8 +3,6 @@ package logstore
 import (
 	"encoding/binary"
 	"errors"
-
-	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // head is all that a shard's log is besides its entries. It is always written whole: one record says everything, so an older one
@@ -143,9 +141,4 @@ func parseSealed(b []byte, below uint32) ([]sealed, error) {
 		list = append(list, s)
 	}
 	return list, nil
-}
-
-// stateHeader is the record header of a state.
-func stateHeader(shard placement.ShardID, seq uint64, h *head) recordHeader {
-	return recordHeader{shard: shard, kind: kindState, seq: uint32(seq), index: h.truncated, term: h.truncatedTerm}
 }

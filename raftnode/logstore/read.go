@@ -170,7 +170,7 @@ func (r *read) read(id placement.ShardID, boxes []entryBox) error {
 		b := buf[int64(w.ref.off)-r.off:]
 		h, ok := parseRecordHeader(b, r.segment.seed)
 		b = b[recordHeaderBytes : recordHeaderBytes+int(w.ref.bytes) : recordHeaderBytes+int(w.ref.bytes)]
-		if !ok || h.kind != kindEntry || h.shard != id || h.index != w.index || h.term != w.term || h.bytes != w.ref.bytes ||
+		if !ok || h.off != w.ref.off || h.kind != kindEntry || h.shard != id || h.index != w.index || h.term != w.term || h.bytes != w.ref.bytes ||
 			h.payloadSum != checksum(r.segment.seed, b) {
 			return &CorruptionError{
 				Path: r.segment.path, Offset: int64(w.ref.off), Shards: []placement.ShardID{id},

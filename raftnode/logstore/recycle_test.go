@@ -142,7 +142,7 @@ func TestStaleGeneration(t *testing.T) {
 				seed = seedOf(12345)
 			}
 			var b batch
-			b.begin(seed, l.seq+1, nil)
+			b.begin(seed, l.seq+1, l.off, nil)
 			for _, e := range more[0].Entries {
 				b.entry(&shardLog{id: 5}, e)
 			}

@@ -46,6 +46,7 @@ func (r *replay) run(numbers []uint32) error {
 			return err
 		}
 	}
+	r.floors = nil // from here on nothing is missing
 	if err := r.newest(newest); err != nil {
 		return err
 	}
@@ -172,8 +173,8 @@ func (r *replay) newest(sc *scanner) error {
 // they may never have reached the disk; and if it went because a sync had failed, the system may have forgotten that they are to be
 // written, and a sync alone would do nothing.
 func (sc *scanner) rewrite(from int64) error {
-	for from < sc.off {
-		b, err := sc.read(from, min(windowBytes, sc.off-from))
+	for end := min(sc.off, sc.size); from < end; { // the file may end within the padding
+		b, err := sc.read(from, min(windowBytes, end-from))
 		if err != nil {
 			return err
 		}
@@ -243,9 +244,6 @@ func (r *replay) entry(sc *scanner, rec *scannedRecord) error {
 
 func (r *replay) state(sc *scanner, rec *scannedRecord) error {
 	s := r.shard(rec)
-	if rec.header.index < s.head.truncated {
-		return fmt.Errorf("shard %d: truncated at %d, though it was at %d before", s.id, rec.header.index, s.head.truncated)
-	}
 	if rec.damaged {
 		// Its header still says where the log begins.
 		h := s.head

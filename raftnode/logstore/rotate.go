@@ -42,7 +42,7 @@ func (l *Log) rotate() error {
 		}
 	}
 	l.segments[next.number] = next
-	l.batch.publish(next, 0)
+	l.batch.publish(next)
 	l.metrics.Rotations++
 	l.metrics.Pinned = countPinned(keep, next.number)
 	for _, m := range moves {
@@ -155,7 +155,7 @@ func (l *Log) stageOpening(s *segment, h segmentHeader, moves []move, keep []*se
 	for i, k := range keep {
 		list[i] = sealed{number: k.number, lastSeq: k.lastSeq, end: k.end}
 	}
-	l.batch.begin(s.seed, h.firstSeq, &h)
+	l.batch.begin(s.seed, h.firstSeq, 0, &h)
 	l.batch.sealed(list)
 	for _, sh := range l.sorted() {
 		l.batch.state(sh, sh.head)

@@ -140,8 +140,8 @@ func (b *scanned) parse(payload []byte, seed uint32) {
 	off := b.off + batchHeaderBytes
 	for len(payload) > 0 {
 		h, ok := parseRecordHeader(payload, seed)
-		if !ok || h.seq != uint32(b.header.seq) || int64(h.bytes) > int64(len(payload)-recordHeaderBytes) {
-			b.problem = fmt.Sprintf("the header of a record at offset %d does not match its checksum", off)
+		if !ok || int64(h.off) != off || int64(h.bytes) > int64(len(payload)-recordHeaderBytes) {
+			b.problem = fmt.Sprintf("the header of a record at offset %d does not match its checksum or its place", off)
 			return
 		}
 		n := recordHeaderBytes + int(h.bytes)

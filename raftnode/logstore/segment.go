@@ -10,8 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A file gets its segment name only after its opening batch is synced, and loses it before it is written again: whatever is called
-// a segment is one, or is damaged. Files under the other name hold nothing.
+// A file gets its segment name only after its opening batch is synced: if the newest one that is called a segment does not begin
+// like one, it is damaged. Files under the other name hold nothing.
 const (
 	segmentSuffix = ".log"
 	freeSuffix    = ".free"
@@ -64,7 +64,8 @@ func (l *Log) release(segments ...*segment) error {
 	return err
 }
 
-// sweep recycles the retired segments that nobody reads any more. What replaces them is synced.
+// sweep recycles the retired segments that nobody reads any more. What replaces them is synced. That they are renamed need not be:
+// the newest segment does not list them, whatever they are called.
 func (l *Log) sweep() error {
 	var idle []*segment
 	l.mu.Lock()
@@ -75,9 +76,6 @@ func (l *Log) sweep() error {
 		return s.refs == 1
 	})
 	l.mu.Unlock()
-	if len(idle) == 0 {
-		return nil
-	}
 	for _, s := range idle {
 		if err := l.release(s); err != nil {
 			return err
@@ -86,7 +84,10 @@ func (l *Log) sweep() error {
 			return err
 		}
 	}
-	return l.settleFree()
+	l.mu.Lock()
+	l.metrics.Free = len(l.free)
+	l.mu.Unlock()
+	return nil
 }
 
 // recycle takes the segment name from a file and keeps it for reuse, or removes it.
@@ -110,14 +111,6 @@ func (l *Log) reusable(path string) bool {
 	}
 	info, err := l.fs.Stat(path)
 	return err == nil && info.Size() >= l.o.SegmentBytes/2 && info.Size() <= l.o.SegmentBytes
-}
-
-// settleFree makes changes of names durable: a free file may be written to only when no crash can give it back the name of a segment.
-func (l *Log) settleFree() error {
-	l.mu.Lock()
-	l.metrics.Free = len(l.free)
-	l.mu.Unlock()
-	return l.dirFile.Sync()
 }
 
 // path is the path of a file of the log.
