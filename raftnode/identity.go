@@ -137,11 +137,14 @@ func (n *Node) openDir() error {
 	return fs.MkdirAll(fs.PathJoin(dir, stagingName), 0o700)
 }
 
-// syncParents makes the name of a new data directory durable.
+// syncParents makes the name of a new data directory durable, and those of all directories above it: any of them may have been made with
+// it, now or before a crash. One that may not be read was not.
 func (n *Node) syncParents() error {
-	fs := n.options.FS
-	if err := syncDir(fs, fs.PathDir(n.options.Dir)); err != nil {
-		return fmt.Errorf("sync the parent of the data directory: %w", err)
+	fs, dir := n.options.FS, n.options.Dir
+	for parent := fs.PathDir(dir); parent != dir; dir, parent = parent, fs.PathDir(parent) {
+		if err := syncDir(fs, parent); err != nil && !errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("sync %s, above the data directory: %w", parent, err)
+		}
 	}
 	return nil
 }
