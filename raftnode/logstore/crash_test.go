@@ -158,7 +158,7 @@ func TestCrashEverywhere(t *testing.T) {
 // survive crashes once more at some operation of the recovery, then recovers, goes on and recovers again.
 func survive(fs *simfs.FS, steps []step, out outcome, at int) error {
 	crashAt(fs, at%37, simfs.CrashBefore)
-	l, n, err := recovered(fs, steps, out)
+	_, n, err := recovered(fs, steps, out)
 	switch {
 	case err == nil:
 		// Recovery was shorter than that. What it showed must stay, whatever was synced before it.
@@ -170,7 +170,8 @@ func survive(fs *simfs.FS, steps []step, out outcome, at int) error {
 	default:
 		return err
 	}
-	if l, n, err = recovered(fs, steps, out); err != nil {
+	l, n, err := recovered(fs, steps, out)
+	if err != nil {
 		return fmt.Errorf("the second time: %w", err)
 	}
 	for _, s := range steps[n:min(n+4, len(steps))] {

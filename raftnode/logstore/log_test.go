@@ -152,7 +152,7 @@ func TestEntriesBounds(t *testing.T) {
 		{2, 1, 2, 100, 0, raft.ErrUnavailable},
 	} {
 		es, err := l.Entries(c.shard, c.lo, c.hi, c.bytes)
-		if err != c.err || len(es) != c.n { //nolint:errorlint // raft compares with ==
+		if err != c.err || len(es) != c.n {
 			t.Errorf("%+v: %d entries, %v", c, len(es), err)
 		}
 		for i, e := range es {
@@ -161,7 +161,7 @@ func TestEntriesBounds(t *testing.T) {
 			}
 		}
 	}
-	if _, err := l.Term(1, 4); err != raft.ErrCompacted { //nolint:errorlint // as above
+	if _, err := l.Term(1, 4); err != raft.ErrCompacted {
 		t.Error(err)
 	}
 }

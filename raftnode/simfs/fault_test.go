@@ -143,9 +143,12 @@ func TestOpsAreNumberedByPath(t *testing.T) {
 		must(t, create(t, f, n, "x").Close())
 	}
 	want := []Op{
-		{OpCreate, "/000001.log", "log", 1}, {OpWrite, "/000001.log", "log", 1},
-		{OpCreate, "/MANIFEST-000002", "MANIFEST", 1}, {OpWrite, "/MANIFEST-000002", "MANIFEST", 1},
-		{OpCreate, "/000001.log", "log", 2}, {OpWrite, "/000001.log", "log", 2},
+		{OpCreate, "/000001.log", "log", 1},
+		{OpWrite, "/000001.log", "log", 1},
+		{OpCreate, "/MANIFEST-000002", "MANIFEST", 1},
+		{OpWrite, "/MANIFEST-000002", "MANIFEST", 1},
+		{OpCreate, "/000001.log", "log", 2},
+		{OpWrite, "/000001.log", "log", 2},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("operations %v\nwant %v", got, want)

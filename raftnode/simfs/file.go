@@ -1,6 +1,7 @@
 package simfs
 
 import (
+	"errors"
 	"io"
 	"os"
 	"syscall"
@@ -65,7 +66,7 @@ func (f *FS) OpenReadWrite(name string, _ vfs.DiskWriteCategory, opts ...vfs.Ope
 	var h *file
 	err := f.do(OpOpen, p, func(Fault) error {
 		node, err := f.find(p)
-		if err == syscall.ENOENT {
+		if errors.Is(err, syscall.ENOENT) {
 			node, err = f.create(p)
 		}
 		if err != nil {

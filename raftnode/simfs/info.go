@@ -2,6 +2,7 @@ package simfs
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -130,7 +131,7 @@ func (f *FS) Lock(name string) (io.Closer, error) {
 		}
 		node, err := f.find(p)
 		switch {
-		case err == syscall.ENOENT:
+		case errors.Is(err, syscall.ENOENT):
 			_, err = f.create(p)
 		case err == nil && node.dir != nil:
 			err = syscall.EISDIR

@@ -91,17 +91,20 @@ var rules = []struct {
 	{
 		"synced data under a synced name survives",
 		func(t *testing.T, f *FS) { saved(t, f, "a", "data") },
-		name("a"), []string{"data"},
+		name("a"),
+		[]string{"data"},
 	},
 	{
 		"synced data under a name that is not synced survives with the name or not at all",
 		func(t *testing.T, f *FS) { must(t, create(t, f, "a", "data").Sync()) },
-		name("a"), []string{"<none>", "data"},
+		name("a"),
+		[]string{"<none>", "data"},
 	},
 	{
 		"a synced name does not save data that is not synced",
 		func(t *testing.T, f *FS) { create(t, f, "a", "data"); syncDir(t, f, "/") },
-		name("a"), []string{"", "\x00\x00\x00\x00", "data"},
+		name("a"),
+		[]string{"", "\x00\x00\x00\x00", "data"},
 	},
 	{
 		"bytes appended to synced ones survive or not; the synced ones stay",
@@ -109,7 +112,8 @@ var rules = []struct {
 			_, err := saved(t, f, "a", "old").Write([]byte("new"))
 			must(t, err)
 		},
-		name("a"), []string{"old", "old\x00\x00\x00", "oldnew"},
+		name("a"),
+		[]string{"old", "old\x00\x00\x00", "oldnew"},
 	},
 	{
 		"of several appends, some survive in their order",
@@ -120,7 +124,8 @@ var rules = []struct {
 				must(t, err)
 			}
 		},
-		name("a"), []string{"1", "1\x00", "1\x00\x00", "12", "12\x00", "123"},
+		name("a"),
+		[]string{"1", "1\x00", "1\x00\x00", "12", "12\x00", "123"},
 	},
 	{
 		"SyncTo promises nothing",
@@ -134,7 +139,8 @@ var rules = []struct {
 				t.Error("SyncTo says that it is a full sync")
 			}
 		},
-		name("a"), []string{"new", "old"},
+		name("a"),
+		[]string{"new", "old"},
 	},
 	{
 		"SyncData is a sync",
@@ -144,12 +150,14 @@ var rules = []struct {
 			must(t, err)
 			must(t, h.SyncData())
 		},
-		name("a"), []string{"newer"},
+		name("a"),
+		[]string{"newer"},
 	},
 	{
 		"a rename is whole and durable only with the directory",
 		func(t *testing.T, f *FS) { saved(t, f, "a", "data"); must(t, f.Rename("a", "b")) },
-		name("a", "b"), []string{"<none> data", "data <none>"},
+		name("a", "b"),
+		[]string{"<none> data", "data <none>"},
 	},
 	{
 		"a rename over a file leaves one or the other",
@@ -158,7 +166,8 @@ var rules = []struct {
 			must(t, create(t, f, "tmp", "new").Sync())
 			must(t, f.Rename("tmp", "a"))
 		},
-		name("a"), []string{"new", "old"},
+		name("a"),
+		[]string{"new", "old"},
 	},
 	{
 		"a rename whose directory is synced is durable",
@@ -167,7 +176,8 @@ var rules = []struct {
 			must(t, f.Rename("a", "b"))
 			syncDir(t, f, "/")
 		},
-		name("a", "b"), []string{"<none> data"},
+		name("a", "b"),
+		[]string{"<none> data"},
 	},
 	{
 		"a rename into a new directory never loses the file",
@@ -176,7 +186,8 @@ var rules = []struct {
 			must(t, f.MkdirAll("d/e", 0o755))
 			must(t, f.Rename("a", "d/e/a"))
 		},
-		name("a", "d/e/a"), []string{"<none> data", "data <none>"},
+		name("a", "d/e/a"),
+		[]string{"<none> data", "data <none>"},
 	},
 	{
 		"a directory removed for good gives away what was moved out of it",
@@ -189,12 +200,14 @@ var rules = []struct {
 			must(t, f.Remove("d"))
 			syncDir(t, f, "/")
 		},
-		name("d/a", "e/a"), []string{"<none> data"},
+		name("d/a", "e/a"),
+		[]string{"<none> data"},
 	},
 	{
 		"a removal is durable only with the directory",
 		func(t *testing.T, f *FS) { saved(t, f, "a", "data"); must(t, f.Remove("a")) },
-		name("a"), []string{"<none>", "data"},
+		name("a"),
+		[]string{"<none>", "data"},
 	},
 	{
 		"a removal never overtakes an earlier new name",
@@ -203,7 +216,8 @@ var rules = []struct {
 			must(t, create(t, f, "new", "n").Sync())
 			must(t, f.Remove("old"))
 		},
-		name("old", "new"), []string{"<none> n", "o <none>", "o n"},
+		name("old", "new"),
+		[]string{"<none> n", "o <none>", "o n"},
 	},
 	{
 		"a file created over another leaves one or the other",
@@ -211,7 +225,8 @@ var rules = []struct {
 			saved(t, f, "a", "old")
 			must(t, create(t, f, "a", "new").Sync())
 		},
-		name("a"), []string{"new", "old"},
+		name("a"),
+		[]string{"new", "old"},
 	},
 	{
 		"a link is durable only with the directory, and shares the data",
@@ -222,12 +237,14 @@ var rules = []struct {
 			must(t, err)
 			must(t, h.Sync())
 		},
-		name("a", "b"), []string{"new <none>", "new new"},
+		name("a", "b"),
+		[]string{"new <none>", "new new"},
 	},
 	{
 		"a file in a directory whose own name is not synced goes with it",
 		func(t *testing.T, f *FS) { must(t, f.MkdirAll("d", 0o755)); saved(t, f, "d/a", "data") },
-		name("d/a"), []string{"<none>", "data"},
+		name("d/a"),
+		[]string{"<none>", "data"},
 	},
 	{
 		"a truncation survives with its size or not at all",
@@ -235,7 +252,8 @@ var rules = []struct {
 			h := saved(t, f, "a", "123456")
 			must(t, h.(interface{ Truncate(int64) error }).Truncate(2))
 		},
-		name("a"), []string{"12", "123456"},
+		name("a"),
+		[]string{"12", "123456"},
 	},
 	{
 		"what a truncation cut off does not come back when the file grows again",
@@ -244,7 +262,8 @@ var rules = []struct {
 			must(t, h.(interface{ Truncate(int64) error }).Truncate(2))
 			must(t, h.(interface{ Truncate(int64) error }).Truncate(4))
 		},
-		name("a"), []string{"12", "12\x00\x00", "123456"},
+		name("a"),
+		[]string{"12", "12\x00\x00", "123456"},
 	},
 	{
 		"a synced truncation is durable, and what was cut off does not come back",
@@ -254,7 +273,8 @@ var rules = []struct {
 			must(t, h.(interface{ Truncate(int64) error }).Truncate(4))
 			must(t, h.Sync())
 		},
-		name("a"), []string{"12\x00\x00"},
+		name("a"),
+		[]string{"12\x00\x00"},
 	},
 	{
 		"blocks survive each on its own",
@@ -278,7 +298,8 @@ var rules = []struct {
 			must(t, err)
 			must(t, h.Sync())
 		},
-		name("a", "b"), []string{"<none> xy3456", "xy3456 <none>"},
+		name("a", "b"),
+		[]string{"<none> xy3456", "xy3456 <none>"},
 	},
 }
 

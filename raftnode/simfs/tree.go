@@ -1,6 +1,7 @@
 package simfs
 
 import (
+	"errors"
 	"os"
 	"path"
 	"strings"
@@ -183,7 +184,7 @@ func (f *FS) RemoveAll(name string) error {
 	p := clean(name)
 	return f.do(OpRemove, p, func(Fault) error {
 		err := f.removeAll(p)
-		if err == syscall.ENOENT {
+		if errors.Is(err, syscall.ENOENT) {
 			return nil
 		}
 		return err

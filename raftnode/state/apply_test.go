@@ -62,8 +62,10 @@ func TestCommands(t *testing.T) {
 		{"delete what is not there makes no revision", writeCommand(deleteOp("a")), result(applied, 5, notDeleted)},
 		{"delete what never was", writeCommand(deleteOp("z")), result(applied, 5, notDeleted)},
 		{"a deleted key begins anew", putCommand("a", "3"), result(applied, 6, wrote(6, 1))},
-		{"several keys under one revision", writeCommand(putOp("c", "1"), deleteOp("b"), deleteOp("z"), putOp("a", "4")),
-			result(applied, 7, wrote(7, 1), deleted, notDeleted, wrote(6, 2))},
+		{
+			"several keys under one revision", writeCommand(putOp("c", "1"), deleteOp("b"), deleteOp("z"), putOp("a", "4")),
+			result(applied, 7, wrote(7, 1), deleted, notDeleted, wrote(6, 2)),
+		},
 		{"exists holds", compares(putCommand("d", "1"), exists("a", true)), result(applied, 8, wrote(8, 1))},
 		{"exists fails", compares(putCommand("d", "2"), exists("a", true), exists("z", true)), failedAt(1, 8)},
 		{"a deleted key does not exist", compares(putCommand("b", "1"), exists("b", true)), failedAt(0, 8)},

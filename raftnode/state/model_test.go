@@ -20,7 +20,6 @@ import (
 // model is the state machine as one would explain it: maps, and a copy of all keys for every revision.
 type model struct {
 	limit    int
-	index    uint64
 	revision uint64
 	floor    uint64
 	states   []map[string]*record // by revision; a deleted key is not in it
