@@ -1,9 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // checker fills in what follows from other values, and finds what does not go together. Values by themselves were checked when they were
 // set.
@@ -136,15 +133,6 @@ func (c *checker) exposure() {
 
 func (c *config) usesTLS() bool {
 	return c.CertFile != "" || c.KeyFile != "" || c.CAFile != "" || c.ClientCAFile != ""
-}
-
-// self is this node as its peers know it. The configuration has been checked.
-func (c *config) self() peer {
-	i := slices.IndexFunc(c.Peers, func(p peer) bool { return p.ID == c.NodeID })
-	if i < 0 {
-		panic(fmt.Sprintf("node %s is not among its peers %v", c.NodeID, c.Peers))
-	}
-	return c.Peers[i]
 }
 
 func orElse(v, otherwise int) int {

@@ -42,10 +42,10 @@ type node struct {
 
 // startNode starts a node. The list is in the order of what each step needs; stop is its reverse.
 func startNode(c *config, log *slog.Logger) (_ *node, err error) {
-	n := &node{log: log, failed: make(chan error, 1)}
+	n := &node{log: log.With("node", c.NodeID), failed: make(chan error, 1)}
 
 	// Certificates: nothing is open yet when a path is wrong.
-	identity, err := openIdentity(c, log)
+	identity, err := openIdentity(c, n.log)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.service, err = service.New(serviceOptions(c, n.raft, registry, log)); err != nil {
+	if n.service, err = service.New(serviceOptions(c, n.raft, registry, n.log)); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
 	http, err := n.service.NewHTTPServer(service.ListenerOptions{TLS: identity.server("h2", "http/1.1")})
@@ -101,7 +101,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	n.clients = []server{http, grpc}
 	n.serve(http, l.server)
 	n.serve(grpc, l.grpc)
-	log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
+	n.log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
 		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
 	return n, nil
 }
@@ -203,7 +203,7 @@ func serviceOptions(c *config, n *raftnode.Node, r prometheus.Registerer, log *s
 		},
 		Origins:    c.Origins,
 		Registerer: r,
-		Logger:     log.With("node", c.NodeID),
+		Logger:     log,
 	}
 }
 

@@ -57,6 +57,7 @@ func newRoot() *cobra.Command {
 // group makes a command one that only holds others: alone it shows its help, with anything else it says what it holds.
 func group(c *cobra.Command) {
 	c.Args = cobra.ArbitraryArgs
+	c.SuggestionsMinimumDistance = 2
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()

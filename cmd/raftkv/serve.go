@@ -54,7 +54,7 @@ func newServe() *cobra.Command {
 // serve runs a node until ctx ends or the node fails.
 func serve(ctx context.Context, c *config, log *slog.Logger) error {
 	tuneMemory()
-	if c.Insecure {
+	if !c.usesTLS() && (!isLoopback(c.Host) || !isLoopback(c.AdminHost)) {
 		log.Warn("insecure: anybody who reaches the addresses of this node can read and write everything", "host", c.Host)
 	}
 	if !c.SyncWrite {

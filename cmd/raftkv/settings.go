@@ -71,13 +71,13 @@ var settings = []setting{
 		set: host(func(c *config) *string { return &c.Host }),
 	}, {
 		section: "server", name: "port", kind: "port", usage: "port for clients: HTTP, Connect, gRPC-Web, gRPC (default as in peers, else 8080)",
-		set: number(func(c *config) *int { return &c.Port }, 1, portMax),
+		set: number(func(c *config) *int { return &c.Port }, portMax),
 	}, {
 		section: "server", name: "peer_port", kind: "port", usage: "port for the other nodes (default as in peers, else port + 100)",
-		set: number(func(c *config) *int { return &c.PeerPort }, 1, portMax),
+		set: number(func(c *config) *int { return &c.PeerPort }, portMax),
 	}, {
 		section: "server", name: "grpc_port", kind: "port", usage: "port for native gRPC, the faster one (default port + 300)",
-		set: number(func(c *config) *int { return &c.GRPCPort }, 1, portMax),
+		set: number(func(c *config) *int { return &c.GRPCPort }, portMax),
 	}, {
 		section: "server", name: "origins", kind: "list", list: true, usage: "web origins whose pages may call this node, as https://host, or *",
 		set: func(c *config, v string) error { c.Origins = append(c.Origins, v); return nil },
@@ -93,10 +93,10 @@ var settings = []setting{
 		},
 	}, {
 		section: "cluster", name: "shards", kind: "number", usage: "data shards of a new cluster (default 1)",
-		set: number(func(c *config) *int { return &c.Shards }, 1, shardsMax),
+		set: number(func(c *config) *int { return &c.Shards }, shardsMax),
 	}, {
 		section: "cluster", name: "replicas", kind: "number", usage: "replicas of each shard of a new cluster (default one on each node, at most 5)",
-		set: number(func(c *config) *int { return &c.Replicas }, 1, shardsMax),
+		set: number(func(c *config) *int { return &c.Replicas }, shardsMax),
 	}, {
 		section: "raft", name: "election_timeout", also: "cluster", kind: "duration", usage: "how long a follower waits for its leader (default 1s)",
 		set: duration(func(c *config) *time.Duration { return &c.ElectionTimeout }, electionMin),
@@ -105,13 +105,13 @@ var settings = []setting{
 		set: duration(func(c *config) *time.Duration { return &c.HeartbeatInterval }, heartbeatMin),
 	}, {
 		section: "raft", name: "snapshot_threshold", kind: "number", usage: "applied entries that make the state be flushed and the log be cut (default 50000)",
-		set: number(func(c *config) *int { return &c.SnapshotThreshold }, 1, entriesMax),
+		set: number(func(c *config) *int { return &c.SnapshotThreshold }, entriesMax),
 	}, {
 		section: "raft", name: "snapshot_interval", kind: "duration", usage: "time after which the same happens (default 5m)",
 		set: duration(func(c *config) *time.Duration { return &c.SnapshotInterval }, intervalMin),
 	}, {
 		section: "raft", name: "max_log_entries", kind: "number", usage: "applied entries kept in the log for nodes that lag (default 10000)",
-		set: number(func(c *config) *int { return &c.MaxLogEntries }, 1, entriesMax),
+		set: number(func(c *config) *int { return &c.MaxLogEntries }, entriesMax),
 	}, {
 		section: "storage", name: "data_dir", also: "server", kind: "path", usage: "directory that holds everything the node keeps (default data)",
 		set: path(func(c *config) *string { return &c.DataDir }),
@@ -126,10 +126,10 @@ var settings = []setting{
 		set: size(func(c *config) *int64 { return &c.CacheSize }, cacheSizeMin, 1<<50),
 	}, {
 		section: "monitoring", name: "metrics_port", kind: "port", usage: "port for /metrics, probes and profiles (default port + 200)",
-		set: number(func(c *config) *int { return &c.MetricsPort }, 1, portMax),
+		set: number(func(c *config) *int { return &c.MetricsPort }, portMax),
 	}, {
 		section: "monitoring", name: "health_check_port", kind: "port", usage: "port for /livez and /readyz; may be the same (default metrics_port)",
-		set: number(func(c *config) *int { return &c.HealthCheckPort }, 1, portMax),
+		set: number(func(c *config) *int { return &c.HealthCheckPort }, portMax),
 	}, {
 		section: "monitoring", name: "admin_host", kind: "address", usage: "address that both bind to (default host)",
 		set: host(func(c *config) *string { return &c.AdminHost }),

@@ -54,14 +54,15 @@ func path(field func(*config) *string) func(*config, string) error {
 	}
 }
 
-func number(field func(*config) *int, low, high int) func(*config, string) error {
+// number takes a whole number from 1 on.
+func number(field func(*config) *int, high int) func(*config, string) error {
 	return func(c *config, v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number", v)
 		}
-		if n < low || n > high {
-			return fmt.Errorf("%d is out of range: it must be %d to %d", n, low, high)
+		if n < 1 || n > high {
+			return fmt.Errorf("%d is out of range: it must be 1 to %d", n, high)
 		}
 		*field(c) = n
 		return nil
