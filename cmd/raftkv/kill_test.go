@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -195,7 +196,7 @@ func TestConsistencyOfFive(t *testing.T) {
 				var err error
 				if in.value != "" {
 					err = c.put(p, in.key, in.value)
-				} else if op.Output, err = c.get(p, in.key); err == errNotFound {
+				} else if op.Output, err = c.get(p, in.key); errors.Is(err, errNotFound) {
 					op.Output, err = "", nil
 				}
 				op.Return = time.Since(start).Nanoseconds()

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -201,13 +202,14 @@ func (c *processes) leader() *process {
 			if err != nil {
 				continue
 			}
-			body, err := io.ReadAll(resp.Body)
+			var where struct{ LeaderNodeID string }
+			err = json.NewDecoder(resp.Body).Decode(&where)
 			resp.Body.Close()
 			if err != nil {
 				continue
 			}
 			for _, o := range c.nodes {
-				if o.cmd != nil && strings.Contains(string(body), `"leaderNodeId":"`+o.id+`"`) {
+				if o.cmd != nil && o.id == where.LeaderNodeID {
 					return o
 				}
 			}
