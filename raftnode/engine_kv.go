@@ -28,7 +28,7 @@ type kvEngine struct {
 
 var _ engine = (*kvEngine)(nil)
 
-func openKV(dir string, o Options, flushed func(), fatal func(error)) (*kvEngine, error) {
+func openKV(dir string, o Options, flushed func(), fatal func(error)) (engine, error) {
 	store, err := state.Open(dir, state.Options{
 		FS: o.FS, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
 		Logger: o.Logger, OnFlush: flushed, OnFatal: fatal,

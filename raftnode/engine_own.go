@@ -47,7 +47,7 @@ var _ engine = (*ownEngine)(nil)
 
 const imageFormat = 1
 
-func openOwn(dir string, o Options, flushed func()) (*ownEngine, error) {
+func openOwn(dir string, o Options, flushed func()) (engine, error) {
 	if err := o.FS.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make %s: %w", dir, err)
 	}

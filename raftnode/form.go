@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -66,8 +67,10 @@ func (f *former) step() {
 		return
 	}
 	own := n.identity.Load()
-	for id, p := range probes {
-		if err := f.judge(own, id, p); err != nil {
+	// In order, so that a simulation repeats it.
+	ids := slices.Sorted(maps.Keys(probes))
+	for _, id := range ids {
+		if err := f.judge(own, id, probes[id]); err != nil {
 			n.fail(err)
 			return
 		}
@@ -86,8 +89,8 @@ func (f *former) step() {
 		f.found(probes)
 		return
 	}
-	for id, p := range probes {
-		if !bytes.Equal(p.GetClusterId(), own.GetFormation().GetClusterId()) {
+	for _, id := range ids {
+		if !bytes.Equal(probes[id].GetClusterId(), own.GetFormation().GetClusterId()) {
 			if f.leads() {
 				f.ask(id)
 			}
@@ -267,6 +270,9 @@ func (n *Node) adopt(f *storev1.Formation) error {
 	n.identityMu.Lock()
 	defer n.identityMu.Unlock()
 	id := cloneIdentity(n.identity.Load())
+	if id.GetFormation() != nil {
+		return nil // Another call was faster; the next probe shows whether it was the same formation.
+	}
 	id.Formation = f
 	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
 		return err
@@ -308,7 +314,11 @@ func (n *Node) acceptFormation(f *storev1.Formation) error {
 	}
 	for _, m := range f.GetMembers() {
 		if m.GetNodeId() == own.GetNodeId() && m.GetIncarnation() == own.GetIncarnation() && len(f.GetClusterId()) == 16 {
-			return n.adopt(f)
+			if err := n.adopt(f); err != nil {
+				n.fail(err) // What the disk holds now is not known (R6).
+				return err
+			}
+			return nil
 		}
 	}
 	return fmt.Errorf("the formation does not list node %s with its disk", own.GetNodeId())

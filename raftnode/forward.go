@@ -136,22 +136,29 @@ func (f *forwards) failed(r *Request, failure *peerv1.Failure) {
 
 // retryLater routes a request that was not applied once more, after a moment in which a leader may be found.
 func (n *Node) retryLater(r *Request, err error) {
-	if r.transferTo != "" || n.runtime.Now().Add(forwardPause).After(r.Deadline) || !n.forwards.park(r) {
+	if r.transferTo != "" || n.runtime.Now().Add(forwardPause).After(r.Deadline) {
 		r.fail(err)
 		return
 	}
-	n.runtime.After(forwardPause, n.forwards.retry)
+	parked, first := n.forwards.park(r)
+	if !parked {
+		r.fail(err)
+		return
+	}
+	if first { // One retry is for all: a retry each would be a retry of all by each.
+		n.runtime.After(forwardPause, n.forwards.retry)
+	}
 }
 
-// park keeps a request for retry, unless there are too many or the node is closed.
-func (f *forwards) park(r *Request) bool {
+// park keeps a request for retry, unless there are too many or the node is closed, and says whether it is the first to wait.
+func (f *forwards) park(r *Request) (parked, first bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || len(f.parked) >= forwardsMax {
-		return false
+		return false, false
 	}
 	f.parked = append(f.parked, r)
-	return true
+	return true, len(f.parked) == 1
 }
 
 // retry routes the parked requests again. Some may have waited for less than the pause; that does no harm.

@@ -296,6 +296,9 @@ func (e snapshotSent) handle(w *worker) {
 }
 
 func (e truncateEvent) handle(w *worker) {
+	if e.m.installing {
+		return // The log is being replaced; what it held may be gone already.
+	}
 	index, err := e.m.replica.Truncate(e.index)
 	if w.check(e.m, err) {
 		e.truncated(index)
