@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,11 +21,37 @@ func (n *Node) Close() error {
 		n.handOver()
 	}
 	disconnected := n.transport.Close()
-	n.runtime.Close()
+	if !n.rest() {
+		return errors.Join(n.Err(), disconnected, errors.New("work on the disk does not end; what is open is left to the end of the process"))
+	}
 	n.ending.Do(func() { close(n.done) })
 	n.abandon()
 	return errors.Join(n.Err(), disconnected, n.release())
 }
+
+// rest stops the stages and waits for what they are doing; on a node that has failed no longer than a bound, because a disk that gave errors
+// may keep a stage for ever, and the process must end (R6).
+func (n *Node) rest() bool {
+	if !n.failed() {
+		n.runtime.Close()
+		return true
+	}
+	closed := make(chan struct{})
+	go func() { // Ends with the stages, or with the process.
+		n.runtime.Close()
+		close(closed)
+	}()
+	t := time.NewTimer(restTimeout)
+	defer t.Stop()
+	select {
+	case <-closed:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+const restTimeout = 5 * time.Second
 
 // handOver lets other nodes lead, and waits for that no longer than an election would take.
 func (n *Node) handOver() {

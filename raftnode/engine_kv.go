@@ -20,6 +20,8 @@ type kvEngine struct {
 	limits Limits
 	// batch is the applier's, used again from round to round.
 	batch *state.Batch
+	// flushing is closed when the last flush that was asked for is done.
+	flushing <-chan struct{}
 
 	// mu guards shards. It is a leaf.
 	mu     sync.RWMutex
@@ -95,10 +97,11 @@ func (e *kvEngine) bootstrap(shard placement.ShardID, c *storev1.Configuration, 
 		return err
 	}
 	<-done
-	if at, err := e.durable(shard); err != nil || at < firstIndex {
-		return fmt.Errorf("the first state is not durable after a flush (index %d): %w", at, err)
+	at, err := e.durable(shard)
+	if err == nil && at < firstIndex {
+		err = fmt.Errorf("the first state is not durable after a flush: index %d", at)
 	}
-	return nil
+	return err
 }
 
 func (e *kvEngine) apply(jobs []*applyJob) error {
@@ -147,8 +150,17 @@ func applyKV(s *state.Shard, b *state.Batch, entry *raftpb.Entry) ([]commandResu
 	return results, nil
 }
 
+// flush starts a flush unless one is under way: another would only make small files. The housekeeper alone calls it.
 func (e *kvEngine) flush() error {
-	_, err := e.store.Flush()
+	select {
+	case <-e.flushing:
+	default:
+		if e.flushing != nil {
+			return nil
+		}
+	}
+	done, err := e.store.Flush()
+	e.flushing = done
 	return err
 }
 
@@ -265,6 +277,7 @@ func (v *kvView) readKeys(shard placement.ShardID, keys []string, result *peerv1
 	if err != nil {
 		return err
 	}
+	size := 0
 	for _, key := range keys {
 		if slot := placement.SlotOf(key); shard != placement.MetaShard && !slots.Has(slot) {
 			return &StaleRouteError{Shard: shard, Slot: slot}
@@ -272,6 +285,9 @@ func (v *kvView) readKeys(shard placement.ShardID, keys []string, result *peerv1
 		record, err := v.view.Get(shard, key)
 		if err != nil {
 			return readError(err)
+		}
+		if size += len(key) + len(record.GetValue()); size > commandBytesMax {
+			return limit("bytes of the answer", commandBytesMax, size)
 		}
 		result.Records = append(result.Records, &peerv1.KeyRecord{Key: key, Record: record})
 	}

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -35,6 +37,8 @@ type ownEngine struct {
 
 type ownShard struct {
 	id placement.ShardID
+	// saving orders what replaces the image of the shard: saving it and taking over another's. It comes before mu and is held across I/O.
+	saving sync.Mutex
 	// mu guards the fields below, and the machine while it applies, is read or written out.
 	mu      sync.Mutex
 	machine StateMachine
@@ -169,8 +173,8 @@ func (e *ownEngine) look(id placement.ShardID, view func(StateMachine) error) er
 func (e *ownEngine) flush() error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	for _, s := range e.shards {
-		if err := e.save(s); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(e.shards)) {
+		if err := e.save(e.shards[id]); err != nil {
 			return err
 		}
 	}
@@ -180,6 +184,8 @@ func (e *ownEngine) flush() error {
 
 // save makes an image of a shard durable, if it has moved on. The machine is read under the lock, into memory.
 func (e *ownEngine) save(s *ownShard) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
 	if s.at.index == s.durable {
 		s.mu.Unlock()
@@ -383,6 +389,11 @@ func (i *ownImage) close() error { return nil }
 
 const stagedImageName = "image"
 
+// sparing writes copies: a vfs.File may change what it is given.
+type sparing struct{ w io.Writer }
+
+func (s sparing) Write(b []byte) (int, error) { return s.w.Write(bytes.Clone(b)) }
+
 func (e *ownEngine) stage(dir string, r io.Reader) (*storev1.SnapshotHeader, error) {
 	if err := e.fs.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -391,7 +402,7 @@ func (e *ownEngine) stage(dir string, r io.Reader) (*storev1.SnapshotHeader, err
 	if err != nil {
 		return nil, err
 	}
-	h, _, err := verifyImage(io.TeeReader(r, f), func(io.Reader) error { return nil })
+	h, _, err := verifyImage(io.TeeReader(r, sparing{f}), func(io.Reader) error { return nil })
 	if err == nil {
 		err = f.Sync()
 	}
@@ -411,6 +422,9 @@ func (e *ownEngine) ingest(id placement.ShardID, dir string) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	s := e.shard(id)
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	if err := writeDurably(e.fs, e.dir, e.path(id), content); err != nil {
 		return err
 	}
@@ -418,7 +432,6 @@ func (e *ownEngine) ingest(id placement.ShardID, dir string) error {
 	if err != nil {
 		return err
 	}
-	s := e.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return errors.Join(s.restore(f), f.Close())

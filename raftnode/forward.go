@@ -6,6 +6,7 @@ import (
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
@@ -28,7 +29,8 @@ type forward struct {
 }
 
 func newForwards(n *Node) *forwards {
-	return &forwards{n: n, waiting: make(map[uint64]*forward)}
+	// The ids of an earlier life of this node may still be answered.
+	return &forwards{n: n, last: n.random(), waiting: make(map[uint64]*forward)}
 }
 
 // forward passes a request on to a node that leads its shard, or holds a replica of it.
@@ -108,6 +110,10 @@ func (f *forwards) answer(from placement.NodeID, resp *peerv1.ForwardResponse) {
 		return
 	}
 	r := w.request
+	if !answers(r, resp) {
+		r.fail(f.lost(w))
+		return
+	}
 	switch body := resp.GetBody().(type) {
 	case *peerv1.ForwardResponse_Write:
 		r.done(Result{Shard: r.Shard, Origin: resp.GetOrigin(), Write: body.Write})
@@ -122,12 +128,29 @@ func (f *forwards) answer(from placement.NodeID, resp *peerv1.ForwardResponse) {
 	}
 }
 
+// answers says whether an answer is of the kind that the request asks for.
+func answers(r *Request, resp *peerv1.ForwardResponse) bool {
+	_, opaque := r.Command.GetBody().(*storev1.Command_Opaque)
+	switch resp.GetBody().(type) {
+	case *peerv1.ForwardResponse_Write:
+		return r.Command != nil && !opaque
+	case *peerv1.ForwardResponse_Read:
+		return r.Read != nil
+	case *peerv1.ForwardResponse_Opaque:
+		return opaque || r.transferTo != ""
+	default:
+		return true
+	}
+}
+
 // failed answers or retries a request that another node has refused.
 func (f *forwards) failed(r *Request, failure *peerv1.Failure) {
 	err := errorOf(r.Shard, failure)
 	switch failure.GetKind() {
 	case peerv1.FailureKind_FAILURE_KIND_NOT_LEADER, peerv1.FailureKind_FAILURE_KIND_STOPPED, peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
-		f.n.shards.suggest(r.Shard, placement.NodeID(failure.GetLeaderNodeId()))
+		if f.n.members[r.Shard] == nil { // A replica here knows better.
+			f.n.shards.suggest(r.Shard, placement.NodeID(failure.GetLeaderNodeId()))
+		}
 		f.n.retryLater(r, err)
 	default:
 		r.fail(err)
@@ -291,6 +314,8 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_STOPPED
 	case errors.Is(err, ErrTimeout):
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_TIMEOUT
+	case errors.Is(err, ErrReadFailed):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_READ_FAILED
 	default:
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_UNKNOWN
 	}
@@ -317,6 +342,8 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 		return ErrStopped
 	case peerv1.FailureKind_FAILURE_KIND_TIMEOUT:
 		return ErrTimeout
+	case peerv1.FailureKind_FAILURE_KIND_READ_FAILED:
+		return ErrReadFailed
 	default:
 		return &UnknownOutcomeError{Shard: shard, Cause: f.GetMessage()}
 	}

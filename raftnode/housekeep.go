@@ -64,13 +64,13 @@ func (h *housekeeper) truncate(m *member, durable uint64, tight bool) {
 	if index < log.TruncatedIndex+max(1, h.n.options.MaxLogEntries/16) {
 		return
 	}
-	m.worker.post(truncateEvent{m: m, index: index, truncated: func(index uint64) { h.n.logWriter.truncate(m.shard, index) }})
+	m.worker.post(truncateEvent{m: m, index: index, tight: tight, truncated: func(index uint64) { h.n.logWriter.truncate(m.shard, index) }})
 }
 
 // trim lets the leader of a shard propose to forget its oldest history, bounded work at a time.
 func (h *housekeeper) trim(m *member, at position) {
 	l := m.lead.Load()
-	if h.n.options.Machine != nil || l == nil || !l.local || at.historyBytes <= h.n.options.HistoryBytes {
+	if h.n.options.Machine != nil || l == nil || !l.local || at.historyBytes <= h.n.options.HistoryBytes || !m.trimming.CompareAndSwap(false, true) {
 		return
 	}
 	// The share of the bytes that is too much is about the share of the revisions.
@@ -83,8 +83,13 @@ func (h *housekeeper) trim(m *member, at position) {
 		Command: &storev1.Command{Body: &storev1.Command_TrimHistory{TrimHistory: &storev1.TrimHistory{
 			Below: below, MaxRevisions: trimRevisionsMax,
 		}}},
-		// A trim that fails is proposed again when the history is still too long.
-		Done: func(Result) {},
+		// A trim that fails is proposed again at the next look, one that succeeds at once if the history is still too long.
+		Done: func(res Result) {
+			m.trimming.Store(false)
+			if res.Err == nil {
+				h.wake()
+			}
+		},
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -127,12 +129,12 @@ func (m *member) awaitsSnapshot(index uint64) bool {
 
 // dropStaged removes staged snapshots that are not newer than index: raft has refused them or they are installed.
 func (w *worker) dropStaged(m *member, index uint64) {
-	for i, dir := range m.staged {
-		if i > index {
+	for _, i := range slices.Sorted(maps.Keys(m.staged)) {
+		if i > index || m.awaitsSnapshot(i) {
 			continue
 		}
+		w.unstage(m.staged[i])
 		delete(m.staged, i)
-		w.unstage(dir)
 	}
 }
 

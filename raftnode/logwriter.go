@@ -67,13 +67,38 @@ func (l *logWriter) put(j logJob) {
 }
 
 func (l *logWriter) step() {
-	l.queue.Lock()
-	jobs := l.queue.jobs
-	l.queue.jobs = nil
-	l.queue.Unlock()
-	if len(jobs) == 0 || l.n.failed() {
-		return
+	for !l.n.failed() {
+		jobs := l.take()
+		if len(jobs) == 0 {
+			return
+		}
+		l.write(jobs)
 	}
+}
+
+// logRoundBytes bounds one write, so that a stall of the disk is not followed by one that is as long as all that has come meanwhile.
+const logRoundBytes = 16 << 20
+
+// take removes jobs from the queue up to the bound of a round.
+func (l *logWriter) take() []logJob {
+	l.queue.Lock()
+	defer l.queue.Unlock()
+	n, size := 0, 0
+	for n < len(l.queue.jobs) && size < logRoundBytes {
+		for _, e := range l.queue.jobs[n].update.Entries {
+			size += len(e.GetData())
+		}
+		n++
+	}
+	jobs := l.queue.jobs[:n:n]
+	if l.queue.jobs = l.queue.jobs[n:]; len(l.queue.jobs) == 0 {
+		l.queue.jobs = nil
+	}
+	return jobs
+}
+
+// write makes a round durable and tells who waits for it.
+func (l *logWriter) write(jobs []logJob) {
 	sync := false
 	l.updates = l.updates[:0]
 	for _, j := range jobs {

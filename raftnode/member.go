@@ -39,6 +39,8 @@ type member struct {
 	reads     []*Request
 	round     []*Request
 	confirmed []confirmedReads
+	// confirmedCount is the number of requests in confirmed.
+	confirmedCount int
 
 	// staged are the directories of snapshots that are taken in and not installed yet, by index.
 	staged map[uint64]string
@@ -49,6 +51,8 @@ type member struct {
 
 	// proposed are the requests whose entries are in the log. It has a lock of its own.
 	proposed proposals
+	// trimming says that a TrimHistory is under way; any goroutine may change it.
+	trimming atomic.Bool
 	// reading counts reads that are with the readers; any goroutine may change it.
 	reading atomic.Int64
 	// senders is replicas for any goroutine to load.

@@ -158,7 +158,7 @@ func (n *Node) connect() error {
 	}
 	n.transport = t
 	if err := t.Start(); err != nil {
-		return fmt.Errorf("listen for peers: %w", err)
+		return errors.Join(fmt.Errorf("listen for peers: %w", err), t.Close())
 	}
 	return nil
 }
@@ -197,8 +197,8 @@ func (n *Node) start() error {
 	n.logs = logs
 	stateDir := fs.PathJoin(dir, stateName)
 	flushed := func() {
-		if h := n.housekeeper; n.serving.Load() && h != nil {
-			h.wake()
+		if n.serving.Load() {
+			n.housekeeper.wake()
 		}
 	}
 	if n.options.Machine != nil {

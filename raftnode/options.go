@@ -100,6 +100,7 @@ const (
 	forwardsMax       = 64 << 10 // requests passed on and not answered
 	messagesMax       = 64 << 10 // peer messages waiting for a worker; more are dropped
 	messageBytesMax   = 1 << 20  // an append message
+	commandBytesMax   = 32 << 20 // Limits.CommandBytes: half of what a frame between nodes holds
 	inflightBytesMax  = 16 << 20 // append messages not acknowledged, per member
 	uncommittedMax    = 64 << 20
 	applyBytesMax     = 16 << 20 // handed to the applier and not applied, per shard
@@ -187,6 +188,9 @@ func (o Options) Validate() error {
 	}
 	if o.ElectionTimeout < 3*o.HeartbeatInterval {
 		report("election timeout %s must be at least three heartbeat intervals (%s)", o.ElectionTimeout, o.HeartbeatInterval)
+	}
+	if o.Limits.CommandBytes > commandBytesMax {
+		report("command limit %d is above %d, which is what fits into a message between nodes", o.Limits.CommandBytes, commandBytesMax)
 	}
 	if o.Limits.CommandBytes < o.Limits.ValueBytes+KeyBytes {
 		report("command limit %d is below value limit %d and a key", o.Limits.CommandBytes, o.Limits.ValueBytes)

@@ -1,10 +1,12 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
 	"github.com/raftkv/raftkv/raftnode/replica"
+	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 // startReads begins a ReadIndex round for the reads that wait, unless one is under way.
@@ -27,12 +29,14 @@ func (w *worker) readConfirmed(m *member, r replica.Read) {
 		return
 	}
 	m.confirmed = append(m.confirmed, confirmedReads{index: r.Index, requests: reads})
+	m.confirmedCount += len(reads)
 }
 
 // releaseReads hands the reads whose index is applied to the readers. Rounds are confirmed in order, so indexes do not fall.
 func (w *worker) releaseReads(m *member) {
 	n := 0
 	for n < len(m.confirmed) && m.confirmed[n].index <= m.applied {
+		m.confirmedCount -= len(m.confirmed[n].requests)
 		w.n.readers.add(m, m.confirmed[n].requests)
 		m.confirmed[n] = confirmedReads{}
 		n++
@@ -98,14 +102,20 @@ func (p *readerPool) serve(job readJob) {
 	view := p.n.engine.view()
 	l := job.m.lead.Load()
 	leads := l != nil && l.local
+	var again []*Request // their view is of before a snapshot was installed
 	for _, r := range job.requests {
 		result, at, err := view.read(job.m.shard, r.Read)
+		if errors.Is(err, state.ErrReplaced) {
+			again = append(again, r)
+			continue
+		}
 		if err != nil {
 			r.fail(err)
 			continue
 		}
 		r.done(Result{Shard: job.m.shard, Read: result, Origin: p.n.origin(at, leads)})
 	}
+	p.add(job.m, again)
 	job.m.reading.Add(-int64(len(job.requests)))
 	if err := view.close(); err != nil {
 		p.n.fail(fmt.Errorf("close a view of the state: %w", err))

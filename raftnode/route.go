@@ -76,7 +76,7 @@ func (n *Node) prepare(r *Request) error {
 		r.bytes = r.Command.SizeVT()
 		return n.checkCommand(r.Shard, r.Command)
 	}
-	return checkRead(r.Read)
+	return n.checkRead(r.Read)
 }
 
 // dispatch gives a prepared request to the local replica of its shard, or to a node that holds one.
@@ -150,7 +150,10 @@ func (n *Node) checkWrite(w *storev1.Write) error {
 	return nil
 }
 
-func checkRead(r *peerv1.ReadRequest) error {
+func (n *Node) checkRead(r *peerv1.ReadRequest) error {
+	if k := len(r.GetKeys()); k > n.options.Limits.CommandOperations {
+		return limit("keys", n.options.Limits.CommandOperations, k)
+	}
 	for i, key := range r.GetKeys() {
 		if err := checkKey(fmt.Sprintf("keys[%d]", i), key); err != nil {
 			return err

@@ -21,6 +21,7 @@ type worker struct {
 		sync.Mutex
 		events   []event
 		messages int  // of events: those that may be dropped
+		requests int  // of events: those that may be refused
 		ticking  bool // a tick waits; a second one would tell nothing
 		closed   bool // requests are refused
 	}
@@ -71,6 +72,7 @@ type (
 	truncateEvent struct {
 		m         *member
 		index     uint64
+		tight     bool
 		truncated func(index uint64)
 	}
 	inspectEvent struct {
@@ -90,16 +92,20 @@ func (w *worker) post(e event) {
 // request gives the worker a request, or answers it if the worker has stopped.
 func (w *worker) request(m *member, r *Request) {
 	w.inbox.Lock()
-	closed := w.inbox.closed
-	if !closed {
+	closed, full := w.inbox.closed, w.inbox.requests >= queueRequestsMax
+	if !closed && !full {
 		w.inbox.events = append(w.inbox.events, requestEvent{m: m, r: r})
+		w.inbox.requests++
 	}
 	w.inbox.Unlock()
-	if closed {
+	switch {
+	case closed:
 		r.fail(ErrStopped)
-		return
+	case full:
+		r.fail(overloaded("requests waiting for a worker", queueRequestsMax, queueRequestsMax))
+	default:
+		w.wake()
 	}
-	w.wake()
 }
 
 // close refuses further requests and returns those that were not taken in. The worker does not run any more.
@@ -145,13 +151,13 @@ func (w *worker) postMessages(es []event) {
 
 // step is one turn: take in all that has happened, then let every member that it concerns do what is to be done.
 func (w *worker) step() {
+	if w.n.failed() {
+		return // What waits is answered by Close.
+	}
 	w.inbox.Lock()
 	events := w.inbox.events
-	w.inbox.events, w.inbox.messages, w.inbox.ticking = w.spare[:0], 0, false
+	w.inbox.events, w.inbox.messages, w.inbox.requests, w.inbox.ticking = w.spare[:0], 0, 0, false
 	w.inbox.Unlock()
-	if w.n.failed() {
-		return
-	}
 	for i, e := range events {
 		e.handle(w)
 		events[i] = nil
@@ -299,7 +305,7 @@ func (e truncateEvent) handle(w *worker) {
 	if e.m.installing {
 		return // The log is being replaced; what it held may be gone already.
 	}
-	index, err := e.m.replica.Truncate(e.index)
+	index, err := e.m.replica.Truncate(e.index, e.tight)
 	if w.check(e.m, err) {
 		e.truncated(index)
 	}

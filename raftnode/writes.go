@@ -13,7 +13,7 @@ func (e requestEvent) handle(w *worker) {
 	m, r := e.m, e.r
 	w.touch(m)
 	if r.Read != nil {
-		if len(m.reads)+len(m.round)+int(m.reading.Load()) >= readsMax {
+		if len(m.reads)+len(m.round)+m.confirmedCount+int(m.reading.Load()) >= readsMax {
 			r.fail(overloaded("reads waiting on the shard", readsMax, readsMax))
 			return
 		}
@@ -57,18 +57,18 @@ func (w *worker) propose(m *member) bool {
 	}
 	batch, entry := m.gather(m.clock.nowMs(w.n.runtime.Now()))
 	data, err := state.EncodeEntry(entry)
-	if !w.check(m, err) {
-		return false
+	if err == nil {
+		err = m.replica.Propose(data)
 	}
-	if err := m.replica.Propose(data); err != nil {
-		if !errors.Is(err, replica.ErrNotLeader) {
-			w.check(m, err)
-			return false
-		}
-		// Handing the lead over, or too much uncommitted. The writes keep waiting, in their order.
+	if err != nil {
+		// Handing the lead over, or too much uncommitted: the writes keep waiting, in their order. After any other error the node stops,
+		// and Close answers them.
 		m.writes = append(batch, m.writes...)
 		for _, r := range batch {
 			m.writesBytes += r.bytes
+		}
+		if !errors.Is(err, replica.ErrNotLeader) {
+			w.check(m, err)
 		}
 		return false
 	}
@@ -143,7 +143,10 @@ func (w *worker) expire(m *member, now time.Time) {
 	m.reads = expireRequests(m.reads, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
 	m.round = expireRequests(m.round, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
 	for i := range m.confirmed {
-		m.confirmed[i].requests = expireRequests(m.confirmed[i].requests, now, func(r *Request) { r.fail(ErrTimeout) })
+		m.confirmed[i].requests = expireRequests(m.confirmed[i].requests, now, func(r *Request) {
+			m.confirmedCount--
+			r.fail(ErrTimeout)
+		})
 	}
 	for _, r := range m.proposed.expire(now) {
 		r.fail(&UnknownOutcomeError{Shard: m.shard, Cause: "the write was proposed and its commit was not seen in time"})

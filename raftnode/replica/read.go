@@ -28,6 +28,11 @@ func (r *Replica) StartRead() (round uint64, ok bool) {
 	if r.reads.outstanding || r.lead == raft.None {
 		return 0, false
 	}
+	if r.Leads() && r.commit < r.leadFrom {
+		// Raft thesis 6.4: a leader knows what is committed only once it has committed an entry of its own term. Raft checks that
+		// too, except for the only voter, which it answers at once, from a commit index that may have been lost in a crash.
+		return 0, false
+	}
 	r.reads.sequence++
 	r.reads.outstanding, r.reads.age = true, 0
 	r.reads.term, r.reads.lead = r.term, r.lead

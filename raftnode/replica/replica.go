@@ -48,6 +48,8 @@ type Replica struct {
 	state              raft.StateType
 	// last is the index of the last entry, durable or not.
 	last uint64
+	// leadFrom is the index of the entry with which this leader began its term.
+	leadFrom uint64
 }
 
 // ErrNotLeader says that the replica does not lead, or is handing the lead over, or has too much uncommitted. Nothing was proposed.
@@ -193,6 +195,9 @@ func (r *Replica) Ready() Output {
 	if n := len(rd.Entries); n > 0 {
 		r.last = rd.Entries[n-1].GetIndex()
 	}
+	if rd.SoftState != nil && r.state == raft.StateLeader {
+		r.leadFrom = r.last // The entry with which the term begins is the last in this Ready.
+	}
 	for _, rs := range rd.ReadStates {
 		if round, ok := r.confirmed(rs); ok {
 			out.Reads = append(out.Reads, Read{Round: round, Index: rs.Index})
@@ -208,7 +213,31 @@ func (r *Replica) Ready() Output {
 			out.Messages = append(out.Messages, m)
 		}
 	}
+	holdVotes(&out)
 	return out
+}
+
+// holdVotes makes requests for votes wait until the candidate's own term, vote and log are durable (R4). Raft lets them leave at once and
+// only holds the candidate's vote for itself; the others' votes alone could then make it leader of a term that it forgets in a crash, and leads
+// again with other entries. That vote for itself is in the append of the same Ready.
+func holdVotes(out *Output) {
+	rest := out.Messages[:0]
+	var votes []*raftpb.Message
+	for _, m := range out.Messages {
+		if m.GetType() == raftpb.MsgVote {
+			votes = append(votes, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	if len(votes) == 0 {
+		return
+	}
+	out.Messages = rest
+	if out.Append != nil {
+		out.Append.responses = append(votes, out.Append.responses...)
+		out.Append.Sync = true
+	}
 }
 
 func newAppend(m *raftpb.Message) *Append {
@@ -236,6 +265,10 @@ func (r *Replica) AppendDone(a *Append) ([]*raftpb.Message, error) {
 			}
 			continue
 		}
+		if m.GetType() == raftpb.MsgAppResp && m.GetTerm() < r.term {
+			// Of a term that has passed since: what it acknowledges may be overwritten by the same append.
+			continue
+		}
 		if m.GetType() == raftpb.MsgAppResp && !m.GetReject() && m.GetIndex() > r.storage.last {
 			// R5: an acknowledgement is never above what is durable here. Reaching this is a bug, and stopping the only safe answer.
 			return nil, fmt.Errorf("index %d would be acknowledged, the durable log ends at %d", m.GetIndex(), r.storage.last)
@@ -249,22 +282,26 @@ func (r *Replica) AppendDone(a *Append) ([]*raftpb.Message, error) {
 func (r *Replica) ApplyDone(a *Apply) error {
 	last := a.Entries[len(a.Entries)-1]
 	r.storage.applied, r.storage.appliedTerm = last.GetIndex(), last.GetTerm()
-	r.storage.ring.evict(last.GetIndex())
 	for _, m := range a.responses {
 		if err := r.node.Step(m); err != nil {
 			return fmt.Errorf("step %s: %w", m.GetType(), err)
 		}
 	}
+	r.storage.ring.evict(last.GetIndex())
 	return nil
 }
 
-// Truncate forgets the log up to index, as far as that is applied. A member that needs a forgotten entry gets a snapshot.
-func (r *Replica) Truncate(index uint64) (uint64, error) {
+// Truncate forgets the log up to index, as far as that is applied. A member that needs a forgotten entry gets a snapshot. Unless tight is set, a
+// leader keeps what members need that it hears of: one that has just taken a snapshot would otherwise need the next before it has caught up.
+func (r *Replica) Truncate(index uint64, tight bool) (uint64, error) {
 	index = min(index, r.storage.applied)
-	r.node.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) {
-		if p.State == tracker.StateSnapshot {
+	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
+		switch {
+		case p.State == tracker.StateSnapshot:
 			// Its next entry is the one behind the snapshot on its way; without it, it would need another.
 			index = min(index, p.PendingSnapshot)
+		case r.Leads() && !tight && id != r.id && p.RecentActive:
+			index = min(index, p.Match)
 		}
 	})
 	if index <= r.storage.truncated {

@@ -86,7 +86,7 @@ func TestSingleReplicaWaitsForItsDisk(t *testing.T) {
 func TestAcknowledgementAboveTheDurableIndexIsCaught(t *testing.T) {
 	g := newGroup(t, 3)
 	bad := &Append{responses: []*raftpb.Message{{
-		Type: raftpb.MsgAppResp.Enum(), To: new(uint64(2)), From: new(uint64(1)), Index: new(uint64(99)),
+		Type: raftpb.MsgAppResp.Enum(), To: new(uint64(2)), From: new(uint64(1)), Index: new(uint64(99)), Term: new(uint64(1)),
 	}}}
 	if _, err := g.replicas[1].AppendDone(bad); err == nil {
 		t.Fatal("index 99 acknowledged with a log that ends at 2")
@@ -259,7 +259,7 @@ func TestTruncateAndSnapshot(t *testing.T) {
 		g.settle()
 	}
 	last := g.replicas[1].Status().LastIndex
-	if got, err := g.replicas[1].Truncate(last + 5); err != nil || got != last {
+	if got, err := g.replicas[1].Truncate(last+5, true); err != nil || got != last {
 		t.Fatalf("truncated at %d, %v; want %d", got, err, last)
 	}
 	g.cut[3] = false

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -87,8 +89,8 @@ func (r *ring) get(lo, hi, maxBytes uint64) ([]*raftpb.Entry, bool) {
 		}
 		to++
 	}
-	// The capacity ends with the slice: raft may append to it.
-	return r.entries[from:to:to], true
+	// A copy: raft and the applier hold the slice beyond the next eviction.
+	return slices.Clone(r.entries[from:to]), true
 }
 
 func (r *ring) term(i uint64) (uint64, bool) {

@@ -105,6 +105,8 @@ const (
 	FailureKind_FAILURE_KIND_LIMIT FailureKind = 9
 	// The identity of the request may have been forgotten: `limit` is the floor, `actual` the revision.
 	FailureKind_FAILURE_KIND_SESSION_EXPIRED FailureKind = 10
+	// The state of the receiver cannot be read.
+	FailureKind_FAILURE_KIND_READ_FAILED FailureKind = 11
 )
 
 // Enum value maps for FailureKind.
@@ -121,6 +123,7 @@ var (
 		8:  "FAILURE_KIND_INVALID",
 		9:  "FAILURE_KIND_LIMIT",
 		10: "FAILURE_KIND_SESSION_EXPIRED",
+		11: "FAILURE_KIND_READ_FAILED",
 	}
 	FailureKind_value = map[string]int32{
 		"FAILURE_KIND_UNSPECIFIED":     0,
@@ -134,6 +137,7 @@ var (
 		"FAILURE_KIND_INVALID":         8,
 		"FAILURE_KIND_LIMIT":           9,
 		"FAILURE_KIND_SESSION_EXPIRED": 10,
+		"FAILURE_KIND_READ_FAILED":     11,
 	}
 )
 
@@ -1884,7 +1888,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PURPOSE_MESSAGES\x10\x01\x12\x14\n" +
 	"\x10PURPOSE_SNAPSHOT\x10\x02\x12\x10\n" +
-	"\fPURPOSE_CALL\x10\x03*\xc2\x02\n" +
+	"\fPURPOSE_CALL\x10\x03*\xe0\x02\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FAILURE_KIND_NOT_LEADER\x10\x01\x12\x1b\n" +
@@ -1897,7 +1901,8 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x14FAILURE_KIND_INVALID\x10\b\x12\x16\n" +
 	"\x12FAILURE_KIND_LIMIT\x10\t\x12 \n" +
 	"\x1cFAILURE_KIND_SESSION_EXPIRED\x10\n" +
-	"B7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
+	"\x12\x1c\n" +
+	"\x18FAILURE_KIND_READ_FAILED\x10\vB7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_raftkv_peer_v1_message_proto_rawDescOnce sync.Once

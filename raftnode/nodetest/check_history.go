@@ -1,0 +1,112 @@
+package nodetest
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// CheckDurable says whether every acknowledged value is still there at the end, unless a write that was acknowledged later, or whose outcome is
+// unknown, or that was concurrent, may have replaced it. final are reads after everything else.
+func CheckDurable(h *History, final []*Operation) error {
+	type place struct{ group, key int }
+	last := make(map[place]*Operation) // of the acknowledged writes, the one that was begun last
+	writers := make(map[string]*Operation)
+	maybe := make(map[place][]*Operation)
+	for _, op := range h.Operations {
+		if op.Kind != Write || op.Outcome == CompareFailed {
+			continue
+		}
+		for _, c := range op.Changes {
+			at := place{op.Group, c.Key}
+			writers[c.Value] = op
+			if c.Delete {
+				maybe[at] = append(maybe[at], op)
+			}
+			if op.Outcome == Done && (last[at] == nil || op.Call > last[at].Call) {
+				last[at] = op
+			}
+		}
+	}
+	var errs []error
+	for _, r := range final {
+		for k, c := range r.Cells {
+			at := place{r.Group, k}
+			acked := last[at]
+			if acked == nil {
+				continue
+			}
+			explained := slices.ContainsFunc(maybe[at], func(d *Operation) bool { return d.Return >= acked.Call })
+			if c.Value != "" {
+				w := writers[c.Value]
+				explained = w != nil && w.Return >= acked.Call
+			}
+			if !explained {
+				errs = append(errs, fmt.Errorf("an acknowledged write is lost: %s; key %c has %q in the end", acked, 'a'+k, c.Value))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CheckRevisions says whether the revisions that writes returned order them: each is its write's own, a write that was begun after another had
+// returned has a higher one, and a read shows the write of the revision that it names.
+func CheckRevisions(h *History) error {
+	type at struct {
+		shard    placement.ShardID
+		revision uint64
+	}
+	writes := make(map[at]*Operation)
+	byShard := make(map[placement.ShardID][]*Operation)
+	for _, op := range h.Operations {
+		if op.Kind != Write || op.Outcome != Done || !op.changed() {
+			continue
+		}
+		if other := writes[at{op.Shard, op.Revision}]; other != nil {
+			return fmt.Errorf("two writes made one revision: %s and %s", other, op)
+		}
+		writes[at{op.Shard, op.Revision}] = op
+		byShard[op.Shard] = append(byShard[op.Shard], op)
+	}
+	for _, ops := range byShard {
+		slices.SortFunc(ops, func(a, b *Operation) int { return cmp.Compare(a.Revision, b.Revision) })
+		// Everything of a lower revision must have been begun before anything of a higher one returned.
+		var latest *Operation
+		for _, op := range ops {
+			if latest != nil && op.Return < latest.Call {
+				return fmt.Errorf("revisions are not in the order of time: %s, but %s", latest, op)
+			}
+			if latest == nil || op.Call > latest.Call {
+				latest = op
+			}
+		}
+	}
+	for _, op := range h.Operations {
+		if op.Kind != Read {
+			continue
+		}
+		for k, c := range op.Cells {
+			w := writes[at{op.Shard, c.Revision}]
+			if c.Version == 0 || w == nil {
+				continue // It does not exist, or its write was never acknowledged.
+			}
+			if !slices.ContainsFunc(w.Changes, func(d Change) bool { return d.Key == k && d.Value == c.Value }) || w.Group != op.Group {
+				return fmt.Errorf("%s shows key %c of revision %d, which is of %s", op, 'a'+k, c.Revision, w)
+			}
+		}
+	}
+	return nil
+}
+
+// changed says whether a write made a revision: a delete of what does not exist makes none.
+func (o *Operation) changed() bool {
+	for i, c := range o.Changes {
+		if !c.Delete || o.Cells[i].Existed {
+			return true
+		}
+	}
+	return false
+}

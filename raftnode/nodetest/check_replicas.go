@@ -1,0 +1,121 @@
+package nodetest
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/logstore"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/simfs"
+	"github.com/raftkv/raftkv/raftnode/state"
+)
+
+// replicaState is what a replica holds, at an applied index.
+type replicaState struct {
+	node   placement.NodeID
+	digest state.Digest
+	// export is a hash over everything: records, history, results of requests, slots, members.
+	export uint64
+}
+
+// CheckReplicas compares the disks of nodes that were closed in good order: replicas of a shard at one applied index are equal in every byte
+// (R20, R21), kept digests are those of the records (R25), and the logs agree on all entries that both hold and know to be committed. It
+// returns how many pairs of states were compared.
+func CheckReplicas(disks map[placement.NodeID]*simfs.FS) (compared int, err error) {
+	states := make(map[shardIndex]replicaState)
+	terms := make(map[shardIndex]uint64)
+	var errs []error
+	for node, disk := range disks {
+		_, n, err := compareStates(states, node, disk)
+		compared += n
+		errs = append(errs, err, compareLogs(terms, node, disk))
+	}
+	return compared, errors.Join(errs...)
+}
+
+type shardIndex struct {
+	shard placement.ShardID
+	index uint64
+}
+
+// compareStates compares the state on a disk with those seen before, and returns where each shard stands.
+func compareStates(states map[shardIndex]replicaState, node placement.NodeID, disk *simfs.FS) (applied map[placement.ShardID]uint64, compared int, err error) {
+	store, err := state.Open(disk.PathJoin(dataDir, "state"), state.Options{FS: disk, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", node, err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	applied = make(map[placement.ShardID]uint64)
+	shards, err := store.Shards()
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", node, err)
+	}
+	for _, shard := range shards {
+		at, is, err := stateOf(store, node, shard)
+		if err != nil {
+			return nil, compared, fmt.Errorf("%s, shard %d: %w", node, shard, err)
+		}
+		applied[shard] = at
+		was, ok := states[shardIndex{shard, at}]
+		if !ok {
+			states[shardIndex{shard, at}] = is
+			continue
+		}
+		compared++
+		if was.digest != is.digest || was.export != is.export {
+			return nil, compared, fmt.Errorf("shard %d at index %d is not the same on %s and %s (digests %x and %x)", shard, at, was.node, is.node, was.digest, is.digest)
+		}
+	}
+	return applied, compared, nil
+}
+
+// stateOf reads what a replica holds, and compares the digests that it keeps with its records.
+func stateOf(store *state.Store, node placement.NodeID, shard placement.ShardID) (uint64, replicaState, error) {
+	v := store.View()
+	defer v.Close()
+	is := replicaState{node: node}
+	hash := xxhash.New()
+	at, err := v.Export(shard, hash)
+	if err != nil {
+		return 0, is, err
+	}
+	kept, err := v.Digests(shard)
+	if err != nil {
+		return 0, is, err
+	}
+	computed, err := v.Recompute(shard)
+	if err != nil {
+		return 0, is, err
+	}
+	if *kept != *computed {
+		return 0, is, errors.New("the digests that are kept are not those of the records")
+	}
+	is.digest, is.export = kept.Sum(), hash.Sum64()
+	return at.Index, is, nil
+}
+
+func compareLogs(terms map[shardIndex]uint64, node placement.NodeID, disk *simfs.FS) error {
+	logs, err := logstore.Open(raftnode.LogDir(disk, dataDir), logstore.Options{FS: disk, SegmentBytes: 1 << 20})
+	if err != nil {
+		return fmt.Errorf("%s: %w", node, err)
+	}
+	defer logs.Close()
+	for _, shard := range logs.Shards() {
+		log, _ := logs.State(shard)
+		for i := log.TruncatedIndex + 1; i <= min(log.LastIndex, log.HardState.GetCommit()); i++ {
+			term, err := logs.Term(shard, i)
+			if err != nil {
+				return fmt.Errorf("%s, shard %d, index %d: %w", node, shard, i, err)
+			}
+			at := shardIndex{shard, i}
+			if was, ok := terms[at]; ok && was != term {
+				return fmt.Errorf("shard %d, index %d is committed with terms %d and %d", shard, i, was, term)
+			}
+			terms[at] = term
+		}
+	}
+	return nil
+}

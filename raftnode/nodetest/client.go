@@ -1,0 +1,349 @@
+package nodetest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// Load says what clients do.
+type Load struct {
+	// Clients is how many there are, Groups how many groups of keys they share.
+	Clients, Groups int
+	// Think is the mean time between the answer to one operation and the next.
+	Think time.Duration
+	// Reads is the share of reads.
+	Reads float64
+	// ValueBytes is the size of values.
+	ValueBytes int
+	// Timeout is how long a client waits.
+	Timeout time.Duration
+}
+
+// clients issue operations on random nodes and note what they see.
+type clients struct {
+	c       *Cluster
+	load    Load
+	history *History
+	// stopped: no new operations.
+	stopped bool
+	// busy is how many operations are under way, values how many values were made.
+	busy, values int
+	// revisions are the highest ones seen, by shard: what a client with an id knows before its first attempt.
+	revisions map[placement.ShardID]uint64
+	known     [][GroupKeys]Cell
+}
+
+func newClients(c *Cluster, load Load) *clients {
+	cs := &clients{
+		c: c, load: load, history: &History{Refused: make(map[string]*Operation)},
+		revisions: make(map[placement.ShardID]uint64), known: make([][GroupKeys]Cell, load.Groups),
+	}
+	for i := range load.Clients {
+		cl := &client{cs: cs, number: i}
+		cl.think()
+	}
+	return cs
+}
+
+// client does one operation after another.
+type client struct {
+	cs       *clients
+	number   int
+	sequence uint64
+}
+
+func (cl *client) think() {
+	s := cl.cs.c.scheduler
+	s.after(s.about(cl.cs.load.Think), "client", func() {
+		if !cl.cs.stopped {
+			cl.begin()
+		}
+	})
+}
+
+// begin draws an operation and sends it.
+func (cl *client) begin() {
+	cs, s := cl.cs, cl.cs.c.scheduler
+	op := &Operation{Client: cl.number, Group: s.random.IntN(cs.load.Groups), Call: s.now, Kind: Read}
+	if !s.chance(cs.load.Reads) {
+		op.Kind = Write
+		cl.sequence++
+		op.Changes = cl.changes()
+		if s.chance(0.2) {
+			k := s.random.IntN(GroupKeys)
+			op.Condition = &Condition{Key: k, Value: cs.known[op.Group][k].Value}
+		}
+	}
+	cs.busy++
+	a := &attempt{cl: cl, op: op, sequence: cl.sequence, named: s.chance(0.8)}
+	a.send()
+}
+
+// changes draws what a write does.
+func (cl *client) changes() []Change {
+	s := cl.cs.c.scheduler
+	first, n := s.random.IntN(GroupKeys), 1
+	if s.chance(0.4) {
+		n = 2 + s.random.IntN(GroupKeys-1)
+	}
+	out := make([]Change, 0, n)
+	for i := range n {
+		c := Change{Key: (first + i) % GroupKeys}
+		if s.chance(0.15) {
+			c.Delete = true
+		} else {
+			cl.cs.values++
+			c.Value = fmt.Sprintf("v%d", cl.cs.values)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// attempt is an operation on its way. A write with a name may be sent again when its outcome is unknown.
+type attempt struct {
+	cl       *client
+	op       *Operation
+	sequence uint64
+	named    bool
+	seen     uint64
+	// doubt: an earlier attempt may have been executed.
+	doubt bool
+	// try numbers the attempts, so that a late answer to an earlier one is not taken.
+	try int
+}
+
+// send sends the operation to a random node.
+func (a *attempt) send() {
+	cs, s := a.cl.cs, a.cl.cs.c.scheduler
+	p := cs.c.processes[s.random.IntN(len(cs.c.processes))]
+	a.try++
+	a.op.Attempts++
+	if a.try == 1 {
+		a.seen = cs.seenBy(a.op.Group)
+	}
+	try := a.try
+	s.add(s.between(50*time.Microsecond, time.Millisecond), &event{
+		name: "request", process: p,
+		run:  func() { a.arrive(p.life, try) },
+		lost: func() { a.answered(try, raftnode.Result{Err: errUnreachable}, true) },
+	})
+	// A node answers soon after the deadline, if it lives; a client waits no longer than that.
+	s.after(cs.load.Timeout+2*time.Second, "client timeout", func() {
+		a.answered(try, raftnode.Result{Err: errNoAnswer}, false)
+	})
+}
+
+// arrive gives the operation to the node that it has reached.
+func (a *attempt) arrive(l *life, try int) {
+	cs, s := a.cl.cs, a.cl.cs.c.scheduler
+	if l.node == nil {
+		a.answered(try, raftnode.Result{Err: errUnreachable}, true)
+		return
+	}
+	answers := 0
+	r := a.request()
+	r.Deadline = l.runtime.Now().Add(cs.load.Timeout)
+	if l.process.serving() && a.op.Kind == Write && l.node.Locate(key(a.op.Group, 0)).Leader != l.process.id {
+		cs.c.seen(ForwardedWrite)
+	}
+	r.Done = func(res raftnode.Result) {
+		if l.dead.Load() {
+			return
+		}
+		if answers++; answers > 1 {
+			cs.c.violate("%s answers a request twice: %s", l.process.id, a.op)
+		}
+		s.after(s.between(50*time.Microsecond, time.Millisecond), "answer", func() { a.answered(try, res, true) })
+	}
+	l.ends = append(l.ends, func() {
+		if answers == 0 {
+			answers++
+			if l.stopping {
+				cs.c.violate("%s stops and leaves a request without an answer: %s", l.process.id, a.op)
+			}
+			s.after(s.between(time.Millisecond, 20*time.Millisecond), "client cut off", func() {
+				a.answered(try, raftnode.Result{Err: errBroken}, false)
+			})
+		}
+	})
+	l.node.Submit(r)
+}
+
+// request is the operation as a node gets it.
+func (a *attempt) request() *raftnode.Request {
+	op := a.op
+	r := &raftnode.Request{AutoShard: true}
+	if op.Kind == Read {
+		r.Read = &peerv1.ReadRequest{}
+		for k := range GroupKeys {
+			r.Read.Keys = append(r.Read.Keys, key(op.Group, k))
+		}
+		return r
+	}
+	w := &storev1.Write{}
+	for _, c := range op.Changes {
+		o := &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_DELETE, Key: key(op.Group, c.Key)}
+		if !c.Delete {
+			o.Kind, o.Value = storev1.OperationKind_OPERATION_KIND_PUT, a.cl.cs.pad(c.Value)
+		}
+		w.Operations = append(w.Operations, o)
+	}
+	if c := op.Condition; c != nil {
+		compare := &storev1.Compare{Key: key(op.Group, c.Key), Condition: &storev1.Compare_Exists{Exists: false}}
+		if c.Value != "" {
+			compare.Condition = &storev1.Compare_Value{Value: a.cl.cs.pad(c.Value)}
+		}
+		w.Compares = append(w.Compares, compare)
+	}
+	r.Command = &storev1.Command{Body: &storev1.Command_Write{Write: w}}
+	if a.named {
+		id := make([]byte, 16)
+		binary.BigEndian.PutUint64(id, uint64(a.cl.number)+1)
+		r.Command.RequestId = &storev1.RequestId{ClientId: id, Sequence: a.sequence, Seen: a.seen, AckedBelow: a.sequence}
+	}
+	return r
+}
+
+// pad makes a value as large as the load wants it.
+func (cs *clients) pad(value string) []byte {
+	out := make([]byte, max(len(value), cs.load.ValueBytes))
+	copy(out, value)
+	for i := len(value); i < len(out); i++ {
+		out[i] = '.'
+	}
+	return out
+}
+
+func unpad(value []byte) string {
+	for i, c := range value {
+		if c == '.' {
+			return string(value[:i])
+		}
+	}
+	return string(value)
+}
+
+// answered takes an answer. clear says that it came from a node; if not, nobody knows what has happened.
+func (a *attempt) answered(try int, res raftnode.Result, clear bool) {
+	if try != a.try {
+		return
+	}
+	a.try++ // What comes now is late.
+	cs := a.cl.cs
+	cs.note(a, res)
+	var unknown *raftnode.UnknownOutcomeError
+	switch {
+	case res.Err == nil:
+		a.finish(res)
+	case !clear || errors.As(res.Err, &unknown):
+		a.lose()
+	case a.doubt:
+		// This attempt was not executed. An earlier one may have been.
+		a.again()
+	default:
+		a.refuse()
+	}
+}
+
+// note puts an answer into the trace.
+func (cs *clients) note(a *attempt, res raftnode.Result) {
+	t := &cs.c.scheduler.trace
+	t.text(fmt.Sprintf("client %d: %v", a.cl.number, res.Err))
+	for _, m := range []interface{ MarshalVT() ([]byte, error) }{res.Write, res.Read} {
+		if b, err := m.MarshalVT(); err == nil {
+			t.content(b)
+		}
+	}
+}
+
+// finish notes an operation that happened.
+func (a *attempt) finish(res raftnode.Result) {
+	cs, op := a.cl.cs, a.op
+	op.Return, op.Outcome, op.Shard = cs.c.scheduler.now, Done, res.Shard
+	if op.Kind == Read {
+		for k, r := range res.Read.GetRecords() {
+			cell := Cell{Value: unpad(r.GetRecord().GetValue()), Version: r.GetRecord().GetVersion(), Revision: r.GetRecord().GetModRevision()}
+			op.Cells = append(op.Cells, cell)
+			cs.known[op.Group][k] = cell
+			if was, ok := cs.history.Refused[cell.Value]; ok && cell.Value != "" {
+				cs.c.violate("a refused write is visible: %s, seen by %s", was, op)
+			}
+		}
+		cs.close(a)
+		return
+	}
+	if res.Write.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED {
+		op.Outcome = CompareFailed
+	} else {
+		op.Revision = res.Write.GetRevision()
+		for i, o := range res.Write.GetOperations() {
+			op.Cells = append(op.Cells, Cell{Value: op.Changes[i].Value, Version: o.GetVersion(), Existed: o.GetExisted()})
+		}
+	}
+	if a.doubt {
+		cs.c.seen(Retried)
+	}
+	cs.revisions[res.Shard] = max(cs.revisions[res.Shard], res.Write.GetRevision())
+	cs.close(a)
+}
+
+// close puts an operation that happened, or may have, into the history.
+func (cs *clients) close(a *attempt) {
+	cs.history.Operations = append(cs.history.Operations, a.op)
+	cs.busy--
+	a.cl.think()
+}
+
+// lose goes on from an attempt of which nobody knows what came.
+func (a *attempt) lose() {
+	cs := a.cl.cs
+	if a.op.Kind == Read {
+		cs.busy--
+		a.cl.think()
+		return
+	}
+	cs.c.seen(UnknownOutcome)
+	a.doubt = true
+	a.again()
+}
+
+// again sends a write whose outcome is in doubt once more, if it has a name, or gives it up.
+func (a *attempt) again() {
+	cs, s := a.cl.cs, a.cl.cs.c.scheduler
+	if a.named && a.op.Attempts < 6 && !cs.stopped {
+		s.after(s.about(200*time.Millisecond), "retry", a.send)
+		return
+	}
+	a.op.Return, a.op.Outcome = forever, Unknown
+	cs.close(a)
+}
+
+// refuse forgets an operation that certainly did not happen; its values must never be seen.
+func (a *attempt) refuse() {
+	cs := a.cl.cs
+	for _, c := range a.op.Changes {
+		if !c.Delete {
+			cs.history.Refused[c.Value] = a.op
+		}
+	}
+	cs.busy--
+	a.cl.think()
+}
+
+// seenBy is the revision that a client knows of the shard of a group.
+func (cs *clients) seenBy(group int) uint64 {
+	for _, p := range cs.c.processes {
+		if p.serving() {
+			return cs.revisions[p.life.node.Locate(key(group, 0)).Shard]
+		}
+	}
+	return 0
+}

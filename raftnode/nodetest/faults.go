@@ -1,0 +1,112 @@
+package nodetest
+
+import (
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/simfs"
+)
+
+// Partition lets packets pass only within the groups of processes; one that is in no group is alone. cut says when connections across
+// notice: 0 at once, as if they were reset.
+func (c *Cluster) Partition(cut time.Duration, groups ...[]int) {
+	group := make([]int, len(c.processes))
+	for i := range group {
+		group[i] = -1 - i
+	}
+	for g, members := range groups {
+		for _, i := range members {
+			group[i] = g
+		}
+	}
+	c.log("partition", "groups", groups)
+	for _, a := range c.processes {
+		for _, b := range c.processes {
+			if group[a.index] != group[b.index] {
+				c.network.block(a, b)
+				c.network.breakLink(c.network.link(a, b), cut, errNoAnswer)
+			}
+		}
+	}
+}
+
+// Mute lets no packet of one process reach others, or one other; its own ears work. With broken, the connections in both directions find
+// out after cut, as TCP would; without, what comes the other way still arrives.
+func (c *Cluster) Mute(from int, to []int, broken bool, cut time.Duration) {
+	c.log("mute", "from", c.processes[from].id, "to", to, "broken", broken)
+	a := c.processes[from]
+	for _, i := range to {
+		b := c.processes[i]
+		c.network.block(a, b)
+		c.network.breakLink(c.network.link(a, b), cut, errNoAnswer)
+		if broken {
+			c.network.breakLink(c.network.link(b, a), cut, errNoAnswer)
+		}
+	}
+}
+
+// Heal lets all packets pass again.
+func (c *Cluster) Heal() {
+	c.log("heal")
+	c.network.heal()
+}
+
+// SetNoise sets what the network does to messages.
+func (c *Cluster) SetNoise(n Noise) { c.network.noise = n }
+
+// Crash cuts the power of a node. keep says how much of what was not synced survives.
+func (c *Cluster) Crash(i int, keep simfs.Survival) { c.processes[i].crash(keep, c.grace()) }
+
+// PowerLoss cuts the power of all nodes at once.
+func (c *Cluster) PowerLoss(keep simfs.Survival) {
+	c.seen(PowerLoss)
+	for _, p := range c.processes {
+		p.crash(keep, 0)
+	}
+}
+
+// Start starts a node that is down.
+func (c *Cluster) Start(i int) { c.processes[i].start() }
+
+// Stop closes a node in good order.
+func (c *Cluster) Stop(i int) { c.processes[i].stop() }
+
+// Pause stops the time of a node, Resume lets it go on.
+func (c *Cluster) Pause(i int) { c.processes[i].pause() }
+
+// Resume lets a node go on.
+func (c *Cluster) Resume(i int) { c.processes[i].resume() }
+
+// Trap lets a node crash at a moment in the life of its disk: at the count-th changing operation of a place (or sync of it) from now.
+func (c *Cluster) Trap(i int, place Place, count int, syncs bool, keep simfs.Survival) {
+	if l := c.processes[i].life; l != nil {
+		l.trap.set(place, count, syncs, false, simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: keep})
+	}
+}
+
+// FailDisk lets an operation on the log of a node fail, after which its node must stop.
+func (c *Cluster) FailDisk(i, count int, syncs bool) {
+	if l := c.processes[i].life; l != nil {
+		l.trap.set(InLog, count, syncs, true, simfs.CrashOptions{})
+	}
+}
+
+// SlowDisk sets the mean time of an append with its fsync.
+func (c *Cluster) SlowDisk(i int, d time.Duration) { c.processes[i].diskDelay = d }
+
+// Up says whether a node has a life.
+func (c *Cluster) Up(i int) bool { return c.processes[i].life != nil }
+
+// restoreAll ends all faults: packets pass, disks are fast, every node runs.
+func (c *Cluster) restoreAll() {
+	c.Heal()
+	c.SetNoise(Calm)
+	c.network.cut = 0
+	for _, p := range c.processes {
+		p.diskDelay, p.applyDelay = diskDelay, applyDelay
+		p.resume()
+		if p.life != nil {
+			p.life.trap.disarm()
+		}
+		p.start()
+	}
+}

@@ -1,0 +1,125 @@
+package nodetest
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// GroupKeys is how many keys a group has. Keys of one group carry one tag, so an operation may touch all of them.
+const GroupKeys = 3
+
+// key is a key of a group.
+func key(group, k int) string { return fmt.Sprintf("{g%d}%c", group, 'a'+k) }
+
+// Kind is what an operation does.
+type Kind uint8
+
+// The kinds of operations.
+const (
+	Write Kind = iota + 1
+	Read
+)
+
+// Outcome is what an operation came to.
+type Outcome uint8
+
+// The outcomes of operations. Those that certainly did not happen are not in a history.
+const (
+	// Unknown: it may happen at any time after its invocation, or never.
+	Unknown Outcome = iota
+	Done
+	// CompareFailed: its condition did not hold, and nothing was changed.
+	CompareFailed
+)
+
+// Change is what a write does to one key of its group.
+type Change struct {
+	Key    int
+	Delete bool
+	Value  string
+}
+
+// Condition is what a write asks for: a key has a value, or does not exist (empty).
+type Condition struct {
+	Key   int
+	Value string
+}
+
+// Cell is a key as an operation found it (reads), or left it (writes). Version 0: it does not exist.
+type Cell struct {
+	Value    string
+	Version  uint64
+	Revision uint64
+	// Existed: a write found the key.
+	Existed bool
+}
+
+// Operation is an operation of a client on a group, and what came of it.
+type Operation struct {
+	Client, Group int
+	Kind          Kind
+	Changes       []Change
+	Condition     *Condition
+	// Call and Return are when the client asked and when it was answered. What is unknown never returns.
+	Call, Return time.Duration
+	Outcome      Outcome
+	Shard        placement.ShardID
+	// Revision is that of the shard which a write made.
+	Revision uint64
+	// Cells are one for each change of a write, and one for each key of a read.
+	Cells []Cell
+	// Attempts is how often it was sent.
+	Attempts int
+}
+
+// forever is when unknown outcomes return.
+const forever = time.Duration(1<<62 - 1)
+
+// String describes the operation.
+func (o *Operation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "client %d [%s, ", o.Client, o.Call)
+	if o.Return == forever {
+		b.WriteString("?] ")
+	} else {
+		fmt.Fprintf(&b, "%s] ", o.Return)
+	}
+	if o.Kind == Read {
+		fmt.Fprintf(&b, "read group %d:", o.Group)
+		for _, c := range o.Cells {
+			fmt.Fprintf(&b, " %q/%d", c.Value, c.Version)
+		}
+		return b.String()
+	}
+	fmt.Fprintf(&b, "write group %d:", o.Group)
+	if c := o.Condition; c != nil {
+		fmt.Fprintf(&b, " if %c=%q", 'a'+c.Key, c.Value)
+	}
+	for _, c := range o.Changes {
+		if c.Delete {
+			fmt.Fprintf(&b, " delete %c", 'a'+c.Key)
+		} else {
+			fmt.Fprintf(&b, " %c=%q", 'a'+c.Key, c.Value)
+		}
+	}
+	switch o.Outcome {
+	case Done:
+		fmt.Fprintf(&b, " → revision %d of shard %d", o.Revision, o.Shard)
+	case CompareFailed:
+		b.WriteString(" → compare failed")
+	case Unknown:
+		b.WriteString(" → unknown")
+	}
+	return b.String()
+}
+
+// History is everything that clients saw.
+type History struct {
+	// Operations are those that happened or may have.
+	Operations []*Operation
+	// Refused are the values of writes that certainly did not happen: nobody may ever see one.
+	Refused map[string]*Operation
+}

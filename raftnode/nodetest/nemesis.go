@@ -1,0 +1,245 @@
+package nodetest
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/simfs"
+)
+
+// fault is a kind of thing that a nemesis does.
+type fault struct {
+	name string
+	do   func(*nemesis)
+}
+
+// faults are all kinds. Each seed takes some of them, so that one kind does not hide what another would show.
+var faults = []fault{
+	{"crash", func(n *nemesis) { n.pick().crash(n.keep(), n.c.grace()) }},
+	{"crash-in-log", func(n *nemesis) { n.trap(InLog, 30, false) }},
+	{"crash-in-sync", func(n *nemesis) { n.trap(InLog, 8, true) }},
+	{"crash-in-state", func(n *nemesis) { n.trap(InState, 20, false) }},
+	{"power-loss", func(n *nemesis) { n.c.PowerLoss(n.keep()) }},
+	{"disk-error", (*nemesis).diskError},
+	{"stop", func(n *nemesis) { n.pick().stop() }},
+	{"pause", (*nemesis).pause},
+	{"partition", (*nemesis).partition},
+	{"isolate-leader", (*nemesis).isolateLeader},
+	{"one-way", (*nemesis).oneWay},
+	{"bridge", (*nemesis).bridge},
+	{"slow-disk", (*nemesis).slowDisk},
+	{"slow-apply", (*nemesis).slowApply},
+	{"noise", (*nemesis).noise},
+	{"transfer", (*nemesis).transfer},
+	{"crash-in-install", (*nemesis).crashInInstall},
+	{"cut-snapshots", func(n *nemesis) { n.c.network.cut = 0.5 }},
+}
+
+// nemesis does harm to a cluster, again and again, until it is stopped.
+type nemesis struct {
+	c       *Cluster
+	kinds   []fault
+	pace    time.Duration
+	stopped bool
+}
+
+// newNemesis draws which kinds of faults a seed has, and how dense they are.
+func newNemesis(c *Cluster) *nemesis {
+	s := c.scheduler
+	n := &nemesis{c: c, pace: s.between(300*time.Millisecond, 3*time.Second)}
+	share := 0.2 + 0.6*s.random.Float64()
+	for _, f := range faults {
+		if s.chance(share) {
+			n.kinds = append(n.kinds, f)
+		}
+	}
+	return n
+}
+
+// String names the faults.
+func (n *nemesis) String() string {
+	names := make([]string, 0, len(n.kinds))
+	for _, f := range n.kinds {
+		names = append(names, f.name)
+	}
+	return "pace=" + n.pace.Round(time.Millisecond).String() + " faults=" + strings.Join(names, ",")
+}
+
+// start begins. Whatever goes down comes up again some time.
+func (n *nemesis) start() {
+	n.c.ended = func(p *process) { n.later(p.start) }
+	n.strike()
+}
+
+func (n *nemesis) strike() {
+	if len(n.kinds) == 0 {
+		return
+	}
+	s := n.c.scheduler
+	s.after(s.about(n.pace), "nemesis", func() {
+		if n.stopped {
+			return
+		}
+		n.kinds[s.random.IntN(len(n.kinds))].do(n)
+		n.strike()
+	})
+}
+
+// later undoes a fault after a while.
+func (n *nemesis) later(undo func()) {
+	s := n.c.scheduler
+	s.after(s.between(100*time.Millisecond, 4*n.c.options.election()), "undo", func() {
+		if !n.stopped {
+			undo()
+		}
+	})
+}
+
+func (n *nemesis) pick() *process {
+	return n.c.processes[n.c.scheduler.random.IntN(len(n.c.processes))]
+}
+
+func (n *nemesis) keep() simfs.Survival {
+	return []simfs.Survival{simfs.KeepSynced, simfs.KeepSome, simfs.KeepOrdered, simfs.KeepAll}[n.c.scheduler.random.IntN(4)]
+}
+
+func (n *nemesis) trap(place Place, within int, syncs bool) {
+	p := n.pick()
+	n.c.Trap(p.index, place, n.c.scheduler.random.IntN(within), syncs, n.keep())
+}
+
+// diskError makes an operation on the log fail. Sometimes the power goes before the node starts again, and with it what the system had
+// not written.
+func (n *nemesis) diskError() {
+	p, s := n.pick(), n.c.scheduler
+	n.c.FailDisk(p.index, s.random.IntN(20), s.chance(0.5))
+	if s.chance(0.5) {
+		s.after(s.about(n.pace), "power cut", func() {
+			if !n.stopped {
+				p.cutPower(n.keep())
+			}
+		})
+	}
+}
+
+func (n *nemesis) pause() {
+	p := n.pick()
+	p.pause()
+	n.later(p.resume)
+}
+
+// cut draws when connections find out that packets vanish.
+func (n *nemesis) cut() time.Duration {
+	if n.c.scheduler.chance(0.4) {
+		return 0
+	}
+	return n.c.scheduler.between(0, 3*n.c.options.election())
+}
+
+func (n *nemesis) partition() {
+	var a, b []int
+	for i := range n.c.processes {
+		if n.c.scheduler.chance(0.5) {
+			a = append(a, i)
+		} else {
+			b = append(b, i)
+		}
+	}
+	n.c.Partition(n.cut(), a, b)
+	n.later(n.c.Heal)
+}
+
+func (n *nemesis) isolateLeader() {
+	leader := n.c.Leader(placement.ShardID(1 + n.c.scheduler.random.IntN(n.c.options.Shards)))
+	if leader < 0 {
+		return
+	}
+	n.c.Partition(n.cut(), n.others(leader))
+	n.later(n.c.Heal)
+}
+
+func (n *nemesis) others(i int) []int {
+	var out []int
+	for _, p := range n.c.processes {
+		if p.index != i {
+			out = append(out, p.index)
+		}
+	}
+	return out
+}
+
+func (n *nemesis) oneWay() {
+	s := n.c.scheduler
+	from := n.pick().index
+	to := n.others(from)
+	if s.chance(0.5) {
+		to = to[:1+s.random.IntN(len(to))]
+	}
+	n.c.Mute(from, to, s.chance(0.5), n.cut())
+	n.later(n.c.Heal)
+}
+
+// bridge leaves one process that both sides see.
+func (n *nemesis) bridge() {
+	middle := n.pick().index
+	cut := n.cut()
+	for _, a := range n.others(middle) {
+		for _, b := range n.others(middle) {
+			if a%2 != b%2 {
+				n.c.Mute(a, []int{b}, true, cut)
+			}
+		}
+	}
+	n.later(n.c.Heal)
+}
+
+func (n *nemesis) slowDisk() {
+	p := n.pick()
+	p.diskDelay = n.c.scheduler.between(5*time.Millisecond, n.c.options.election()/2)
+	n.later(func() { p.diskDelay = diskDelay })
+}
+
+func (n *nemesis) slowApply() {
+	p := n.pick()
+	p.applyDelay = n.c.scheduler.between(5*time.Millisecond, n.c.options.election())
+	n.later(func() { p.applyDelay = applyDelay })
+}
+
+func (n *nemesis) noise() {
+	s := n.c.scheduler
+	n.c.SetNoise(Noise{
+		Drop: 0.2 * s.random.Float64() * s.random.Float64(), Duplicate: 0.1 * s.random.Float64(), Reorder: 0.2 * s.random.Float64(),
+		Delay: s.between(100*time.Microsecond, n.c.options.Heartbeat/2),
+	})
+	n.later(func() { n.c.SetNoise(Calm) })
+}
+
+// crashInInstall lets nodes crash while they take in snapshots, from now on.
+func (n *nemesis) crashInInstall() {
+	s := n.c.scheduler
+	n.c.snapshotArrives = func(p *process) {
+		if n.stopped || s.chance(0.4) {
+			return
+		}
+		if s.chance(0.5) {
+			n.c.Trap(p.index, InLog, s.random.IntN(8), false, n.keep())
+		} else {
+			n.c.Trap(p.index, InState, s.random.IntN(50), false, n.keep())
+		}
+		if p.life != nil {
+			p.life.trap.name = CrashInInstall
+		}
+	}
+}
+
+// transfer asks a node to hand a lead over. The node waits on a goroutine, whose steps are between events.
+func (n *nemesis) transfer() {
+	p, to := n.pick(), n.pick()
+	shard := placement.ShardID(n.c.scheduler.random.IntN(n.c.options.Shards + 1))
+	if p.serving() {
+		node := p.life.node
+		go func() { _, _ = node.TransferLeader(context.Background(), shard, to.id) }()
+	}
+}

@@ -1,0 +1,196 @@
+package nodetest
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/simfs"
+)
+
+const dataDir = "/data/node"
+
+// process is one machine: a disk, and now and then a node that runs on it.
+type process struct {
+	c       *Cluster
+	index   int
+	id      placement.NodeID
+	address string
+	disk    *simfs.FS
+	// life is nil while the node is down.
+	life  *life
+	lives uint64
+	// paused: time stands still for the process; what happens to it meanwhile is held.
+	paused bool
+	held   []*event
+	// diskDelay is the mean time of an append with its fsync, applyDelay that of a batch of the state machine.
+	diskDelay, applyDelay time.Duration
+	// rate is how fast its clock runs.
+	rate float64
+}
+
+const (
+	diskDelay  = 500 * time.Microsecond
+	applyDelay = 100 * time.Microsecond
+)
+
+// life is a process from its start to its end.
+type life struct {
+	process   *process
+	number    uint64
+	node      *raftnode.Node
+	runtime   *runtime
+	transport *transport
+	trap      trap
+	tasks     []*task
+	// dead: nothing that the node still does has any effect.
+	dead   atomic.Bool
+	ctx    context.Context
+	cancel context.CancelFunc
+	// ends are called when the life ends.
+	ends []func()
+	// stopping: the node answers what waits with good reasons while it closes.
+	stopping bool
+	begun    time.Duration
+}
+
+// start opens the node on its disk.
+func (p *process) start() {
+	if p.life != nil {
+		return
+	}
+	c := p.c
+	p.lives++
+	l := &life{process: p, number: p.lives, begun: c.scheduler.now}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.runtime = &runtime{c: c, l: l}
+	p.life = l
+	l.trap.disk = p.disk
+	p.disk.SetFaults(l.trap.decide)
+	o := c.options.node(c, p)
+	o.Runtime = l.runtime
+	o.NewTransport = func(t raftnode.TransportOptions) (raftnode.Transport, error) {
+		l.transport = &transport{c: c, l: l, options: t}
+		return l.transport, nil
+	}
+	c.scheduler.add(0, &event{name: "start", process: p, boot: l.number, run: func() {
+		node, err := raftnode.Open(o)
+		if err != nil {
+			if !l.trap.sprung() {
+				c.violate("%s cannot be opened: %v", p.id, err)
+			}
+			return
+		}
+		l.node = node
+		c.network.processStarted(p)
+	}})
+}
+
+// end ends the life of the node. Nothing that it does while it is closed has any effect but on its disk, which the caller replaces if the
+// node is to have crashed.
+func (p *process) end(grace time.Duration) {
+	l := p.life
+	if l == nil {
+		return
+	}
+	if !l.stopping {
+		l.dead.Store(true)
+	}
+	p.life = nil
+	p.resume()
+	p.c.network.processDied(p, grace)
+	l.cancel()
+	p.c.scheduler.killTasks(l)
+	p.disk.SetFaults(nil)
+	if l.node != nil {
+		// The error is that of a node that failed, which is known already.
+		_ = l.node.Close()
+	}
+	l.dead.Store(true)
+	for _, f := range l.ends {
+		f()
+	}
+	if l.node != nil {
+		p.c.events[SnapshotInstalled] += l.node.Metrics().SnapshotsInstalled
+	}
+	if p.c.ended != nil {
+		p.c.ended(p)
+	}
+}
+
+// crash cuts the power of one machine. grace is how long its peers wait for it in vain; without, they see its connections break.
+func (p *process) crash(keep simfs.Survival, grace time.Duration) {
+	if p.life == nil {
+		return
+	}
+	seed := p.c.scheduler.random.Uint64()
+	after := p.life.trap.image
+	if after == nil {
+		after = p.disk.Image(simfs.CrashOptions{Seed: seed, Keep: keep})
+	}
+	p.c.seen(Crash)
+	p.c.log("crash", "node", p.id, "keep", keep)
+	p.end(grace)
+	p.disk = after
+	p.c.promises.check(p)
+}
+
+// stop closes the node in good order, without time to hand the lead over.
+func (p *process) stop() {
+	if p.life == nil {
+		return
+	}
+	p.c.log("stop", "node", p.id)
+	p.life.stopping = true
+	p.end(0)
+}
+
+// pause stops the time of the process.
+func (p *process) pause() {
+	if p.life != nil {
+		p.paused = true
+		p.c.log("pause", "node", p.id)
+	}
+}
+
+// resume lets it go on: all that was held happens now, in order.
+func (p *process) resume() {
+	if !p.paused {
+		return
+	}
+	p.paused = false
+	held := p.held
+	p.held = nil
+	p.c.log("resume", "node", p.id)
+	for _, e := range held {
+		p.c.scheduler.add(0, e)
+	}
+}
+
+// serving says whether the node has formed or recovered.
+func (p *process) serving() bool {
+	if p.life == nil || p.life.node == nil {
+		return false
+	}
+	return len(p.life.node.Nodes()) > 0
+}
+
+func (p *process) logger() *slog.Logger {
+	if p.c.options.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(&clockHandler{Handler: p.c.options.Log, c: p.c})
+}
+
+// cutPower is crash for a machine whose process may have gone already: what the system held in memory goes.
+func (p *process) cutPower(keep simfs.Survival) {
+	if p.life != nil {
+		p.crash(keep, p.c.grace())
+		return
+	}
+	p.disk = p.disk.Image(simfs.CrashOptions{Seed: p.c.scheduler.random.Uint64(), Keep: keep})
+	p.c.promises.check(p)
+}

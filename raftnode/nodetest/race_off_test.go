@@ -1,0 +1,8 @@
+//go:build !race
+
+package nodetest
+
+const (
+	raceEnabled  = false
+	seedsDefault = 50
+)

@@ -1,0 +1,87 @@
+package nodetest
+
+import (
+	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+)
+
+// wire sees every message of Raft that leaves a node, and checks what Raft promises of them: one leader per term, and that entries of one
+// index and term are the same everywhere.
+type wire struct {
+	c       *Cluster
+	leaders map[shardTerm]uint64
+	entries map[shardEntry]uint64
+}
+
+type shardTerm struct {
+	shard uint32
+	term  uint64
+}
+
+type shardEntry struct {
+	shard       uint32
+	index, term uint64
+}
+
+func newWire(c *Cluster) *wire {
+	return &wire{c: c, leaders: make(map[shardTerm]uint64), entries: make(map[shardEntry]uint64)}
+}
+
+func (w *wire) sent(l *link, raft *peerv1.RaftMessage) {
+	m := &raftpb.Message{}
+	if err := proto.Unmarshal(raft.GetMessage(), m); err != nil {
+		w.c.violate("raft message of %s cannot be decoded: %v", l.from.id, err)
+		return
+	}
+	switch m.GetType() {
+	case raftpb.MsgApp:
+		w.entriesOf(raft.GetShard(), m.GetEntries())
+		w.leads(raft.GetShard(), m)
+	case raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:
+		w.leads(raft.GetShard(), m)
+	case raftpb.MsgAppResp, raftpb.MsgVoteResp:
+		w.c.promises.made(l.from, raft.GetShard(), m)
+	}
+}
+
+// snapshot sees a snapshot leave.
+func (w *wire) snapshot(l *link, start *peerv1.SnapshotStart) {
+	w.c.seen(SnapshotSent)
+	m := &raftpb.Message{}
+	if err := proto.Unmarshal(start.GetMessage(), m); err != nil {
+		w.c.violate("snapshot message of %s cannot be decoded: %v", l.from.id, err)
+		return
+	}
+	w.leads(start.GetShard(), m)
+}
+
+// leads notes that the sender of a message leads in its term.
+func (w *wire) leads(shard uint32, m *raftpb.Message) {
+	at := shardTerm{shard, m.GetTerm()}
+	switch was, ok := w.leaders[at]; {
+	case !ok:
+		w.leaders[at] = m.GetFrom()
+		if len(w.leaders) > w.c.options.Shards+1 {
+			w.c.seen(LeaderChange)
+		}
+	case was != m.GetFrom():
+		w.c.violate("shard %d: replicas %d and %d both lead in term %d", shard, was, m.GetFrom(), m.GetTerm())
+	}
+}
+
+// entriesOf compares entries with those of the same index and term that were seen before.
+func (w *wire) entriesOf(shard uint32, entries []*raftpb.Entry) {
+	for _, e := range entries {
+		at := shardEntry{shard, e.GetIndex(), e.GetTerm()}
+		sum := xxhash.Sum64(e.GetData()) + uint64(e.GetType())
+		switch was, ok := w.entries[at]; {
+		case !ok:
+			w.entries[at] = sum
+		case was != sum:
+			w.c.violate("shard %d: entry %d of term %d is not the same everywhere", shard, e.GetIndex(), e.GetTerm())
+		}
+	}
+}

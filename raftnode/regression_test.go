@@ -1,0 +1,134 @@
+package raftnode
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// An answer for the process before a restart is not taken for that of a request of this one.
+func TestLateAnswerForAnEarlierLife(t *testing.T) {
+	life := func(seed uint64) *forwards {
+		n := &Node{}
+		n.seed(seed)
+		return newForwards(n)
+	}
+	before, after := life(1), life(2)
+	old, err := before.register(&Request{Shard: 1, Command: &storev1.Command{}}, "leader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := false
+	if _, err := after.register(&Request{Shard: 1, Command: &storev1.Command{}, Done: func(Result) { answered = true }}, "leader"); err != nil {
+		t.Fatal(err)
+	}
+	after.answer("leader", &peerv1.ForwardResponse{Id: old, Body: &peerv1.ForwardResponse_Write{Write: &storev1.WriteResult{Revision: 7}}})
+	if answered {
+		t.Fatal("a write was answered by what another one did")
+	}
+}
+
+// What reaches a worker after the node has failed is answered by Close.
+func TestRequestsAfterAFailureAreAnswered(t *testing.T) {
+	w := &worker{n: &Node{}, wake: func() {}}
+	done := false
+	w.request(&member{}, &Request{Done: func(Result) { done = true }})
+	err := error(ErrStopped)
+	w.n.failure.Store(&err)
+	w.step()
+	failAll(w.close(), ErrStopped)
+	if !done {
+		t.Fatal("a request is never answered")
+	}
+	done = false
+	w.request(&member{}, &Request{Done: func(Result) { done = true }})
+	if !done {
+		t.Fatal("a request to a closed worker is never answered")
+	}
+}
+
+// slowMachine holds its snapshot back until it is told to go on.
+type slowMachine struct{ entered, release chan struct{} }
+
+func (m *slowMachine) Apply(uint64, []byte) []byte  { return nil }
+func (m *slowMachine) ReadSnapshot(io.Reader) error { return nil }
+func (m *slowMachine) WriteSnapshot(io.Writer) error {
+	if m.entered != nil {
+		close(m.entered)
+		<-m.release
+		m.entered = nil
+	}
+	return nil
+}
+
+// Saving an image and taking over another's do not overtake each other: the newest stays on disk.
+func TestImagesDoNotOvertake(t *testing.T) {
+	fs := vfs.NewMem()
+	o := Options{FS: fs, Machine: func(placement.ShardID) StateMachine { return &slowMachine{} }}
+	opened, err := openOwn("own", o, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := opened.(*ownEngine)
+	if _, err := e.open(DataShard); err != nil {
+		t.Fatal(err)
+	}
+	s := e.shard(DataShard)
+	image := func(index uint64) []byte {
+		var b bytes.Buffer
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		was := s.at
+		s.at = position{index: index, term: 1}
+		if err := s.writeImage(&b); err != nil {
+			t.Fatal(err)
+		}
+		s.at = was
+		return b.Bytes()
+	}
+	newest := image(100)
+	if _, err := e.stage("staged", bytes.NewReader(newest)); err != nil {
+		t.Fatal(err)
+	}
+	slow := &slowMachine{entered: make(chan struct{}), release: make(chan struct{})}
+	entered := slow.entered
+	s.mu.Lock()
+	s.machine, s.at = slow, position{index: 50, term: 1}
+	s.mu.Unlock()
+	saved, ingested := make(chan error, 1), make(chan error, 1)
+	go func() { saved <- e.save(s) }()
+	<-entered
+	go func() { ingested <- e.ingest(DataShard, "staged") }()
+	close(slow.release)
+	for _, c := range []chan error{saved, ingested} {
+		if err := <-c; err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopened, err := openOwn("own", o, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, err := reopened.open(DataShard); err != nil || at.index != 100 {
+		t.Errorf("the disk has the image at index %d, %v; want 100", at.index, err)
+	}
+}
+
+// The reads that wait for the applier count against the bound as all others do.
+func TestConfirmedReadsAreCounted(t *testing.T) {
+	m := &member{}
+	w := &worker{n: &Node{}}
+	m.confirmed = []confirmedReads{{index: 5, requests: []*Request{{Deadline: time.Unix(1, 0), Done: func(Result) {}}}}}
+	m.confirmedCount = 1
+	w.expire(m, time.Unix(2, 0))
+	if m.confirmedCount != 0 {
+		t.Errorf("%d reads counted, none waits", m.confirmedCount)
+	}
+}

@@ -1,0 +1,187 @@
+package replica
+
+import (
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// A candidate asks for votes only once its own term and vote are durable (R4). If it could lead on the votes of others alone and then lost its
+// power, it would lead the same term again, with other entries at the same indexes.
+func TestNoTermIsLedTwice(t *testing.T) {
+	g := newGroup(t, 3)
+	if err := g.replicas[1].Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	g.sync(1)     // The pre-vote is a promise about nothing, but goes through the log like a vote.
+	for range 8 { // From here on the disk of 1 does nothing.
+		g.ready(1)
+		g.deliver()
+		g.sync(2)
+		g.sync(3)
+		g.deliver()
+		for _, m := range g.net {
+			if m.GetType() == raftpb.MsgVote && g.logs[1].hardState.GetTerm() < m.GetTerm() {
+				t.Fatalf("a vote of term %d is asked for, term %d is durable", m.GetTerm(), g.logs[1].hardState.GetTerm())
+			}
+		}
+		if g.replicas[1].Leads() {
+			t.Fatalf("leads term %d, term %d is durable", g.replicas[1].Status().Term, g.logs[1].hardState.GetTerm())
+		}
+	}
+	g.settle()
+	if !g.replicas[1].Leads() {
+		t.Fatal("does not lead in the end")
+	}
+}
+
+// loneVoter is a group of one from a log, with a small ring and small applies.
+func loneVoter(t *testing.T, l *memoryLog, ringBytes int) *Replica {
+	t.Helper()
+	r, err := New(Config{
+		ID: 1, ElectionTicks: 10, HeartbeatTicks: 1, Log: l, HardState: l.hardState,
+		TruncatedIndex: l.truncated, TruncatedTerm: l.truncatedTerm, LastIndex: l.last(),
+		Applied: 2, AppliedTerm: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1}},
+		ReadEpoch: 7, RingBytes: ringBytes,
+		MaxMessageBytes: 1 << 20, MaxInflightBytes: 1 << 20, MaxApplyBytes: 1 << 12, MaxUncommittedBytes: 1 << 20,
+		Logger: quiet{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// work does what a replica asks for, until it asks for nothing.
+func work(t *testing.T, r *Replica, l *memoryLog) (reads []Read) {
+	t.Helper()
+	for r.HasReady() {
+		out := r.Ready()
+		reads = append(reads, out.Reads...)
+		if out.Append != nil {
+			l.append(out.Append)
+			if _, err := r.AppendDone(out.Append); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out.Apply != nil {
+			if err := r.ApplyDone(out.Apply); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return reads
+}
+
+func newLog() *memoryLog {
+	return &memoryLog{truncated: 2, truncatedTerm: 1, hardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(2))}}
+}
+
+// Entries stay whole for those who hold them when the ring evicts them: raft counts by them what is applied.
+func TestApplyingGoesOnBeyondTheRing(t *testing.T) {
+	l := newLog()
+	r := loneVoter(t, l, 100)
+	if err := r.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	work(t, r, l)
+	for range 20 {
+		if err := r.Propose(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		work(t, r, l)
+	}
+	if s := r.Status(); s.Applied != s.Commit || r.node.Status().Applied != s.Commit {
+		t.Fatalf("committed %d, applied %d, of which raft knows %d", s.Commit, s.Applied, r.node.Status().Applied)
+	}
+}
+
+// The only voter answers no read before it has committed an entry of its own term: its commit index may be of before a crash, and what was
+// acknowledged since above it.
+func TestLoneVoterReadsAfterItsFirstCommit(t *testing.T) {
+	l := newLog()
+	r := loneVoter(t, l, 1<<20)
+	if err := r.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	work(t, r, l)
+	for range 5 {
+		if err := r.Propose([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		work(t, r, l)
+	}
+	acknowledged := r.Status().Applied
+	// The log is durable; the commit index never was for its own sake.
+	l.hardState = &raftpb.HardState{Term: l.hardState.Term, Vote: l.hardState.Vote, Commit: new(uint64(2))}
+	r = loneVoter(t, l, 1<<20)
+	if err := r.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	for !r.Leads() {
+		out := r.Ready()
+		if out.Append == nil || r.Leads() {
+			continue // The first entry of the term is under way to the disk.
+		}
+		l.append(out.Append)
+		if _, err := r.AppendDone(out.Append); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok := r.StartRead(); ok {
+		t.Fatalf("a read began with commit index %d, %d was acknowledged", r.Status().Commit, acknowledged)
+	}
+}
+
+// An append that came from a leader of a past term and was overwritten in the same turn is not acknowledged, and stops nobody.
+func TestTwoLeadersInOneTurn(t *testing.T) {
+	g := newGroup(t, 3)
+	entry := func(term, index uint64) *raftpb.Entry {
+		return &raftpb.Entry{Term: new(term), Index: new(index), Data: []byte("x")}
+	}
+	message := func(from, term uint64, entries ...*raftpb.Entry) *raftpb.Message {
+		return &raftpb.Message{
+			Type: raftpb.MsgApp.Enum(), From: new(from), To: new(uint64(2)), Term: new(term),
+			Index: new(uint64(2)), LogTerm: new(uint64(1)), Commit: new(uint64(2)), Entries: entries,
+		}
+	}
+	for _, m := range []*raftpb.Message{
+		message(1, 2, entry(2, 3), entry(2, 4), entry(2, 5)),
+		message(3, 3, entry(3, 3)),
+	} {
+		if err := g.replicas[2].Step(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.sync(2)
+	for _, m := range g.net {
+		if m.GetType() == raftpb.MsgAppResp && m.GetIndex() > 3 {
+			t.Errorf("index %d acknowledged, the log ends at 3", m.GetIndex())
+		}
+	}
+	if s := g.replicas[2].Status(); s.LastIndex != 3 || s.Term != 3 {
+		t.Errorf("log ends at %d in term %d", s.LastIndex, s.Term)
+	}
+}
+
+// A leader keeps what members that it hears of still need, unless the log has grown too long.
+func TestTruncateWaitsForActiveMembers(t *testing.T) {
+	g := newGroup(t, 3)
+	g.elect()
+	g.cut[3] = true
+	for range 5 {
+		g.propose("x")
+		g.settle()
+	}
+	last := g.replicas[1].Status().LastIndex
+	match := g.replicas[1].Match()[3]
+	if match >= last {
+		t.Fatal("the member does not lag: the test shows nothing")
+	}
+	if got, err := g.replicas[1].Truncate(last, false); err != nil || got != match {
+		t.Errorf("truncated at %d, %v; member 3 has %d", got, err, match)
+	}
+	if got, err := g.replicas[1].Truncate(last, true); err != nil || got != last {
+		t.Errorf("with a log that is too long, truncated at %d, %v; want %d", got, err, last)
+	}
+}
