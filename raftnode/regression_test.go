@@ -40,7 +40,7 @@ func TestRequestsAfterAFailureAreAnswered(t *testing.T) {
 	w := &worker{n: &Node{}, wake: func() {}}
 	done := false
 	w.request(&member{}, &Request{Done: func(Result) { done = true }})
-	err := error(ErrStopped)
+	err := ErrStopped
 	w.n.failure.Store(&err)
 	w.step()
 	failAll(w.close(), ErrStopped)

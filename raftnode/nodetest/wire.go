@@ -12,7 +12,7 @@ import (
 // index and term are the same everywhere.
 type wire struct {
 	c       *Cluster
-	leaders map[shardTerm]uint64
+	leaders map[shardTerm]leader
 	entries map[shardEntry]uint64
 }
 
@@ -21,13 +21,18 @@ type shardTerm struct {
 	term  uint64
 }
 
+// leader is who leads in a term: a replica, in one life of its process. One that has restarted has forgotten what it sent.
+type leader struct {
+	replica, life uint64
+}
+
 type shardEntry struct {
 	shard       uint32
 	index, term uint64
 }
 
 func newWire(c *Cluster) *wire {
-	return &wire{c: c, leaders: make(map[shardTerm]uint64), entries: make(map[shardEntry]uint64)}
+	return &wire{c: c, leaders: make(map[shardTerm]leader), entries: make(map[shardEntry]uint64)}
 }
 
 func (w *wire) sent(l *link, raft *peerv1.RaftMessage) {
@@ -39,9 +44,9 @@ func (w *wire) sent(l *link, raft *peerv1.RaftMessage) {
 	switch m.GetType() {
 	case raftpb.MsgApp:
 		w.entriesOf(raft.GetShard(), m.GetEntries())
-		w.leads(raft.GetShard(), m)
+		w.leads(l, raft.GetShard(), m)
 	case raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:
-		w.leads(raft.GetShard(), m)
+		w.leads(l, raft.GetShard(), m)
 	case raftpb.MsgAppResp, raftpb.MsgVoteResp:
 		w.c.promises.made(l.from, raft.GetShard(), m)
 	}
@@ -55,20 +60,22 @@ func (w *wire) snapshot(l *link, start *peerv1.SnapshotStart) {
 		w.c.violate("snapshot message of %s cannot be decoded: %v", l.from.id, err)
 		return
 	}
-	w.leads(start.GetShard(), m)
+	w.leads(l, start.GetShard(), m)
 }
 
 // leads notes that the sender of a message leads in its term.
-func (w *wire) leads(shard uint32, m *raftpb.Message) {
-	at := shardTerm{shard, m.GetTerm()}
+func (w *wire) leads(l *link, shard uint32, m *raftpb.Message) {
+	at, now := shardTerm{shard, m.GetTerm()}, leader{m.GetFrom(), l.from.life.number}
 	switch was, ok := w.leaders[at]; {
 	case !ok:
-		w.leaders[at] = m.GetFrom()
+		w.leaders[at] = now
 		if len(w.leaders) > w.c.options.Shards+1 {
 			w.c.seen(LeaderChange)
 		}
-	case was != m.GetFrom():
-		w.c.violate("shard %d: replicas %d and %d both lead in term %d", shard, was, m.GetFrom(), m.GetTerm())
+	case was.replica != now.replica:
+		w.c.violate("shard %d: replicas %d and %d both lead in term %d", shard, was.replica, now.replica, m.GetTerm())
+	case was.life != now.life:
+		w.c.violate("shard %d: replica %d leads in term %d before and after a restart", shard, now.replica, m.GetTerm())
 	}
 }
 
