@@ -85,6 +85,14 @@ func (n *network) delay() time.Duration {
 	return n.noise.Delay/4 + n.c.scheduler.about(n.noise.Delay*3/4)
 }
 
+// late draws a time on the way for a message that is overtaken: mostly by a few others, now and then by whole lives of its receiver.
+func (n *network) late() time.Duration {
+	if n.c.scheduler.chance(0.2) {
+		return n.c.scheduler.between(0, 4*n.c.options.election())
+	}
+	return n.delay() + n.c.scheduler.about(20*n.noise.Delay)
+}
+
 // block makes packets from one process to another vanish. What becomes of the connections between the two is not decided by that.
 func (n *network) block(from, to *process) { n.link(from, to).blocked = true }
 
@@ -223,10 +231,10 @@ func (n *network) send(l *link, batch []*peerv1.Message) {
 			continue
 		}
 		if s.chance(n.noise.Duplicate) {
-			n.deliver(l, [][]byte{data}, s.now+n.delay()+s.about(20*n.noise.Delay), 0)
+			n.deliver(l, [][]byte{data}, s.now+n.late(), 0)
 		}
 		if s.chance(n.noise.Reorder) {
-			n.deliver(l, [][]byte{data}, s.now+n.delay()+s.about(20*n.noise.Delay), 0)
+			n.deliver(l, [][]byte{data}, s.now+n.late(), 0)
 			continue
 		}
 		ordered = append(ordered, data)
