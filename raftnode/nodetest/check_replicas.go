@@ -73,10 +73,10 @@ func compareStates(states map[shardIndex]replicaState, node placement.NodeID, di
 }
 
 // stateOf reads what a replica holds, and compares the digests that it keeps with its records.
-func stateOf(store *state.Store, node placement.NodeID, shard placement.ShardID) (uint64, replicaState, error) {
+func stateOf(store *state.Store, node placement.NodeID, shard placement.ShardID) (index uint64, is replicaState, err error) {
 	v := store.View()
-	defer v.Close()
-	is := replicaState{node: node}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	is.node = node
 	hash := xxhash.New()
 	at, err := v.Export(shard, hash)
 	if err != nil {
@@ -97,12 +97,12 @@ func stateOf(store *state.Store, node placement.NodeID, shard placement.ShardID)
 	return at.Index, is, nil
 }
 
-func compareLogs(terms map[shardIndex]uint64, node placement.NodeID, disk *simfs.FS) error {
+func compareLogs(terms map[shardIndex]uint64, node placement.NodeID, disk *simfs.FS) (err error) {
 	logs, err := logstore.Open(raftnode.LogDir(disk, dataDir), logstore.Options{FS: disk, SegmentBytes: 1 << 20})
 	if err != nil {
 		return fmt.Errorf("%s: %w", node, err)
 	}
-	defer logs.Close()
+	defer func() { err = errors.Join(err, logs.Close()) }()
 	for _, shard := range logs.Shards() {
 		log, _ := logs.State(shard)
 		for i := log.TruncatedIndex + 1; i <= min(log.LastIndex, log.HardState.GetCommit()); i++ {

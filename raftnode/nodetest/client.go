@@ -231,8 +231,8 @@ func unpad(value []byte) string {
 	return string(value)
 }
 
-// answered takes an answer. clear says that it came from a node; if not, nobody knows what has happened.
-func (a *attempt) answered(try int, res raftnode.Result, clear bool) {
+// answered takes an answer. spoken says that it came from a node; if not, nobody knows what has happened.
+func (a *attempt) answered(try int, res raftnode.Result, spoken bool) {
 	if try != a.try {
 		return
 	}
@@ -243,7 +243,7 @@ func (a *attempt) answered(try int, res raftnode.Result, clear bool) {
 	switch {
 	case res.Err == nil:
 		a.finish(res)
-	case !clear || errors.As(res.Err, &unknown):
+	case !spoken || errors.As(res.Err, &unknown):
 		a.lose()
 	case a.doubt:
 		// This attempt was not executed. An earlier one may have been.

@@ -70,7 +70,11 @@ func (ps *promises) check(p *process) {
 		ps.c.violate("%s: the log cannot be opened after a crash: %v", p.id, err)
 		return
 	}
-	defer logs.Close()
+	defer func() {
+		if err := logs.Close(); err != nil {
+			ps.c.violate("%s: the log cannot be closed after a crash: %v", p.id, err)
+		}
+	}()
 	for _, d := range logs.Damaged() {
 		ps.c.violate("%s: the log is damaged after a crash: %v", p.id, d)
 	}

@@ -64,10 +64,10 @@ func (r *runtime) collect() {
 // delay is how long a stage takes to get to its step. For the log writer that is the write and the fsync, whose outcome nobody sees before.
 func (r *runtime) delay(name string) time.Duration {
 	s, p := r.c.scheduler, r.l.process
-	switch {
-	case name == "log writer":
+	switch name {
+	case "log writer":
 		return s.about(p.diskDelay)
-	case name == "applier" || name == "housekeeper":
+	case "applier", "housekeeper":
 		return s.about(p.applyDelay)
 	default:
 		return s.between(time.Microsecond, 30*time.Microsecond)
