@@ -11,15 +11,13 @@ type scratch struct {
 	dedup   storev1.DedupResult
 	summary storev1.SlotSummary
 	history storev1.History
-	// One of each for every change of a command. History refers to them, so they are pointers.
-	changes []*change
-}
-
-// change is the change of a key: the history's, with the record in it.
-type change struct {
-	storev1.History_Change
-	record record
-	value  storev1.Record_Value
+	record  record
+	value   storev1.Record_Value
+	// What stands for a value that is stored by itself.
+	separated storev1.Record_Separated
+	// One for every change of a command. History refers to them, so they are pointers.
+	changes []*storev1.History_Change
+	before  []byte // the records that the changes of a command replaced
 }
 
 // Apply applies the commands of an entry, one result for each. They see what earlier calls left in the batch.

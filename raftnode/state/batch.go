@@ -99,6 +99,7 @@ func (b *Batch) set(key []byte, m encoder) ([]byte, error) {
 	return op.Value, op.Finish()
 }
 
+// setBytes sets a key to a value as it is. What it returns is readable until the commit.
 func (b *Batch) setBytes(key, value []byte) ([]byte, error) {
 	op := b.part(key).SetDeferred(len(key), len(value))
 	copy(op.Key, key)
@@ -108,6 +109,11 @@ func (b *Batch) setBytes(key, value []byte) ([]byte, error) {
 
 func (b *Batch) delete(key []byte) error {
 	return b.part(key).Delete(key, nil)
+}
+
+// deleteRange removes the keys from start up to end, which are of one section and end excluded.
+func (b *Batch) deleteRange(start, end []byte) error {
+	return b.part(start).DeleteRange(start, end, nil)
 }
 
 // part returns the batch for a key: always the same, so that changes of one key keep their order.
@@ -120,22 +126,33 @@ func (b *Batch) part(key []byte) *pebble.Batch {
 
 // overlay is what the open batch changed of a shard, as far as Apply reads it again. Pebble's own indexed batch would index every pair.
 type overlay struct {
-	// records by key.
+	// records by key; nil for those that were removed.
 	records map[string][]byte
-	// histories of the revisions made in the batch, from firstRevision on; nil for what was trimmed again.
-	histories     [][]byte
+	// values separated from those records, by key.
+	values map[string][]byte
+	// offsets of the histories made in the batch, from firstRevision on.
+	offsets       []uint64
 	firstRevision uint64
-	// overwritten records kept by a trim in the batch.
-	overwritten map[overwritten][]byte
+	// tombstones made in the batch, in order, with those that a put or a trim has removed again; replaced are the separated values that the
+	// batch replaced, likewise.
+	tombstones []tombstone
+	replaced   []replaced
 	// results kept in the batch. They are looked up for a retry that is in one batch with its first attempt, which is rare enough
 	// to search through.
 	results []keptResult
 }
 
-// overwritten names a record that was overwritten and is kept for reads at old revisions.
-type overwritten struct {
+// tombstone names a record that says that its key was deleted at a revision.
+type tombstone struct {
 	revision uint64
 	key      string
+}
+
+// replaced names a separated value that nobody needs any more once the history of the revision that replaced it goes.
+type replaced struct {
+	by  uint64
+	key string
+	old uint64 // the revision that wrote it
 }
 
 type keptResult struct {
@@ -144,15 +161,16 @@ type keptResult struct {
 }
 
 func (o *overlay) init() {
-	*o = overlay{records: make(map[string][]byte), overwritten: make(map[overwritten][]byte)}
+	*o = overlay{records: make(map[string][]byte), values: make(map[string][]byte)}
 }
 
 func (o *overlay) clear() {
 	clear(o.records)
-	clear(o.overwritten)
-	clear(o.histories)
+	clear(o.values)
+	clear(o.tombstones)
+	clear(o.replaced)
 	clear(o.results)
-	o.histories, o.results = o.histories[:0], o.results[:0]
+	o.offsets, o.tombstones, o.replaced, o.results = o.offsets[:0], o.tombstones[:0], o.replaced[:0], o.results[:0]
 }
 
 // result returns the stored result of a request that the batch holds.
@@ -165,20 +183,20 @@ func (o *overlay) result(id *dedupID) ([]byte, bool) {
 	return nil, false
 }
 
-// history returns what the batch holds of the history of a revision.
-func (o *overlay) history(revision uint64) ([]byte, bool) {
-	if len(o.histories) == 0 || revision < o.firstRevision {
-		return nil, false
+// offset returns the offset of a history that the batch holds.
+func (o *overlay) offset(revision uint64) (uint64, bool) {
+	if len(o.offsets) == 0 || revision < o.firstRevision {
+		return 0, false
 	}
-	return o.histories[revision-o.firstRevision], true
+	return o.offsets[revision-o.firstRevision], true
 }
 
-// addHistory takes the history of the next revision.
-func (o *overlay) addHistory(revision uint64, stored []byte) {
-	if len(o.histories) == 0 {
+// addHistory takes the next revision.
+func (o *overlay) addHistory(revision, offset uint64) {
+	if len(o.offsets) == 0 {
 		o.firstRevision = revision
 	}
-	o.histories = append(o.histories, stored)
+	o.offsets = append(o.offsets, offset)
 }
 
 type noCloser struct{}

@@ -63,3 +63,50 @@ func benchmarkApply(b *testing.B, valueBytes, batch int, retried bool) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "puts/s")
 }
+
+// BenchmarkTrim applies batches while the history is at its bound: every revision that is made has another one trimmed. An op is a batch;
+// what is said per put has the flushes and compactions in it.
+func BenchmarkTrim(b *testing.B) {
+	for _, size := range []int{256, 4096} {
+		b.Run(fmt.Sprintf("value=%d/batch=64", size), func(b *testing.B) { benchmarkTrim(b, size, 64) })
+	}
+}
+
+func benchmarkTrim(b *testing.B, valueBytes, batch int) {
+	const keys, kept, run = 20_000, 40_000, 4096
+	s, err := Open(b.TempDir()+"/state", Options{FS: vfs.Default})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	m := newMachine(b, s, testShard)
+	m.commit(bootstrapCommand())
+	random := rand.New(rand.NewPCG(1, 2))
+	value := make([]byte, valueBytes)
+	for i := range value {
+		value[i] = byte(random.Uint32())
+	}
+	e := entry()
+	for range batch {
+		e.Commands = append(e.Commands, writeCommand(&storev1.Operation{Kind: put, Value: value}))
+	}
+	step := func() {
+		for _, c := range e.Commands {
+			c.GetWrite().Operations[0].Key = fmt.Sprintf("bench/%08d", random.IntN(keys))
+		}
+		cs := e.Commands
+		if below := m.shard.meta.Revision + 1 - min(m.shard.meta.Revision, kept); below >= m.shard.meta.HistoryFloor+run {
+			cs = append(cs[:batch:batch], trimCommand(below, run))
+		}
+		m.commit(cs...)
+	}
+	for m.shard.meta.Revision < 2*kept {
+		step()
+	}
+	done := m.shard.meta.Revision
+	b.ReportAllocs()
+	for b.Loop() {
+		step()
+	}
+	b.ReportMetric(float64(m.shard.meta.Revision-done)/b.Elapsed().Seconds(), "puts/s")
+}

@@ -38,9 +38,9 @@ func crashEntry(index int) []*storev1.Command {
 	return cs
 }
 
-func crashOptions(disk *simfs.FS, separate bool) Options {
+func crashOptions(disk *simfs.FS) Options {
 	o := testOptions(disk)
-	o.MemTableBytes, o.DedupResults, o.SeparateValues = 64<<10, 20, separate
+	o.MemTableBytes, o.DedupResults = 64<<10, 20
 	return o
 }
 
@@ -49,7 +49,7 @@ type crashReference map[placement.ShardID][][]byte
 
 func newCrashReference(t *testing.T) crashReference {
 	ref := crashReference{}
-	s := openStore(t, crashOptions(newDisk(), false))
+	s := openStore(t, crashOptions(newDisk()))
 	for _, id := range crashShards {
 		m := newMachine(t, s, id)
 		ref[id] = [][]byte{nil}
@@ -71,8 +71,8 @@ type crashRun struct {
 }
 
 // run executes the script: both shards in common batches, flushes now and then, and one ingest.
-func (r *crashRun) run(separate bool) {
-	s := openStore(r.t, crashOptions(r.disk, separate))
+func (r *crashRun) run() {
+	s := openStore(r.t, crashOptions(r.disk))
 	a, b := newMachine(r.t, s, crashShards[0]), newMachine(r.t, s, crashShards[1])
 	b.batch = a.batch
 	for i := 1; i <= crashEntries; i++ {
@@ -133,20 +133,16 @@ type crashImage struct {
 // there to where the undisturbed run got, redoing the ingest if it was staged.
 func TestCrashAtEveryOperation(t *testing.T) {
 	ref := newCrashReference(t)
-	for _, separate := range []bool{false, true} {
-		t.Run(fmt.Sprintf("separate values %v", separate), func(t *testing.T) {
-			r := &crashRun{t: t, ref: ref, disk: simfs.New(simfs.Options{Seed: 1})}
-			images := r.images(separate)
-			t.Logf("%d crashes", len(images))
-			for _, im := range images {
-				recoverCrash(t, ref, im, separate)
-			}
-		})
+	r := &crashRun{t: t, ref: ref, disk: simfs.New(simfs.Options{Seed: 1})}
+	images := r.images()
+	t.Logf("%d crashes", len(images))
+	for _, im := range images {
+		recoverCrash(t, ref, im)
 	}
 }
 
 // images runs the script and collects the disks.
-func (r *crashRun) images(separate bool) []crashImage {
+func (r *crashRun) images() []crashImage {
 	var mu sync.Mutex
 	var images []crashImage
 	keeps := []simfs.Survival{simfs.KeepSynced, simfs.KeepSome, simfs.KeepOrdered}
@@ -159,7 +155,7 @@ func (r *crashRun) images(separate bool) []crashImage {
 		mu.Lock()
 		defer mu.Unlock()
 		some := keeps
-		if separate || op.Kind == simfs.OpWrite || op.Kind == simfs.OpSyncTo {
+		if op.Kind == simfs.OpWrite || op.Kind == simfs.OpSyncTo {
 			some = keeps[len(images)%len(keeps):][:1] // there are many, and they differ little
 		}
 		for _, keep := range some {
@@ -170,16 +166,16 @@ func (r *crashRun) images(separate bool) []crashImage {
 		}
 		return simfs.NoFault
 	})
-	r.run(separate)
+	r.run()
 	r.disk.SetFaults(nil)
 	mu.Lock()
 	defer mu.Unlock()
 	return images
 }
 
-func recoverCrash(t *testing.T, ref crashReference, im crashImage, separate bool) {
+func recoverCrash(t *testing.T, ref crashReference, im crashImage) {
 	t.Helper()
-	s, err := Open("state", crashOptions(im.disk, separate))
+	s, err := Open("state", crashOptions(im.disk))
 	if err != nil {
 		t.Fatalf("%s: %v", im.when, err)
 	}
@@ -234,7 +230,7 @@ func TestCrashWhileOpening(t *testing.T) {
 		return simfs.NoFault
 	})
 	for i := range 3 {
-		s := openStore(t, crashOptions(disk, false))
+		s := openStore(t, crashOptions(disk))
 		newMachine(t, s, testShard).commit(crashEntry(i + 1)...)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
@@ -242,7 +238,7 @@ func TestCrashWhileOpening(t *testing.T) {
 	}
 	disk.SetFaults(nil)
 	for _, im := range images {
-		s, err := Open("state", crashOptions(im.disk, false))
+		s, err := Open("state", crashOptions(im.disk))
 		if err != nil {
 			t.Fatalf("%s: %v\n%v", im.when, err, im.disk)
 		}
@@ -258,7 +254,7 @@ func TestCrashWhileOpening(t *testing.T) {
 func TestFirstDiskErrorIsTheLast(t *testing.T) {
 	for n := 1; ; n++ {
 		disk := simfs.New(simfs.Options{Seed: uint64(n)})
-		s := openStore(t, crashOptions(disk, false))
+		s := openStore(t, crashOptions(disk))
 		var count atomic.Int64
 		disk.SetFaults(func(op simfs.Op) simfs.Fault {
 			switch op.Kind {
@@ -272,7 +268,7 @@ func TestFirstDiskErrorIsTheLast(t *testing.T) {
 		promised := failingRun(t, s)
 		fired := count.Load() >= int64(n)
 		disk.SetFaults(nil)
-		after, err := Open("state", crashOptions(disk.Crash(simfs.CrashOptions{Seed: uint64(n), Keep: simfs.KeepSynced}), false))
+		after, err := Open("state", crashOptions(disk.Crash(simfs.CrashOptions{Seed: uint64(n), Keep: simfs.KeepSynced})))
 		if err != nil {
 			t.Fatalf("operation %d: %v", n, err)
 		}

@@ -16,7 +16,6 @@ const (
 	l0CompactSublevels = 8  // sublevels at which compaction begins
 	l0StopSublevels    = 40 // sublevels at which Pebble stalls
 	bytesPerSync       = 1 << 20
-	separatedValueMin  = 1 << 10
 	sstBytes           = 32 << 20
 )
 
@@ -50,16 +49,6 @@ func (s *Store) engineOptions() *pebble.Options {
 	e.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	// An ingest that waits in the flush queue is durable only through the log, which we do not have (R8).
 	e.Experimental.DisableIngestAsFlushable = func() bool { return true }
-	if o.SeparateValues {
-		e.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
-			return pebble.ValueSeparationPolicy{
-				Enabled:               true,
-				MinimumSize:           separatedValueMin,
-				MaxBlobReferenceDepth: 10,
-				TargetGarbageRatio:    0.5,
-			}
-		}
-	}
 	e.EnsureDefaults()
 	return e
 }

@@ -1,7 +1,11 @@
 package state
 
 import (
-	"io"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -9,151 +13,213 @@ import (
 
 // trimHistory raises the floor of the history, by at most as many revisions as the command allows.
 //
-// A read at a revision above the floor may need a record that was written below it. While that record stands, fine. If it was overwritten
-// above the new floor, its only copy is in the history that goes now, so it moves to the section of overwritten records, and stays until the
-// revision that overwrote it goes too. (If it is overwritten after the trim, operate moves it there.)
+// Nothing above the floor depends on what goes: a history holds what its revision replaced, so the read of an old revision never looks below it.
+// That makes a trim one range deletion; only tombstones and separated values that were replaced are looked at one by one. The range
+// deletion covers no later write: history is written above the revision of the shard only.
 func (sh *Shard) trimHistory(b *Batch, c *storev1.TrimHistory) error {
 	floor := sh.meta.HistoryFloor
 	below := min(c.Below, sh.meta.Revision+1, floor+uint64(c.MaxRevisions))
 	if below <= floor {
 		return nil
 	}
-	t := trim{sh: sh, b: b, floor: floor, last: make(map[string]uint64)}
-	for revision := floor; revision < below; revision++ {
-		if err := t.takeOut(revision); err != nil {
-			return err
-		}
-	}
-	for _, key := range t.keys {
-		if err := t.settle(key, t.last[key]); err != nil {
-			return err
-		}
-	}
-	sh.meta.HistoryFloor = below
-	return nil
-}
-
-// trim is one run of trimHistory.
-type trim struct {
-	sh    *Shard
-	b     *Batch
-	floor uint64
-	// last is the last revision below the new floor that changed a key, by key; keys has the keys in their order.
-	last    map[string]uint64
-	keys    []string
-	records map[string]*record // the record as last left it; nil for a deletion
-}
-
-// takeOut removes the history of one revision.
-func (t *trim) takeOut(revision uint64) error {
-	h, n, err := t.sh.takeHistory(t.b, revision)
+	tombstones, below, err := sh.tombstonesFrom(floor, below, int(c.MaxRevisions))
 	if err != nil {
 		return err
 	}
-	t.sh.meta.HistoryBytes -= uint64(n)
-	for _, c := range h.Changes {
-		// What the first change in the run overwrote was kept by an earlier run. What later ones did is in this run.
-		if c.PreviousRevision != 0 && c.PreviousRevision < t.floor {
-			if err := t.sh.dropOverwritten(t.b, c.PreviousRevision, c.Key); err != nil {
-				return err
-			}
+	values, below, err := sh.replacedFrom(floor, below, int(c.MaxRevisions))
+	if err != nil {
+		return err
+	}
+	for _, t := range tombstones {
+		if t.revision < below {
+			err = errors.Join(err, sh.clearTombstone(b, t))
 		}
-		if _, ok := t.last[c.Key]; !ok {
-			t.keys = append(t.keys, c.Key)
+	}
+	for _, r := range values {
+		if r.by < below {
+			err = errors.Join(err, sh.dropValue(b, r))
 		}
-		t.last[c.Key] = revision
-		if t.records == nil {
-			t.records = make(map[string]*record)
+	}
+	if err != nil {
+		return err
+	}
+	start, err := sh.historyOffset(below)
+	if err != nil {
+		return err
+	}
+	if err := b.deleteRange(appendHistoryKey(nil, sh.id, floor), appendHistoryKey(nil, sh.id, below)); err != nil {
+		return err
+	}
+	sh.meta.HistoryFloor, sh.meta.HistoryStart = below, start
+	return nil
+}
+
+// historyOffset returns the offset of the history of a revision that is kept or the next to come.
+func (sh *Shard) historyOffset(revision uint64) (uint64, error) {
+	if revision > sh.meta.Revision {
+		return sh.meta.HistoryEnd, nil
+	}
+	if offset, ok := sh.overlay.offset(revision); ok {
+		return offset, nil
+	}
+	sh.key = appendHistoryKey(sh.key[:0], sh.id, revision)
+	stored, closer, err := sh.read()
+	if err != nil {
+		return 0, err
+	}
+	defer closer.Close()
+	if stored == nil {
+		return 0, sh.damage(errMissing)
+	}
+	h := new(storev1.History)
+	if err := decode(h, stored, "history"); err != nil {
+		return 0, sh.damage(err)
+	}
+	return h.Offset, nil
+}
+
+// noted calls fn with what is noted under the revisions from floor up to below in a section of the store.
+func (sh *Shard) noted(s section, floor, below uint64, fn func(revision uint64, key string, value []byte) error) error {
+	it, err := sh.store.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendRevisionKey(nil, sh.id, s, floor, ""),
+		UpperBound: appendRevisionKey(nil, sh.id, s, below, ""),
+	})
+	if err != nil {
+		return fmt.Errorf("state: shard %d: read section %c: %w", sh.id, s, err)
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var value []byte
+		if value, err = it.ValueAndErr(); err != nil {
+			break
 		}
-		t.records[c.Key] = c.Record
+		revision, key, bad := parseRevisionKey(it.Key()[sectionLen:])
+		if bad != nil {
+			err = &CorruptionError{Shard: sh.id, Key: slices.Clone(it.Key()), Err: bad}
+			break
+		}
+		err = fn(revision, string(key), value)
+	}
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil && !errors.Is(err, errEnough) {
+		return err
 	}
 	return nil
 }
 
-// settle decides what becomes of the last record of a key below the new floor.
-func (t *trim) settle(key string, revision uint64) error {
-	sh := t.sh
-	stored, closer, err := sh.stored(key)
+// errEnough ends a walk that has found as much as it may.
+var errEnough = errors.New("enough")
+
+// tombstonesFrom returns the tombstones of the revisions from floor up to below. After most of them it ends with the revision that it is at;
+// it returns the revision below which it has all.
+func (sh *Shard) tombstonesFrom(floor, below uint64, most int) ([]tombstone, uint64, error) {
+	var found []tombstone
+	take := func(t tombstone) error {
+		if len(found) >= most && t.revision > found[len(found)-1].revision {
+			below = t.revision
+			return errEnough
+		}
+		stands, err := sh.isTombstone(t)
+		if err == nil && stands {
+			found = append(found, t)
+		}
+		return err
+	}
+	err := sh.noted(sectionTombstone, floor, below, func(revision uint64, key string, _ []byte) error {
+		return take(tombstone{revision, key})
+	})
+	// Those of the open batch are younger than all that are stored.
+	for _, t := range sh.overlay.tombstones {
+		if err != nil || t.revision >= below {
+			break
+		}
+		if t.revision >= floor {
+			err = take(t)
+		}
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return found, below, err
+}
+
+// isTombstone says whether the tombstone still is the record of its key: the open batch may have replaced it.
+func (sh *Shard) isTombstone(t tombstone) (bool, error) {
+	stored, closer, err := sh.stored(t.key)
+	if err != nil {
+		return false, err
+	}
+	defer closer.Close()
+	var h recordHead
+	if stored != nil {
+		if h, err = readHead(stored); err != nil {
+			return false, sh.damage(err)
+		}
+	}
+	if h.mod == t.revision && h.tombstone {
+		return true, nil
+	}
+	if _, ok := sh.overlay.records[t.key]; ok {
+		return false, nil
+	}
+	return false, sh.damage(errMissing)
+}
+
+// clearTombstone removes a record that is a tombstone: no read asks for what was before any more.
+func (sh *Shard) clearTombstone(b *Batch, t tombstone) error {
+	stored, closer, err := sh.stored(t.key)
 	if err != nil {
 		return err
 	}
 	defer closer.Close()
-	if stored == nil {
-		return sh.damage(errMissing)
-	}
-	current, err := readHead(stored)
-	if err != nil {
-		return sh.damage(err)
-	}
-	switch {
-	case current.mod != revision && t.records[key].GetTombstone():
-		return nil // a later write stands; before it the key was not there, which takes no record
-	case current.mod != revision:
-		kept, err := encode(t.records[key])
-		if err != nil {
-			return err
-		}
-		return sh.keepOverwritten(t.b, revision, key, kept)
-	case current.tombstone:
-		sh.touch(placement.SlotOf(key)).digest.remove(hashRecord(key, stored))
-		sh.overlay.records[key] = nil
-		return t.b.delete(sh.key)
-	default:
-		return nil
-	}
-}
-
-// takeHistory reads and removes the history of a revision, and returns its stored length.
-func (sh *Shard) takeHistory(b *Batch, revision uint64) (*storev1.History, int, error) {
-	sh.key = appendHistoryKey(sh.key[:0], sh.id, revision)
-	stored, ok := sh.overlay.history(revision)
-	if !ok {
-		var closer io.Closer
-		var err error
-		if stored, closer, err = sh.read(); err != nil {
-			return nil, 0, err
-		}
-		defer closer.Close()
-	}
-	if stored == nil {
-		return nil, 0, sh.damage(errMissing)
-	}
-	h := new(storev1.History)
-	if err := decode(h, stored, "history"); err != nil {
-		return nil, 0, sh.damage(err)
-	}
-	return h, len(stored), b.delete(sh.key)
-}
-
-// keepOverwritten keeps a stored record that is the only copy of what a key was at revisions above the floor.
-func (sh *Shard) keepOverwritten(b *Batch, revision uint64, key string, stored []byte) error {
-	sh.key = appendOverwrittenKey(sh.key[:0], sh.id, revision, key)
-	kept, err := b.setBytes(sh.key, stored)
-	if err != nil {
+	sh.touch(placement.SlotOf(t.key)).digest.remove(hashRecord(t.key, stored))
+	if err := b.delete(sh.key); err != nil {
 		return err
 	}
-	sh.overlay.overwritten[overwritten{revision, key}] = kept
-	sh.meta.HistoryBytes += uint64(len(kept))
-	return nil
+	sh.overlay.records[t.key] = nil
+	return sh.unmarkTombstone(b, t.revision, t.key)
 }
 
-// dropOverwritten removes an overwritten record, if one is kept: a deletion leaves none.
-func (sh *Shard) dropOverwritten(b *Batch, revision uint64, key string) error {
-	id := overwritten{revision, key}
-	sh.key = appendOverwrittenKey(sh.key[:0], sh.id, revision, key)
-	stored, ok := sh.overlay.overwritten[id]
-	if !ok {
-		var closer io.Closer
-		var err error
-		if stored, closer, err = sh.read(); err != nil {
-			return err
+// replacedFrom is tombstonesFrom for separated values.
+func (sh *Shard) replacedFrom(floor, below uint64, most int) ([]replaced, uint64, error) {
+	var found []replaced
+	take := func(r replaced) error {
+		if len(found) >= most && r.by > found[len(found)-1].by {
+			below = r.by
+			return errEnough
 		}
-		defer closer.Close()
-	}
-	if stored == nil {
+		found = append(found, r)
 		return nil
 	}
-	sh.meta.HistoryBytes -= uint64(len(stored))
-	sh.overlay.overwritten[id] = nil
+	err := sh.noted(sectionReplaced, floor, below, func(revision uint64, key string, value []byte) error {
+		old, _, err := parseReplaced(value)
+		if err != nil {
+			return sh.damage(err)
+		}
+		return take(replaced{revision, key, old})
+	})
+	for _, r := range sh.overlay.replaced {
+		if err != nil || r.by >= below {
+			break
+		}
+		if r.by >= floor {
+			err = take(r)
+		}
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return found, below, err
+}
+
+// markTombstone notes that the record of a key is a tombstone, so that a trim finds it.
+func (sh *Shard) markTombstone(b *Batch, revision uint64, key string) error {
+	sh.overlay.tombstones = append(sh.overlay.tombstones, tombstone{revision, key})
+	sh.key = appendRevisionKey(sh.key[:0], sh.id, sectionTombstone, revision, key)
+	_, err := b.setBytes(sh.key, nil)
+	return err
+}
+
+// unmarkTombstone notes that it no longer is.
+func (sh *Shard) unmarkTombstone(b *Batch, revision uint64, key string) error {
+	sh.key = appendRevisionKey(sh.key[:0], sh.id, sectionTombstone, revision, key)
 	return b.delete(sh.key)
 }

@@ -35,9 +35,11 @@ const (
 	sectionHistory       section = 'h' // revision(8) → History
 	sectionRecord        section = 'k' // key → Record
 	sectionMeta          section = 'm' // → ShardMeta
-	sectionOverwritten   section = 'o' // revision(8) key → Record
 	sectionSlotTable     section = 's' // → SlotTable
 	sectionSlotSummary   section = 't' // slot(2) → SlotSummary
+	sectionValue         section = 'v' // revision(8) key → a value that was separated from its record
+	sectionReplaced      section = 'w' // revision(8) key → revision(8) hash(8) of the separated value that this revision replaced
+	sectionTombstone     section = 'x' // revision(8) key → nothing; the key's record is a tombstone of that revision
 )
 
 const (
@@ -66,8 +68,9 @@ func appendHistoryKey(b []byte, shard placement.ShardID, revision uint64) []byte
 	return binary.BigEndian.AppendUint64(appendKey(b, shard, sectionHistory), revision)
 }
 
-func appendOverwrittenKey(b []byte, shard placement.ShardID, revision uint64, key string) []byte {
-	return append(binary.BigEndian.AppendUint64(appendKey(b, shard, sectionOverwritten), revision), key...)
+// appendRevisionKey makes the keys of the sections v, w and x.
+func appendRevisionKey(b []byte, shard placement.ShardID, s section, revision uint64, key string) []byte {
+	return append(binary.BigEndian.AppendUint64(appendKey(b, shard, s), revision), key...)
 }
 
 func appendDedupKey(b []byte, shard placement.ShardID, slot placement.Slot, id *dedupID) []byte {
@@ -119,9 +122,9 @@ func parseRevision(rest []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(rest), nil
 }
 
-func parseOverwritten(rest []byte) (revision uint64, key []byte, err error) {
+func parseRevisionKey(rest []byte) (revision uint64, key []byte, err error) {
 	if len(rest) < 9 {
-		return 0, nil, fmt.Errorf("%w: overwritten record %x", errBadKey, rest)
+		return 0, nil, fmt.Errorf("%w: revision and key %x", errBadKey, rest)
 	}
 	return binary.BigEndian.Uint64(rest), rest[8:], nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -25,6 +26,8 @@ type model struct {
 	states   []map[string]*record // by revision; a deleted key is not in it
 	results  []modelResult        // oldest first
 	floors   map[placement.Slot]uint64
+	deleted  map[string]uint64 // when a key that does not exist was deleted
+	replaced map[uint64]int    // by revision, how many values of 1 KiB and more it replaced
 }
 
 type modelResult struct {
@@ -36,7 +39,10 @@ type modelResult struct {
 }
 
 func newModel(limit int) *model {
-	return &model{limit: limit, floor: 1, states: []map[string]*record{{}}, floors: map[placement.Slot]uint64{}}
+	return &model{
+		limit: limit, floor: 1, states: []map[string]*record{{}}, floors: map[placement.Slot]uint64{},
+		deleted: map[string]uint64{}, replaced: map[uint64]int{},
+	}
 }
 
 func (m *model) now() map[string]*record { return m.states[m.revision] }
@@ -44,13 +50,31 @@ func (m *model) now() map[string]*record { return m.states[m.revision] }
 func (m *model) apply(c *storev1.Command) *storev1.WriteResult {
 	switch b := c.Body.(type) {
 	case *storev1.Command_TrimHistory:
-		to := min(b.TrimHistory.Below, m.revision+1, m.floor+uint64(b.TrimHistory.MaxRevisions))
-		m.floor = max(m.floor, to)
+		m.trim(b.TrimHistory.Below, int(b.TrimHistory.MaxRevisions))
 		return result(applied, m.revision)
 	case *storev1.Command_Write:
 		return m.write(c.RequestId, b.Write)
 	default:
 		return result(applied, m.revision)
+	}
+}
+
+// trim ends before the revision with which it would clear away more than most tombstones, or values, if it has cleared away most of them.
+func (m *model) trim(below uint64, most int) {
+	below = min(below, m.revision+1, m.floor+uint64(most))
+	tombstones, values := 0, 0
+	for ; m.floor < below; m.floor++ {
+		here := 0
+		for _, revision := range m.deleted {
+			if revision == m.floor {
+				here++
+			}
+		}
+		if here > 0 && tombstones >= most || m.replaced[m.floor] > 0 && values >= most {
+			return
+		}
+		tombstones += here
+		values += m.replaced[m.floor]
 	}
 }
 
@@ -99,6 +123,9 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 	for _, op := range w.Operations {
 		old := next[op.Key]
 		or := &storev1.OperationResult{Existed: old != nil}
+		if len(old.GetValue()) >= separateBytes {
+			m.replaced[m.revision+1]++
+		}
 		if op.Kind == put {
 			rec := &record{CreateRevision: m.revision + 1, ModRevision: m.revision + 1, Version: 1, Content: &storev1.Record_Value{Value: op.Value}}
 			if old != nil {
@@ -106,9 +133,11 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 			}
 			or.CreateRevision, or.Version = rec.CreateRevision, rec.Version
 			next[op.Key] = rec
+			delete(m.deleted, op.Key)
 		}
-		if op.Kind == deletion {
+		if op.Kind == deletion && old != nil {
 			delete(next, op.Key)
+			m.deleted[op.Key] = m.revision + 1
 		}
 		if op.Kind == put || old != nil {
 			r.Revision = m.revision + 1
@@ -152,6 +181,14 @@ func (m *model) forget(id string) {
 
 var modelKeys = []string{"a", "b", "c", "{t}x", "{t}y", "né"}
 
+// drawValue draws short values, and some around the length at which they are separated.
+func drawValue(t *rapid.T) string {
+	if rapid.IntRange(0, 2).Draw(t, "long") > 0 {
+		return rapid.StringN(0, 3, -1).Draw(t, "value")
+	}
+	return strings.Repeat(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "letter"), separateBytes+rapid.IntRange(-1, 1).Draw(t, "more"))
+}
+
 func drawCommand(t *rapid.T, m *model) *storev1.Command {
 	if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
 		return trimCommand(rapid.Uint64Range(0, m.revision+3).Draw(t, "below"), rapid.Uint32Range(0, 6).Draw(t, "most"))
@@ -162,7 +199,7 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 		if rapid.IntRange(0, 2).Draw(t, "op") == 0 {
 			w.Operations = append(w.Operations, deleteOp(k))
 		} else {
-			w.Operations = append(w.Operations, putOp(k, rapid.StringN(0, 3, -1).Draw(t, "value")))
+			w.Operations = append(w.Operations, putOp(k, drawValue(t)))
 		}
 	}
 	if len(keys) == 0 || rapid.IntRange(0, 3).Draw(t, "compare") == 0 {

@@ -28,10 +28,9 @@ func (v *View) Range(id placement.ShardID, r *peerv1.RangeRead) (records []*peer
 	if r.Reverse {
 		first, next = it.Last, it.Prev
 	}
-	p := page{read: r}
+	p := page{view: v, shard: id, read: r}
 	for ok := first(); ok && !more; ok = next() {
 		if more, err = p.take(it); err != nil {
-			err = &CorruptionError{Shard: id, Key: slices.Clone(it.Key()), Err: err}
 			break
 		}
 	}
@@ -43,6 +42,8 @@ func (v *View) Range(id placement.ShardID, r *peerv1.RangeRead) (records []*peer
 
 // page is one that is being filled.
 type page struct {
+	view    *View
+	shard   placement.ShardID
 	read    *peerv1.RangeRead
 	records []*peerv1.KeyRecord
 	bytes   uint64
@@ -62,23 +63,30 @@ func (p *page) take(it *pebble.Iterator) (more bool, err error) {
 		return false, err
 	}
 	h, err := readHead(stored)
-	if err != nil || h.tombstone {
-		return false, err
+	if err != nil {
+		return false, p.damage(it, err)
+	}
+	if h.tombstone {
+		return false, nil
 	}
 	if p.full() {
 		return true, nil
 	}
 	key := string(it.Key()[sectionLen:])
 	kr := &peerv1.KeyRecord{Key: key}
+	p.bytes += uint64(len(key))
+	p.records = append(p.records, kr)
 	if p.read.KeysOnly {
 		kr.Record = &record{CreateRevision: h.create, ModRevision: h.mod, Version: h.version}
-	} else if kr.Record, err = readRecord(stored); err != nil {
-		return false, err
+		return false, nil
 	}
-	p.records = append(p.records, kr)
-	p.bytes += uint64(len(key))
-	if !p.read.KeysOnly {
-		p.bytes += uint64(len(h.value))
+	p.bytes += h.valueLen()
+	if kr.Record, err = readRecord(stored); err != nil {
+		return false, p.damage(it, err)
 	}
-	return false, nil
+	return false, p.view.whole(p.shard, key, kr.Record)
+}
+
+func (p *page) damage(it *pebble.Iterator, err error) error {
+	return &CorruptionError{Shard: p.shard, Key: slices.Clone(it.Key()), Err: err}
 }

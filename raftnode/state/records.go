@@ -71,7 +71,17 @@ func checkVersion(b []byte, what string) error {
 type recordHead struct {
 	create, mod, version uint64
 	tombstone            bool
-	value                []byte // in place
+	value                []byte // in place; nil if it is separated
+	separated            bool
+	length, hash         uint64 // of a separated value
+}
+
+// valueLen is the length of the value.
+func (h *recordHead) valueLen() uint64 {
+	if h.separated {
+		return h.length
+	}
+	return uint64(len(h.value))
 }
 
 // live says whether the key exists.
@@ -108,6 +118,10 @@ func readHead(b []byte) (h recordHead, err error) {
 				h.value = v
 			case 6:
 				return h, ErrReference
+			case 7:
+				if err := h.setSeparated(v); err != nil {
+					return h, err
+				}
 			}
 			b = b[n:]
 		default:
@@ -133,7 +147,16 @@ func (h *recordHead) setNumber(number protowire.Number, v uint64) {
 	}
 }
 
-// readRecord reads a stored record whole.
+func (h *recordHead) setSeparated(b []byte) error {
+	var s storev1.Separated
+	if err := s.UnmarshalVT(b); err != nil || s.Length < separateBytes {
+		return errBadRecord
+	}
+	h.separated, h.length, h.hash = true, s.Length, s.Hash
+	return nil
+}
+
+// readRecord reads a stored record whole. A separated value is not in it.
 func readRecord(b []byte) (*record, error) {
 	r := new(record)
 	if err := decode(r, b, "record"); err != nil {

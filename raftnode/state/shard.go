@@ -29,7 +29,7 @@ type Position struct {
 func position(m *shardMeta) Position {
 	return Position{
 		Index: m.AppliedIndex, Term: m.AppliedTerm, Revision: m.Revision, ClockMs: m.ClockMs,
-		HistoryFloor: m.HistoryFloor, HistoryBytes: m.HistoryBytes, Keys: m.Keys,
+		HistoryFloor: m.HistoryFloor, HistoryBytes: m.HistoryEnd - m.HistoryStart, Keys: m.Keys,
 	}
 }
 
@@ -75,6 +75,7 @@ type slotSummary struct {
 
 func newShard(s *Store, id placement.ShardID) *Shard {
 	sh := &Shard{store: s, id: id}
+	sh.scratch.separated.Separated = new(storev1.Separated)
 	sh.reset()
 	return sh
 }
@@ -166,7 +167,7 @@ func (sh *Shard) load() error {
 
 func copyMeta(to, from *shardMeta) {
 	to.AppliedIndex, to.AppliedTerm, to.Revision, to.ClockMs = from.AppliedIndex, from.AppliedTerm, from.Revision, from.ClockMs
-	to.HistoryFloor, to.HistoryBytes = from.HistoryFloor, from.HistoryBytes
+	to.HistoryFloor, to.HistoryStart, to.HistoryEnd = from.HistoryFloor, from.HistoryStart, from.HistoryEnd
 	to.CommandVersion, to.Keys = from.CommandVersion, from.Keys
 }
 

@@ -40,8 +40,6 @@ type Options struct {
 	// DedupResults is how many results of retried requests a shard keeps, 65,536 by default. It decides what Apply does and must be
 	// the same on every replica (R21).
 	DedupResults int
-	// SeparateValues keeps values of 1 KiB and more out of the LSM levels, in Pebble's blob files.
-	SeparateValues bool
 	// Logger hears what Pebble has to say; by default nobody does.
 	Logger *slog.Logger
 	// OnFlush is called after every flush, when DurableApplied may have risen. It is called with Pebble's locks held: it must not

@@ -329,7 +329,7 @@ func TestKeysKeepTheirOrderAndCanBeRead(t *testing.T) {
 		if s, got, err := parseDedup(appendDedupKey(nil, shard, slot, &id)[sectionLen:]); err != nil || s != slot || got != id {
 			t.Fatal(s, got, err)
 		}
-		if r, k, err := parseOverwritten(appendOverwrittenKey(nil, shard, revision, "a\x00b")[sectionLen:]); err != nil || r != revision || string(k) != "a\x00b" {
+		if r, k, err := parseRevisionKey(appendRevisionKey(nil, shard, sectionTombstone, revision, "a\x00b")[sectionLen:]); err != nil || r != revision || string(k) != "a\x00b" {
 			t.Fatal(r, k, err)
 		}
 		start, end := shardSpan(shard)

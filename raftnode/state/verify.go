@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+
+	"github.com/cespare/xxhash/v2"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -21,16 +24,19 @@ type verifier struct {
 	keys          uint64
 	lastRecord    uint64 // the highest mod revision
 
-	firstHistory, lastHistory, historyBytes uint64
-	lastOverwritten                         uint64
-	lastResult                              uint64
+	firstHistory, lastHistory uint64
+	historyStart, historyEnd  uint64 // offsets
+	firstNote                 uint64 // the lowest revision in the sections w and x
+	tombstones, marks         Digest // the tombstones among the records, and those that are marked
+	values, references        Digest // the separated values, and what refers to them: records, and replaced values
+	lastResult                uint64
 }
 
 func (v *verifier) begin(h *storev1.SnapshotHeader) error {
 	if h.Index == 0 {
 		return badStream("it is of index 0", nil)
 	}
-	v.header = h
+	v.header, v.firstNote = h, math.MaxUint64
 	return nil
 }
 
@@ -60,8 +66,6 @@ func (v *verifier) check(s section, rest, value []byte) error {
 	case sectionMeta:
 		v.meta = new(shardMeta)
 		return single(rest, v.meta, value, "meta")
-	case sectionOverwritten:
-		return v.overwritten(rest, value)
 	case sectionSlotTable:
 		t := new(storev1.SlotTable)
 		if err := single(rest, t, value, "slot table"); err != nil {
@@ -71,6 +75,8 @@ func (v *verifier) check(s section, rest, value []byte) error {
 		return err
 	case sectionSlotSummary:
 		return v.summary(rest, value)
+	case sectionValue, sectionReplaced, sectionTombstone:
+		return v.noted(s, rest, value)
 	default:
 		return errBadKey
 	}
@@ -107,22 +113,46 @@ func (v *verifier) history(rest, value []byte) error {
 	if v.firstHistory != 0 && revision != v.lastHistory+1 {
 		return fmt.Errorf("revision %d does not follow %d", revision, v.lastHistory)
 	}
-	if v.firstHistory == 0 {
-		v.firstHistory = revision
-	}
-	v.lastHistory = revision
-	v.historyBytes += uint64(len(value))
 	h := new(storev1.History)
 	if err := decode(h, value, "history"); err != nil {
 		return err
 	}
+	if v.firstHistory == 0 {
+		v.firstHistory, v.historyStart, v.historyEnd = revision, h.Offset, h.Offset
+	}
+	if h.Offset != v.historyEnd {
+		return fmt.Errorf("offset %d, not %d", h.Offset, v.historyEnd)
+	}
+	v.lastHistory = revision
+	v.historyEnd += uint64(len(value))
+	if len(h.Changes) == 0 {
+		return errors.New("history of no change")
+	}
 	for _, c := range h.Changes {
-		if c.GetRecord() == nil || c.Record.ModRevision != revision || c.PreviousRevision >= revision {
-			return errors.New("history with a change that is not of its revision")
+		if err := v.change(c, revision); err != nil {
+			return err
 		}
-		if c.Record.GetReference() != nil {
-			return ErrReference
+	}
+	return nil
+}
+
+func (v *verifier) change(c *storev1.History_Change, revision uint64) error {
+	if err := checkKey(c.Key); err != nil {
+		return fmt.Errorf("key %w", err)
+	}
+	after, err := readRecord(c.After)
+	if err != nil {
+		return err
+	}
+	v.historyEnd += after.GetSeparated().GetLength()
+	before := new(record)
+	if c.Before != nil {
+		if before, err = readRecord(c.Before); err != nil {
+			return err
 		}
+	}
+	if after.ModRevision != revision || before.ModRevision >= revision {
+		return errors.New("history with a change that is not of its revision")
 	}
 	return nil
 }
@@ -138,23 +168,52 @@ func (v *verifier) record(rest, value []byte) error {
 	}
 	if h.live() {
 		v.keys++
+	} else {
+		v.tombstones.add(hashMark(h.mod, 0, rest))
+	}
+	if h.separated {
+		v.references.add(hashMark(h.mod, h.hash, rest))
 	}
 	v.lastRecord = max(v.lastRecord, h.mod)
 	v.records[placement.SlotOf(key)].add(hashRecord(key, value))
 	return decode(new(record), value, "record")
 }
 
-func (v *verifier) overwritten(rest, value []byte) error {
-	revision, _, err := parseOverwritten(rest)
+// noted takes a pair of the sections v, w and x.
+func (v *verifier) noted(s section, rest, value []byte) error {
+	revision, key, err := parseRevisionKey(rest)
 	if err != nil {
 		return err
 	}
-	v.lastOverwritten = max(v.lastOverwritten, revision)
-	v.historyBytes += uint64(len(value))
-	if _, err := readHead(value); err != nil {
-		return err
+	if err := checkKey(string(key)); err != nil {
+		return fmt.Errorf("key %w", err)
 	}
-	return decode(new(record), value, "record")
+	switch s {
+	case sectionValue:
+		if len(value) < separateBytes {
+			return errBadValue
+		}
+		v.values.add(hashMark(revision, xxhash.Sum64(value), key))
+		return nil
+	case sectionReplaced:
+		old, hash, err := parseReplaced(value)
+		if err != nil {
+			return err
+		}
+		v.references.add(hashMark(old, hash, key))
+	default:
+		if len(value) != 0 {
+			return errors.New("tombstone with a value")
+		}
+		v.marks.add(hashMark(revision, 0, key))
+	}
+	v.firstNote = min(v.firstNote, revision)
+	return nil
+}
+
+// hashMark is what the verifier sums up, to see that two sets are the same.
+func hashMark(revision, hash uint64, key []byte) Digest {
+	return hashRecord(string(key), appendReplaced(nil, revision, hash))
 }
 
 func (v *verifier) summary(rest, value []byte) error {
@@ -185,11 +244,13 @@ func (v *verifier) end() error {
 	case m.HistoryFloor == 0 || m.HistoryFloor > m.Revision+1:
 		return badStream("the floor of its history is impossible", nil)
 	case m.HistoryFloor <= m.Revision && (v.firstHistory != m.HistoryFloor || v.lastHistory != m.Revision),
-		m.HistoryFloor > m.Revision && v.firstHistory != 0,
-		v.historyBytes != m.HistoryBytes:
+		m.HistoryFloor <= m.Revision && (v.historyStart != m.HistoryStart || v.historyEnd != m.HistoryEnd),
+		m.HistoryFloor > m.Revision && (v.firstHistory != 0 || m.HistoryStart != m.HistoryEnd):
 		return badStream("its history is not whole", nil)
-	case v.lastOverwritten >= m.HistoryFloor:
-		return badStream("it keeps an overwritten record that history has", nil)
+	case v.tombstones != v.marks || v.firstNote < m.HistoryFloor:
+		return badStream("its tombstones are not whole", nil)
+	case v.values != v.references:
+		return badStream("its values are not whole", nil)
 	case v.keys != m.Keys || v.lastRecord > m.Revision:
 		return badStream("its keys are not whole", nil)
 	case v.lastResult > m.AppliedIndex:

@@ -109,25 +109,21 @@ func (v *View) Configuration(id placement.ShardID) (*storev1.Configuration, erro
 // Get returns the record of a key, nil if the key does not exist.
 func (v *View) Get(id placement.ShardID, key string) (*storev1.Record, error) {
 	r, err := v.record(id, key)
-	if err != nil || r.GetTombstone() {
+	if err != nil || r == nil || r.GetTombstone() {
 		return nil, err
 	}
-	return r, nil
+	return r, v.whole(id, key, r)
 }
 
-// record returns the record of a key, a tombstone too.
+// record returns the record of a key, a tombstone too. A separated value is not in it.
 func (v *View) record(id placement.ShardID, key string) (*record, error) {
-	return v.anyRecord(id, appendRecordKey(make([]byte, 0, sectionLen+len(key)), id, key))
-}
-
-func (v *View) anyRecord(id placement.ShardID, key []byte) (*record, error) {
 	r := new(record)
-	found, err := v.get(id, key, r, "record")
+	found, err := v.get(id, appendRecordKey(make([]byte, 0, sectionLen+len(key)), id, key), r, "record")
 	if err != nil || !found {
 		return nil, err
 	}
 	if r.GetReference() != nil {
-		return nil, fmt.Errorf("shard %d, key %x: %w", id, key, ErrReference)
+		return nil, fmt.Errorf("shard %d, key %q: %w", id, key, ErrReference)
 	}
 	return r, nil
 }
@@ -146,47 +142,24 @@ func (v *View) checkRevision(id placement.ShardID, revision uint64) error {
 	return nil
 }
 
-// GetAt returns the record that a key had at a revision, nil if it did not exist then. It follows the links of the history from the record of
-// today, one read for each write since.
+// GetAt returns the record that a key had at a revision, nil if it did not exist then. It follows the history back from the record of today, one
+// read for each write since.
 func (v *View) GetAt(id placement.ShardID, key string, revision uint64) (*storev1.Record, error) {
 	if err := v.checkRevision(id, revision); err != nil {
 		return nil, err
 	}
-	m, err := v.meta(id)
-	if err != nil {
-		return nil, err
-	}
 	r, err := v.record(id, key)
 	for err == nil && r != nil && r.ModRevision > revision {
-		r, err = v.before(id, key, r.ModRevision, m.HistoryFloor)
+		r, err = v.before(id, key, r.ModRevision)
 	}
-	if err != nil || r.GetTombstone() {
+	if err != nil || r == nil || r.GetTombstone() {
 		return nil, err
 	}
-	return r, nil
+	return r, v.whole(id, key, r)
 }
 
 // before returns the record that the write of a key at a revision replaced, nil if there was none.
-func (v *View) before(id placement.ShardID, key string, revision, floor uint64) (*record, error) {
-	c, err := v.changeAt(id, key, revision)
-	if err != nil {
-		return nil, err
-	}
-	switch previous := c.PreviousRevision; {
-	case previous == 0:
-		return nil, nil
-	case previous < floor:
-		return v.anyRecord(id, appendOverwrittenKey(nil, id, previous, key))
-	default:
-		c, err := v.changeAt(id, key, previous)
-		if err != nil {
-			return nil, err
-		}
-		return c.Record, nil
-	}
-}
-
-func (v *View) changeAt(id placement.ShardID, key string, revision uint64) (*storev1.History_Change, error) {
+func (v *View) before(id placement.ShardID, key string, revision uint64) (*record, error) {
 	h := new(storev1.History)
 	at := appendHistoryKey(nil, id, revision)
 	found, err := v.get(id, at, h, "history")
@@ -195,9 +168,20 @@ func (v *View) changeAt(id placement.ShardID, key string, revision uint64) (*sto
 	}
 	if found {
 		for _, c := range h.Changes {
-			if c.Key == key {
-				return c, nil
+			if c.Key != key {
+				continue
 			}
+			if c.Before == nil {
+				return nil, nil
+			}
+			r, err := readRecord(c.Before)
+			if err == nil && r.ModRevision >= revision {
+				err = fmt.Errorf("revision %d replaced one of %d", revision, r.ModRevision)
+			}
+			if err != nil {
+				return nil, &CorruptionError{Shard: id, Key: at, Err: err}
+			}
+			return r, nil
 		}
 	}
 	return nil, &CorruptionError{Shard: id, Key: at, Err: fmt.Errorf("no change of %q: %w", key, errMissing)}

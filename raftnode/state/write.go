@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"io"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
@@ -93,10 +92,10 @@ func (sh *Shard) compare(cs []*storev1.Compare) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		ok, err := holds(c, stored)
+		ok, err := sh.holds(c, stored)
 		_ = closer.Close()
 		if err != nil {
-			return 0, sh.damage(err)
+			return 0, err
 		}
 		if !ok {
 			return i, nil
@@ -105,12 +104,12 @@ func (sh *Shard) compare(cs []*storev1.Compare) (int, error) {
 	return len(cs), nil
 }
 
-func holds(c *storev1.Compare, stored []byte) (bool, error) {
+func (sh *Shard) holds(c *storev1.Compare, stored []byte) (bool, error) {
 	var h recordHead
 	if stored != nil {
 		var err error
 		if h, err = readHead(stored); err != nil {
-			return false, err
+			return false, sh.damage(err)
 		}
 	}
 	switch want := c.Condition.(type) {
@@ -122,7 +121,10 @@ func holds(c *storev1.Compare, stored []byte) (bool, error) {
 		}
 		return h.mod == want.ModRevision, nil
 	case *storev1.Compare_Value:
-		return h.live() && bytes.Equal(h.value, want.Value), nil
+		if !h.live() {
+			return false, nil
+		}
+		return sh.valueIs(c.Key, &h, want.Value)
 	default:
 		return false, ErrInvalidEntry
 	}
@@ -132,14 +134,17 @@ func holds(c *storev1.Compare, stored []byte) (bool, error) {
 func (sh *Shard) change(b *Batch, ops []*storev1.Operation, r *storev1.WriteResult) error {
 	revision := sh.meta.Revision + 1
 	h := &sh.scratch.history
-	h.Changes = h.Changes[:0]
+	h.Changes, sh.scratch.before = h.Changes[:0], sh.scratch.before[:0]
+	separatedBytes := uint64(0)
 	for i, op := range ops {
-		changed, err := sh.operate(b, op, revision, sh.scratch.at(len(h.Changes)), r.Operations[i])
+		c := sh.scratch.at(len(h.Changes))
+		changed, err := sh.operate(b, op, revision, c, r.Operations[i])
 		if err != nil {
 			return err
 		}
 		if changed {
-			h.Changes = append(h.Changes, &sh.scratch.changes[len(h.Changes)].History_Change)
+			h.Changes = append(h.Changes, c)
+			separatedBytes += separatedLen(op.Value)
 		}
 	}
 	sh.done(r)
@@ -147,29 +152,34 @@ func (sh *Shard) change(b *Batch, ops []*storev1.Operation, r *storev1.WriteResu
 		return nil
 	}
 	sh.meta.Revision, r.Revision = revision, revision
-	h.ClockMs = sh.meta.ClockMs
+	h.ClockMs, h.Offset = sh.meta.ClockMs, sh.meta.HistoryEnd
 	sh.key = appendHistoryKey(sh.key[:0], sh.id, revision)
 	stored, err := b.set(sh.key, h)
 	if err != nil {
 		return err
 	}
-	sh.overlay.addHistory(revision, stored)
-	sh.meta.HistoryBytes += uint64(len(stored))
+	sh.overlay.addHistory(revision, h.Offset)
+	sh.meta.HistoryEnd += uint64(len(stored)) + separatedBytes
 	return nil
 }
 
 // at returns the i-th change, made when it is first needed.
-func (s *scratch) at(i int) *change {
+func (s *scratch) at(i int) *storev1.History_Change {
 	if i == len(s.changes) {
-		c := new(change)
-		c.Record = &c.record
-		s.changes = append(s.changes, c)
+		s.changes = append(s.changes, new(storev1.History_Change))
 	}
 	return s.changes[i]
 }
 
+// keep copies the record that a change replaced, which is readable only for now.
+func (s *scratch) keep(stored []byte) []byte {
+	from := len(s.before)
+	s.before = append(s.before, stored...)
+	return s.before[from:len(s.before):len(s.before)]
+}
+
 // operate executes one operation: it fills c and r, and says whether it changed anything.
-func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *change, r *storev1.OperationResult) (bool, error) {
+func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *storev1.History_Change, r *storev1.OperationResult) (bool, error) {
 	slot := placement.SlotOf(op.Key)
 	before, closer, err := sh.stored(op.Key)
 	if err != nil {
@@ -186,51 +196,59 @@ func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *ch
 	if op.Kind == deletion && !old.live() {
 		return false, nil
 	}
-	c.fill(op, &old, revision)
-	if op.Kind == put {
-		r.CreateRevision, r.Version = c.record.CreateRevision, c.record.Version
-	}
-	switch {
-	case op.Kind == put && !old.live():
-		sh.meta.Keys++
-	case op.Kind == deletion:
-		sh.meta.Keys--
-	}
-	if before != nil {
-		sh.touch(slot).digest.remove(hashRecord(op.Key, before))
-	}
-	if old.live() && old.mod < sh.meta.HistoryFloor {
-		// Its history is gone, so the record was the only copy.
-		if err := sh.keepOverwritten(b, old.mod, op.Key, before); err != nil {
+	rec := sh.scratch.leave(op, &old, revision)
+	if len(op.Value) >= separateBytes {
+		if rec.Content, err = sh.separate(b, op.Key, op.Value, revision); err != nil {
 			return false, err
 		}
 	}
-	sh.key = appendRecordKey(sh.key[:0], sh.id, op.Key)
-	after, err := b.set(sh.key, &c.record)
+	after, err := b.set(sh.key, rec)
 	if err != nil {
 		return false, err
 	}
-	sh.touch(slot).digest.add(hashRecord(op.Key, after))
 	sh.overlay.records[op.Key] = after
+	c.Key, c.After, c.Before = op.Key, after, nil
+	if before != nil {
+		c.Before = sh.scratch.keep(before)
+		sh.touch(slot).digest.remove(hashRecord(op.Key, before))
+	}
+	sh.touch(slot).digest.add(hashRecord(op.Key, after))
+	if old.separated {
+		if err := sh.replaceValue(b, revision, op.Key, &old); err != nil {
+			return false, err
+		}
+	}
+	if op.Kind == deletion {
+		sh.meta.Keys--
+		return true, sh.markTombstone(b, revision, op.Key)
+	}
+	r.CreateRevision, r.Version = rec.CreateRevision, rec.Version
+	if old.live() {
+		return true, nil
+	}
+	sh.meta.Keys++
+	if old.tombstone {
+		return true, sh.unmarkTombstone(b, old.mod, op.Key)
+	}
 	return true, nil
 }
 
-// fill makes the record that an operation leaves. A deleted key keeps one until history has passed the deletion: it links what comes
-// after to what was before.
-func (c *change) fill(op *storev1.Operation, old *recordHead, revision uint64) {
-	c.Kind, c.Key, c.PreviousRevision = op.Kind, op.Key, old.mod
-	rec := &c.record
+// leave makes the record that an operation leaves. A deleted key keeps one until history has passed the deletion: reads at old
+// revisions begin at it.
+func (s *scratch) leave(op *storev1.Operation, old *recordHead, revision uint64) *record {
+	rec := &s.record
 	rec.ModRevision = revision
 	if op.Kind == deletion {
 		rec.CreateRevision, rec.Version, rec.Tombstone, rec.Content = 0, 0, true, nil
-		return
+		return rec
 	}
 	rec.CreateRevision, rec.Version, rec.Tombstone = revision, 1, false
 	if old.live() {
 		rec.CreateRevision, rec.Version = old.create, old.version+1
 	}
-	c.value.Value = op.Value
-	rec.Content = &c.value
+	s.value.Value = op.Value
+	rec.Content = &s.value
+	return rec
 }
 
 // stored returns the record of a key as the open batch leaves it, nil if there is none, and leaves its key in sh.key. The record may be read

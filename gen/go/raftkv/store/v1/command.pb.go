@@ -784,7 +784,8 @@ type TrimHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Revisions below this one are forgotten. A floor that is already higher stands.
 	Below uint64 `protobuf:"varint,1,opt,name=below,proto3" json:"below,omitempty"`
-	// How many revisions this command removes at the most; the floor rises as far as that reaches.
+	// How many revisions this command removes at the most; the floor rises as far as that reaches. It stops early, after the revision in
+	// which it has cleared away as many tombstones.
 	MaxRevisions  uint32 `protobuf:"varint,2,opt,name=max_revisions,json=maxRevisions,proto3" json:"max_revisions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -103,6 +103,61 @@ func (x *Reference) GetCrc32C() uint32 {
 	return 0
 }
 
+// Separated stands in a record for a value of 1 KiB or more, which is stored once, beside the records, under the revision that wrote it.
+type Separated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The length of the value, in bytes.
+	Length uint64 `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
+	// xxHash64 of the value. Through it a hash of the record says what the value is.
+	Hash          uint64 `protobuf:"fixed64,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Separated) Reset() {
+	*x = Separated{}
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Separated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Separated) ProtoMessage() {}
+
+func (x *Separated) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Separated.ProtoReflect.Descriptor instead.
+func (*Separated) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Separated) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *Separated) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
 // Record is a key of a shard. On disk one byte with the format version stands before it (1).
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -120,18 +175,19 @@ type Record struct {
 	//
 	//	*Record_Value
 	//	*Record_Reference
+	//	*Record_Separated
 	Content isRecord_Content `protobuf_oneof:"content"`
 	// The lease on which the key hangs; 0 for none.
-	Lease uint64 `protobuf:"varint,7,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease uint64 `protobuf:"varint,8,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The clock of the shard at which the key expires, in milliseconds; 0 for never.
-	DeadlineMs    uint64 `protobuf:"varint,8,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	DeadlineMs    uint64 `protobuf:"varint,9,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[1]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -143,7 +199,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[1]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -156,7 +212,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Record) GetCreateRevision() uint64 {
@@ -212,6 +268,15 @@ func (x *Record) GetReference() *Reference {
 	return nil
 }
 
+func (x *Record) GetSeparated() *Separated {
+	if x != nil {
+		if x, ok := x.Content.(*Record_Separated); ok {
+			return x.Separated
+		}
+	}
+	return nil
+}
+
 func (x *Record) GetLease() uint64 {
 	if x != nil {
 		return x.Lease
@@ -236,28 +301,38 @@ type Record_Value struct {
 }
 
 type Record_Reference struct {
-	// Where the value stands.
+	// Where the value stands in the log.
 	Reference *Reference `protobuf:"bytes,6,opt,name=reference,proto3,oneof"`
+}
+
+type Record_Separated struct {
+	// The value is stored by itself.
+	Separated *Separated `protobuf:"bytes,7,opt,name=separated,proto3,oneof"`
 }
 
 func (*Record_Value) isRecord_Content() {}
 
 func (*Record_Reference) isRecord_Content() {}
 
-// History is what one revision changed. On disk one byte with the format version stands before it (1).
+func (*Record_Separated) isRecord_Content() {}
+
+// History is what one revision changed, forwards and backwards: watches read what it left, reads at old revisions what it replaced, and trimming
+// need not look at either. On disk one byte with the format version stands before it (1).
 type History struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The changes, in the order of the command.
 	Changes []*History_Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	// The clock of the shard at this revision, in milliseconds.
-	ClockMs       uint64 `protobuf:"varint,2,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	ClockMs uint64 `protobuf:"varint,2,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	// The stored bytes of all histories before this one since the shard began, the separated values that they wrote included.
+	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[2]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +344,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[2]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +357,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *History) GetChanges() []*History_Change {
@@ -295,6 +370,13 @@ func (x *History) GetChanges() []*History_Change {
 func (x *History) GetClockMs() uint64 {
 	if x != nil {
 		return x.ClockMs
+	}
+	return 0
+}
+
+func (x *History) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
 	}
 	return 0
 }
@@ -314,7 +396,7 @@ type SlotSummary struct {
 
 func (x *SlotSummary) Reset() {
 	*x = SlotSummary{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[3]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +408,7 @@ func (x *SlotSummary) String() string {
 func (*SlotSummary) ProtoMessage() {}
 
 func (x *SlotSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[3]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +421,7 @@ func (x *SlotSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotSummary.ProtoReflect.Descriptor instead.
 func (*SlotSummary) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SlotSummary) GetDigestLow() uint64 {
@@ -378,7 +460,7 @@ type DedupResult struct {
 
 func (x *DedupResult) Reset() {
 	*x = DedupResult{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[4]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +472,7 @@ func (x *DedupResult) String() string {
 func (*DedupResult) ProtoMessage() {}
 
 func (x *DedupResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[4]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +485,7 @@ func (x *DedupResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DedupResult.ProtoReflect.Descriptor instead.
 func (*DedupResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DedupResult) GetIndex() uint64 {
@@ -442,7 +524,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[5]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +536,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[5]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +549,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -514,7 +596,7 @@ type Configuration struct {
 
 func (x *Configuration) Reset() {
 	*x = Configuration{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +608,7 @@ func (x *Configuration) String() string {
 func (*Configuration) ProtoMessage() {}
 
 func (x *Configuration) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +621,7 @@ func (x *Configuration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configuration.ProtoReflect.Descriptor instead.
 func (*Configuration) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Configuration) GetIndex() uint64 {
@@ -605,19 +687,21 @@ type ShardMeta struct {
 	ClockMs uint64 `protobuf:"varint,4,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
 	// The first revision whose history is kept.
 	HistoryFloor uint64 `protobuf:"varint,5,opt,name=history_floor,json=historyFloor,proto3" json:"history_floor,omitempty"`
-	// Bytes of history kept.
-	HistoryBytes uint64 `protobuf:"varint,6,opt,name=history_bytes,json=historyBytes,proto3" json:"history_bytes,omitempty"`
+	// The offset of the first history kept. The bytes kept are history_end less this.
+	HistoryStart uint64 `protobuf:"varint,6,opt,name=history_start,json=historyStart,proto3" json:"history_start,omitempty"`
+	// The offset that the next history gets.
+	HistoryEnd uint64 `protobuf:"varint,7,opt,name=history_end,json=historyEnd,proto3" json:"history_end,omitempty"`
 	// The lowest version of the state machine that may apply further entries.
-	CommandVersion uint32 `protobuf:"varint,7,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	CommandVersion uint32 `protobuf:"varint,8,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	// Live keys.
-	Keys          uint64 `protobuf:"varint,8,opt,name=keys,proto3" json:"keys,omitempty"`
+	Keys          uint64 `protobuf:"varint,9,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShardMeta) Reset() {
 	*x = ShardMeta{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +713,7 @@ func (x *ShardMeta) String() string {
 func (*ShardMeta) ProtoMessage() {}
 
 func (x *ShardMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +726,7 @@ func (x *ShardMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMeta.ProtoReflect.Descriptor instead.
 func (*ShardMeta) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShardMeta) GetAppliedIndex() uint64 {
@@ -680,9 +764,16 @@ func (x *ShardMeta) GetHistoryFloor() uint64 {
 	return 0
 }
 
-func (x *ShardMeta) GetHistoryBytes() uint64 {
+func (x *ShardMeta) GetHistoryStart() uint64 {
 	if x != nil {
-		return x.HistoryBytes
+		return x.HistoryStart
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetHistoryEnd() uint64 {
+	if x != nil {
+		return x.HistoryEnd
 	}
 	return 0
 }
@@ -718,7 +809,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +821,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +834,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Identity) GetNodeId() string {
@@ -789,7 +880,7 @@ type Formation struct {
 
 func (x *Formation) Reset() {
 	*x = Formation{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +892,7 @@ func (x *Formation) String() string {
 func (*Formation) ProtoMessage() {}
 
 func (x *Formation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +905,7 @@ func (x *Formation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation.ProtoReflect.Descriptor instead.
 func (*Formation) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Formation) GetClusterId() []byte {
@@ -853,7 +944,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +956,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +969,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ShardMap) GetVersion() uint64 {
@@ -919,7 +1010,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1022,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1035,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotHeader) GetShard() uint32 {
@@ -990,7 +1081,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1093,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1106,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotTrailer) GetPairs() uint64 {
@@ -1042,21 +1133,19 @@ func (x *SnapshotTrailer) GetChecksum() uint64 {
 // The change of one key.
 type History_Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What was done.
-	Kind OperationKind `protobuf:"varint,1,opt,name=kind,proto3,enum=raftkv.store.v1.OperationKind" json:"kind,omitempty"`
 	// The key.
-	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// The revision of the write before, 0 if the key had no record.
-	PreviousRevision uint64 `protobuf:"varint,3,opt,name=previous_revision,json=previousRevision,proto3" json:"previous_revision,omitempty"`
-	// The record as this revision left it.
-	Record        *Record `protobuf:"bytes,4,opt,name=record,proto3" json:"record,omitempty"`
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The record as this revision left it, stored form (with its own version byte). A tombstone after a delete.
+	After []byte `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// The record that this revision replaced, stored form. Absent if the key had none.
+	Before        []byte `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *History_Change) Reset() {
 	*x = History_Change{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1157,7 @@ func (x *History_Change) String() string {
 func (*History_Change) ProtoMessage() {}
 
 func (x *History_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,14 +1170,7 @@ func (x *History_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History_Change.ProtoReflect.Descriptor instead.
 func (*History_Change) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{2, 0}
-}
-
-func (x *History_Change) GetKind() OperationKind {
-	if x != nil {
-		return x.Kind
-	}
-	return OperationKind_OPERATION_KIND_UNSPECIFIED
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{3, 0}
 }
 
 func (x *History_Change) GetKey() string {
@@ -1098,16 +1180,16 @@ func (x *History_Change) GetKey() string {
 	return ""
 }
 
-func (x *History_Change) GetPreviousRevision() uint64 {
+func (x *History_Change) GetAfter() []byte {
 	if x != nil {
-		return x.PreviousRevision
+		return x.After
 	}
-	return 0
+	return nil
 }
 
-func (x *History_Change) GetRecord() *Record {
+func (x *History_Change) GetBefore() []byte {
 	if x != nil {
-		return x.Record
+		return x.Before
 	}
 	return nil
 }
@@ -1129,7 +1211,7 @@ type Formation_Member struct {
 
 func (x *Formation_Member) Reset() {
 	*x = Formation_Member{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1223,7 @@ func (x *Formation_Member) String() string {
 func (*Formation_Member) ProtoMessage() {}
 
 func (x *Formation_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1236,7 @@ func (x *Formation_Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Member.ProtoReflect.Descriptor instead.
 func (*Formation_Member) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9, 0}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *Formation_Member) GetNodeId() string {
@@ -1200,7 +1282,7 @@ type Formation_Shard struct {
 
 func (x *Formation_Shard) Reset() {
 	*x = Formation_Shard{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1294,7 @@ func (x *Formation_Shard) String() string {
 func (*Formation_Shard) ProtoMessage() {}
 
 func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1307,7 @@ func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Shard.ProtoReflect.Descriptor instead.
 func (*Formation_Shard) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9, 1}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10, 1}
 }
 
 func (x *Formation_Shard) GetId() uint32 {
@@ -1261,26 +1343,30 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\asegment\x18\x02 \x01(\x04R\asegment\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\x04R\x06length\x12\x16\n" +
-	"\x06crc32c\x18\x05 \x01(\rR\x06crc32c\"\xa2\x02\n" +
+	"\x06crc32c\x18\x05 \x01(\rR\x06crc32c\"7\n" +
+	"\tSeparated\x12\x16\n" +
+	"\x06length\x18\x01 \x01(\x04R\x06length\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x06R\x04hash\"\xde\x02\n" +
 	"\x06Record\x12'\n" +
 	"\x0fcreate_revision\x18\x01 \x01(\x04R\x0ecreateRevision\x12!\n" +
 	"\fmod_revision\x18\x02 \x01(\x04R\vmodRevision\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1c\n" +
 	"\ttombstone\x18\x04 \x01(\bR\ttombstone\x12\x16\n" +
 	"\x05value\x18\x05 \x01(\fH\x00R\x05value\x12:\n" +
-	"\treference\x18\x06 \x01(\v2\x1a.raftkv.store.v1.ReferenceH\x00R\treference\x12\x14\n" +
-	"\x05lease\x18\a \x01(\x04R\x05lease\x12\x1f\n" +
-	"\vdeadline_ms\x18\b \x01(\x04R\n" +
+	"\treference\x18\x06 \x01(\v2\x1a.raftkv.store.v1.ReferenceH\x00R\treference\x12:\n" +
+	"\tseparated\x18\a \x01(\v2\x1a.raftkv.store.v1.SeparatedH\x00R\tseparated\x12\x14\n" +
+	"\x05lease\x18\b \x01(\x04R\x05lease\x12\x1f\n" +
+	"\vdeadline_ms\x18\t \x01(\x04R\n" +
 	"deadlineMsB\t\n" +
-	"\acontent\"\x8e\x02\n" +
+	"\acontent\"\xc1\x01\n" +
 	"\aHistory\x129\n" +
 	"\achanges\x18\x01 \x03(\v2\x1f.raftkv.store.v1.History.ChangeR\achanges\x12\x19\n" +
-	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x1a\xac\x01\n" +
-	"\x06Change\x122\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x1e.raftkv.store.v1.OperationKindR\x04kind\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12+\n" +
-	"\x11previous_revision\x18\x03 \x01(\x04R\x10previousRevision\x12/\n" +
-	"\x06record\x18\x04 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\"n\n" +
+	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x1aH\n" +
+	"\x06Change\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\fR\x06before\"n\n" +
 	"\vSlotSummary\x12\x1d\n" +
 	"\n" +
 	"digest_low\x18\x01 \x01(\x04R\tdigestLow\x12\x1f\n" +
@@ -1304,16 +1390,18 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\rlearners_next\x18\x05 \x03(\x04R\flearnersNext\x12\x1d\n" +
 	"\n" +
 	"auto_leave\x18\x06 \x01(\bR\tautoLeave\x124\n" +
-	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\"\x91\x02\n" +
+	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\"\xb2\x02\n" +
 	"\tShardMeta\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x19\n" +
 	"\bclock_ms\x18\x04 \x01(\x04R\aclockMs\x12#\n" +
 	"\rhistory_floor\x18\x05 \x01(\x04R\fhistoryFloor\x12#\n" +
-	"\rhistory_bytes\x18\x06 \x01(\x04R\fhistoryBytes\x12'\n" +
-	"\x0fcommand_version\x18\a \x01(\rR\x0ecommandVersion\x12\x12\n" +
-	"\x04keys\x18\b \x01(\x04R\x04keys\"\x97\x01\n" +
+	"\rhistory_start\x18\x06 \x01(\x04R\fhistoryStart\x12\x1f\n" +
+	"\vhistory_end\x18\a \x01(\x04R\n" +
+	"historyEnd\x12'\n" +
+	"\x0fcommand_version\x18\b \x01(\rR\x0ecommandVersion\x12\x12\n" +
+	"\x04keys\x18\t \x01(\x04R\x04keys\"\x97\x01\n" +
 	"\bIdentity\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x128\n" +
@@ -1359,48 +1447,47 @@ func file_raftkv_store_v1_record_proto_rawDescGZIP() []byte {
 	return file_raftkv_store_v1_record_proto_rawDescData
 }
 
-var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Reference)(nil),        // 0: raftkv.store.v1.Reference
-	(*Record)(nil),           // 1: raftkv.store.v1.Record
-	(*History)(nil),          // 2: raftkv.store.v1.History
-	(*SlotSummary)(nil),      // 3: raftkv.store.v1.SlotSummary
-	(*DedupResult)(nil),      // 4: raftkv.store.v1.DedupResult
-	(*Replica)(nil),          // 5: raftkv.store.v1.Replica
-	(*Configuration)(nil),    // 6: raftkv.store.v1.Configuration
-	(*ShardMeta)(nil),        // 7: raftkv.store.v1.ShardMeta
-	(*Identity)(nil),         // 8: raftkv.store.v1.Identity
-	(*Formation)(nil),        // 9: raftkv.store.v1.Formation
-	(*ShardMap)(nil),         // 10: raftkv.store.v1.ShardMap
-	(*SnapshotHeader)(nil),   // 11: raftkv.store.v1.SnapshotHeader
-	(*SnapshotTrailer)(nil),  // 12: raftkv.store.v1.SnapshotTrailer
-	(*History_Change)(nil),   // 13: raftkv.store.v1.History.Change
-	(*Formation_Member)(nil), // 14: raftkv.store.v1.Formation.Member
-	(*Formation_Shard)(nil),  // 15: raftkv.store.v1.Formation.Shard
-	(*WriteResult)(nil),      // 16: raftkv.store.v1.WriteResult
-	(OperationKind)(0),       // 17: raftkv.store.v1.OperationKind
+	(*Separated)(nil),        // 1: raftkv.store.v1.Separated
+	(*Record)(nil),           // 2: raftkv.store.v1.Record
+	(*History)(nil),          // 3: raftkv.store.v1.History
+	(*SlotSummary)(nil),      // 4: raftkv.store.v1.SlotSummary
+	(*DedupResult)(nil),      // 5: raftkv.store.v1.DedupResult
+	(*Replica)(nil),          // 6: raftkv.store.v1.Replica
+	(*Configuration)(nil),    // 7: raftkv.store.v1.Configuration
+	(*ShardMeta)(nil),        // 8: raftkv.store.v1.ShardMeta
+	(*Identity)(nil),         // 9: raftkv.store.v1.Identity
+	(*Formation)(nil),        // 10: raftkv.store.v1.Formation
+	(*ShardMap)(nil),         // 11: raftkv.store.v1.ShardMap
+	(*SnapshotHeader)(nil),   // 12: raftkv.store.v1.SnapshotHeader
+	(*SnapshotTrailer)(nil),  // 13: raftkv.store.v1.SnapshotTrailer
+	(*History_Change)(nil),   // 14: raftkv.store.v1.History.Change
+	(*Formation_Member)(nil), // 15: raftkv.store.v1.Formation.Member
+	(*Formation_Shard)(nil),  // 16: raftkv.store.v1.Formation.Shard
+	(*WriteResult)(nil),      // 17: raftkv.store.v1.WriteResult
 	(*SlotTable)(nil),        // 18: raftkv.store.v1.SlotTable
 }
 var file_raftkv_store_v1_record_proto_depIdxs = []int32{
 	0,  // 0: raftkv.store.v1.Record.reference:type_name -> raftkv.store.v1.Reference
-	13, // 1: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
-	16, // 2: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
-	5,  // 3: raftkv.store.v1.Configuration.replicas:type_name -> raftkv.store.v1.Replica
-	9,  // 4: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
-	14, // 5: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
-	15, // 6: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
-	14, // 7: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
-	15, // 8: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
-	6,  // 9: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
-	17, // 10: raftkv.store.v1.History.Change.kind:type_name -> raftkv.store.v1.OperationKind
-	1,  // 11: raftkv.store.v1.History.Change.record:type_name -> raftkv.store.v1.Record
-	18, // 12: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
-	5,  // 13: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	1,  // 1: raftkv.store.v1.Record.separated:type_name -> raftkv.store.v1.Separated
+	14, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
+	17, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
+	6,  // 4: raftkv.store.v1.Configuration.replicas:type_name -> raftkv.store.v1.Replica
+	10, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
+	15, // 6: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
+	16, // 7: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
+	15, // 8: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
+	16, // 9: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
+	7,  // 10: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
+	18, // 11: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
+	6,  // 12: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_store_v1_record_proto_init() }
@@ -1409,9 +1496,10 @@ func file_raftkv_store_v1_record_proto_init() {
 		return
 	}
 	file_raftkv_store_v1_command_proto_init()
-	file_raftkv_store_v1_record_proto_msgTypes[1].OneofWrappers = []any{
+	file_raftkv_store_v1_record_proto_msgTypes[2].OneofWrappers = []any{
 		(*Record_Value)(nil),
 		(*Record_Reference)(nil),
+		(*Record_Separated)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1419,7 +1507,7 @@ func file_raftkv_store_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_store_v1_record_proto_rawDesc), len(file_raftkv_store_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
