@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
@@ -27,7 +26,7 @@ func (n *Node) Status() Status {
 		s.NotReady = []string{"the node is stopping"}
 	}
 	s.ClusterID = hex.EncodeToString(id.GetFormation().GetClusterId())
-	s.LogBytes, s.StateBytes = uint64(n.logs.Metrics().Bytes), n.engine.bytes()
+	n.ask(func() { s.LogBytes, s.StateBytes = uint64(n.logs.Metrics().Bytes), n.engine.bytes() })
 	shards, _ := n.Shards()
 	for _, sh := range shards {
 		if !sh.Local {
@@ -35,6 +34,8 @@ func (n *Node) Status() Status {
 		}
 		if sh.Leader == "" {
 			s.NotReady = append(s.NotReady, fmt.Sprintf("shard %d has no leader", sh.ID))
+		} else if !n.members[sh.ID].caughtUp.Load() {
+			s.NotReady = append(s.NotReady, fmt.Sprintf("shard %d has not caught up with its leader since this node was opened", sh.ID))
 		}
 		s.Shards = append(s.Shards, sh)
 	}
@@ -88,9 +89,20 @@ func (n *Node) inspectMember(m *member, s *ShardStatus) {
 	case <-n.done:
 		return
 	}
-	s.Revision = n.engine.position(m.shard).revision
-	if d, err := n.engine.durable(m.shard); err == nil {
-		s.Durable = d
+	n.ask(func() {
+		s.Revision = n.engine.position(m.shard).revision
+		if d, err := n.engine.durable(m.shard); err == nil {
+			s.Durable = d
+		}
+	})
+}
+
+// ask asks the engine or the logs something, unless they are closed already: a node says how it stands until it is gone.
+func (n *Node) ask(question func()) {
+	n.engineMu.RLock()
+	defer n.engineMu.RUnlock()
+	if !n.released {
+		question()
 	}
 }
 
@@ -126,7 +138,8 @@ func (n *Node) Locate(key string) Location {
 	return l
 }
 
-// TransferLeader hands the lead of a shard to a node that holds a voting replica, and returns the term in which it leads.
+// TransferLeader hands the lead of a shard to a node that holds a voting replica and follows closely, and returns the term in which it leads.
+// It tries once, for an election timeout, in which the shard takes no writes.
 func (n *Node) TransferLeader(ctx context.Context, shard placement.ShardID, to placement.NodeID) (uint64, error) {
 	if n.failed() || n.closing.Load() {
 		return 0, ErrStopped
@@ -151,7 +164,7 @@ func (n *Node) TransferLeader(ctx context.Context, shard placement.ShardID, to p
 		deadline = d
 	}
 	if leader := n.shards.leader(shard); leader == n.options.NodeID || leader == "" {
-		n.transferHere(shard, to, deadline, func(term uint64, err error) { done <- answer{term, err} })
+		n.transferHere(shard, to, func(term uint64, err error) { done <- answer{term, err} })
 	} else {
 		r := &Request{Shard: shard, Deadline: deadline, transferTo: to, Done: func(res Result) {
 			done <- answer{res.Origin.GetTerm(), res.Err}
@@ -162,20 +175,20 @@ func (n *Node) TransferLeader(ctx context.Context, shard placement.ShardID, to p
 	case a := <-done:
 		return a.term, a.err
 	case <-ctx.Done():
-		return 0, ErrTimeout
+		return 0, unknownTransfer(shard, &transfer{to: to}, "time ran out meanwhile")
 	case <-n.done:
-		return 0, ErrStopped
+		return 0, unknownTransfer(shard, &transfer{to: to}, "this node stopped meanwhile")
 	}
 }
 
 // transferHere hands over the lead of a shard that this node should lead.
-func (n *Node) transferHere(shard placement.ShardID, to placement.NodeID, deadline time.Time, done func(uint64, error)) {
+func (n *Node) transferHere(shard placement.ShardID, to placement.NodeID, done func(uint64, error)) {
 	m := n.members[shard]
 	if m == nil {
 		done(0, &NoReplicaError{Shard: shard})
 		return
 	}
-	m.worker.post(transferEvent{m: m, t: &transfer{to: to, deadline: deadline, done: done}})
+	m.worker.post(transferEvent{m: m, t: &transfer{to: to, done: done}})
 }
 
 // origin is the state from which an answer comes.

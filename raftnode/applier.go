@@ -146,7 +146,7 @@ func writeError(j *applyJob, w *storev1.WriteResult) error {
 	case storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED:
 		return &SessionExpiredError{Shard: j.shard, Floor: w.GetDedupFloor(), Revision: w.GetRevision()}
 	default:
-		return &InvalidError{Field: "command", Problem: fmt.Sprintf("outcome %s is not known to this version", w.GetOutcome())}
+		return &UnknownOutcomeError{Shard: j.shard, Cause: fmt.Sprintf("outcome %s is not known to this version of raftkv", w.GetOutcome())}
 	}
 }
 

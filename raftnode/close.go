@@ -24,8 +24,8 @@ func (n *Node) Close() error {
 	if !n.rest() {
 		return errors.Join(n.Err(), disconnected, errors.New("work on the disk does not end; what is open is left to the end of the process"))
 	}
-	n.ending.Do(func() { close(n.done) })
 	n.abandon()
+	n.ending.Do(func() { close(n.done) })
 	return errors.Join(n.Err(), disconnected, n.release())
 }
 
@@ -68,7 +68,7 @@ func (n *Node) handOver() {
 				led <- struct{}{}
 				return
 			}
-			t := &transfer{to: nodeID(r), deadline: n.runtime.Now().Add(n.options.ElectionTimeout), done: func(uint64, error) { led <- struct{}{} }}
+			t := &transfer{to: nodeID(r), done: func(uint64, error) { led <- struct{}{} }}
 			transferEvent{m: m, t: t}.handle(m.worker)
 		}})
 	}
@@ -85,40 +85,54 @@ func (n *Node) handOver() {
 
 // abandon answers the requests that nothing will answer any more. The stages are at rest.
 func (n *Node) abandon() {
-	for _, m := range n.localMembers {
-		for _, rs := range [][]*Request{m.writes, m.reads, m.round} {
-			failAll(rs, ErrStopped)
-		}
-		for _, c := range m.confirmed {
-			failAll(c.requests, ErrStopped)
-		}
-		for _, p := range m.proposed.take(^uint64(0)) {
-			failAll(p.requests, &UnknownOutcomeError{Shard: m.shard, Cause: "the node stopped before the write was committed"})
-		}
-	}
 	for _, w := range n.workers {
-		for _, r := range w.close() {
-			r.fail(ErrStopped)
-		}
+		w.abandon()
 	}
 	if n.readers != nil {
 		for _, j := range n.readers.queue.jobs {
 			failAll(j.requests, ErrStopped)
 		}
 	}
-	sent, parked := n.forwards.close()
+	n.forwards.abandon()
+}
+
+// abandon answers what was passed on, and what waits for a node to be passed on to.
+func (f *forwards) abandon() {
+	sent, parked := f.close()
 	failAll(parked, ErrStopped)
-	for _, f := range sent {
-		if f.request.Read != nil {
-			f.request.fail(ErrStopped)
+	for _, w := range sent {
+		if w.request.Read != nil {
+			w.request.fail(ErrStopped)
 			continue
 		}
-		f.request.fail(n.forwards.lost(f))
+		w.request.fail(f.lost(w))
 	}
+}
+
+// abandon answers everything that waits on the member.
+func (m *member) abandon() {
+	for _, rs := range [][]*Request{m.writes, m.reads, m.round} {
+		failAll(rs, ErrStopped)
+	}
+	for _, c := range m.confirmed {
+		failAll(c.requests, ErrStopped)
+	}
+	m.writes, m.reads, m.round, m.confirmed = nil, nil, nil, nil
+	m.writesBytes, m.confirmedCount = 0, 0
+	for _, p := range m.proposed.take(^uint64(0)) {
+		failAll(p.requests, &UnknownOutcomeError{Shard: m.shard, Cause: "the node stopped before the write was committed"})
+	}
+	for _, t := range m.transfers {
+		t.done(0, unknownTransfer(m.shard, t, "the node stopped meanwhile"))
+	}
+	m.transfers = nil
 }
 
 // release closes what is open. It may be called on a node that is only half open.
 func (n *Node) release() error {
+	n.engineMu.Lock()
+	defer n.engineMu.Unlock()
+	n.released = true
 	var errs []error
 	if n.engine != nil {
 		errs = append(errs, n.engine.close())

@@ -146,6 +146,9 @@ func (s *ownShard) apply(j *applyJob) error {
 			if err != nil {
 				return fmt.Errorf("entry %d: %w", entry.GetIndex(), err)
 			}
+			if need := decoded.GetCommandVersion(); need > entryVersion {
+				return fmt.Errorf("entry %d: %w", entry.GetIndex(), &state.VersionError{Need: need, Have: entryVersion})
+			}
 			for _, c := range decoded.GetCommands() {
 				if s.machine == nil {
 					return fmt.Errorf("entry %d: a command for a shard without a state machine", entry.GetIndex())

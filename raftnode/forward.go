@@ -209,10 +209,10 @@ const forwardPause = 20 * time.Millisecond
 
 // lost is the fate of a request whose answer will not come.
 func (f *forwards) lost(w *forward) error {
-	if w.request.Command == nil {
+	if w.request.Read != nil {
 		return f.n.timedOut(w.request.Shard)
 	}
-	return &UnknownOutcomeError{Shard: w.request.Shard, Cause: "the connection to node " + string(w.to) + " was lost after the write was passed on"}
+	return &UnknownOutcomeError{Shard: w.request.Shard, Cause: "the connection to node " + string(w.to) + " was lost after the request was passed on"}
 }
 
 // peerDown gives up the requests that were passed on to a node whose connection is lost. Reads are tried elsewhere.
@@ -229,7 +229,7 @@ func (f *forwards) peerDown(node placement.NodeID) {
 // expire gives up the requests that are beyond their deadline.
 func (f *forwards) expire(now time.Time) {
 	for _, w := range f.removeIf(func(w *forward) bool { return w.request.Deadline.Before(now) }) {
-		if w.request.Command == nil {
+		if w.request.Read != nil {
 			w.request.fail(ErrTimeout)
 			continue
 		}
@@ -246,7 +246,7 @@ func (n *Node) serveForward(from transport.Peer, f *peerv1.ForwardRequest) {
 	shard := placement.ShardID(f.GetShard())
 	deadline := n.runtime.Now().Add(time.Duration(f.GetTimeoutMs()) * time.Millisecond)
 	if to := f.GetTransferLeaderTo(); to != "" {
-		n.transferHere(shard, placement.NodeID(to), deadline, func(term uint64, err error) {
+		n.transferHere(shard, placement.NodeID(to), func(term uint64, err error) {
 			if err != nil {
 				reply(&peerv1.ForwardResponse{Body: &peerv1.ForwardResponse_Failure{Failure: failureOf(err)}})
 				return

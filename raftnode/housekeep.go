@@ -26,8 +26,10 @@ func (h *housekeeper) step() {
 	if n.failed() || !n.serving.Load() {
 		return
 	}
-	logBytes := uint64(n.logs.Metrics().Bytes)
-	due := n.runtime.Now().Sub(h.flushed) >= n.options.SnapshotPeriod || logBytes > n.options.MaxLogBytes
+	tight := uint64(n.logs.Metrics().Bytes) > n.options.MaxLogBytes
+	// Truncation gives space back a segment at a time, so a log that is too long stays so for a while after a flush.
+	age := n.runtime.Now().Sub(h.flushed)
+	due := age >= n.options.SnapshotPeriod || tight && age >= tightFlushInterval
 	dirty := false
 	for _, m := range n.localMembers {
 		durable, err := n.engine.durable(m.shard)
@@ -38,8 +40,9 @@ func (h *housekeeper) step() {
 		at := n.engine.position(m.shard)
 		dirty = dirty || at.index > durable
 		due = due || at.index >= durable+n.options.SnapshotEntries
-		h.truncate(m, durable, logBytes > n.options.MaxLogBytes)
+		h.truncate(m, durable, tight)
 		h.trim(m, at)
+		h.follow(m)
 	}
 	if !due || !dirty {
 		return
@@ -61,7 +64,11 @@ func (h *housekeeper) truncate(m *member, durable uint64, tight bool) {
 		index = min(index, log.LastIndex-min(log.LastIndex, h.n.options.MaxLogEntries))
 	}
 	// Cutting a little at a time would only cost records.
-	if index < log.TruncatedIndex+max(1, h.n.options.MaxLogEntries/16) {
+	least := max(1, h.n.options.MaxLogEntries/16)
+	if tight {
+		least = 1
+	}
+	if index < log.TruncatedIndex+least {
 		return
 	}
 	m.worker.post(truncateEvent{m: m, index: index, tight: tight, truncated: func(index uint64) { h.n.logWriter.truncate(m.shard, index) }})
@@ -89,6 +96,24 @@ func (h *housekeeper) trim(m *member, at position) {
 			if res.Err == nil {
 				h.wake()
 			}
+		},
+	})
+}
+
+// follow finds out, once, that a member has come to where its leader was after the node was opened: the node is ready then.
+func (h *housekeeper) follow(m *member) {
+	if m.caughtUp.Load() || !m.askedLead.CompareAndSwap(false, true) {
+		return
+	}
+	h.n.Submit(&Request{
+		Shard:    m.shard,
+		Deadline: h.n.runtime.Now().Add(defaultTimeout),
+		Read:     &peerv1.ReadRequest{},
+		Done: func(res Result) {
+			if res.Err == nil {
+				m.caughtUp.Store(true)
+			}
+			m.askedLead.Store(false)
 		},
 	})
 }

@@ -73,7 +73,6 @@ func (w *worker) install(m *member, a *replica.Append) {
 		w.check(m, fmt.Errorf("the snapshot at index %d is not staged", meta.GetIndex()))
 		return
 	}
-	delete(m.staged, meta.GetIndex())
 	hs := a.HardState
 	if hs == nil {
 		// The commit index has moved to the snapshot, so there is one; resetting the log without it would forget the vote.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -43,6 +44,10 @@ func TestLaggingNodeCatchesUpBySnapshot(t *testing.T) {
 	if got := c.nodes["n3"].Metrics().SnapshotsInstalled; got == 0 {
 		t.Error("n3 caught up without a snapshot: the test shows nothing")
 	}
+	waitFor(t, "the staged snapshots to be removed", func() bool {
+		left, err := os.ReadDir(filepath.Join(c.dir, "n3", "staging"))
+		return errors.Is(err, os.ErrNotExist) || err == nil && len(left) == 0
+	})
 	// And it goes on from there after a restart.
 	c.stop("n3")
 	c.start("n3", nil)
@@ -72,6 +77,51 @@ func TestTransferLeader(t *testing.T) {
 	if _, err := c.nodes["n1"].TransferLeader(t.Context(), 1, "nobody"); !errors.As(err, &invalid) {
 		t.Errorf("transfer to nobody: %v", err)
 	}
+}
+
+// A lead that is handed to a node that is gone comes back within an election timeout, and what came of it is not called definite.
+func TestTransferToALostNode(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	if _, err := c.put("n1", "a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	leader := c.nodes["n1"].Locate("a").Leader
+	lost := placement.NodeID("n3")
+	if leader == lost {
+		lost = "n2"
+	}
+	c.stop(lost)
+	_, err := c.nodes[leader].TransferLeader(t.Context(), 1, lost)
+	var unknown *raftnode.UnknownOutcomeError
+	var invalid *raftnode.InvalidError
+	if !errors.As(err, &unknown) && !errors.As(err, &invalid) {
+		t.Fatalf("transfer to a lost node: %v", err)
+	}
+	if _, err := c.put(leader, "a", "2"); err != nil {
+		t.Fatal(err)
+	}
+	// Once the leader has noticed, it does not try.
+	waitFor(t, "the transfer to be refused at once", func() bool {
+		_, err := c.nodes[leader].TransferLeader(t.Context(), 1, lost)
+		return errors.As(err, &invalid)
+	})
+}
+
+// A log over its bound keeps only what recovery needs, however few entries that cuts.
+func TestLogBytesBound(t *testing.T) {
+	c := newCluster(t, 1, func(o *raftnode.Options) {
+		o.MaxLogBytes, o.SegmentBytes, o.SnapshotPeriod = 2<<20, 1<<20, 50*time.Millisecond
+	})
+	value := strings.Repeat("v", 200<<10)
+	for i := range 40 {
+		if _, err := c.put("n1", fmt.Sprintf("key-%d", i), value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "the log to be truncated", func() bool {
+		shards, _ := c.nodes["n1"].Shards()
+		return shards[1].FirstLogIndex > 30 && c.nodes["n1"].Status().LogBytes < 4<<20
+	})
 }
 
 // A data directory is one node's: no second process, no other name, no other format.

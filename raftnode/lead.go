@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -85,11 +86,24 @@ func (e transferEvent) handle(w *worker) {
 		t.done(l.term, nil)
 	case l == nil || !l.local:
 		t.done(0, w.n.notLeader(m.shard))
+	case len(m.transfers) > 0:
+		t.done(0, overloaded("transfers of the lead under way", 1, 1))
+	case !w.n.isReachable(t.to) || !m.replica.CanLead(id):
+		t.done(0, &InvalidError{Field: "node_id", Problem: fmt.Sprintf(
+			"node %s does not answer or is too far behind to lead shard %d; wait until raftkv status shows that it follows", t.to, m.shard)})
 	default:
+		// While raft hands the lead over it takes no writes, and gives up after an election timeout. Asking again then would keep the writes
+		// waiting for a node that does not come.
+		t.deadline = w.n.runtime.Now().Add(w.n.options.ElectionTimeout)
 		m.replica.TransferLeader(id)
 		m.transfers = append(m.transfers, t)
 		w.touch(m)
 	}
+}
+
+// unknownTransfer is the outcome of a transfer whose end was not seen: the other node may have been told to campaign.
+func unknownTransfer(shard placement.ShardID, t *transfer, why string) error {
+	return &UnknownOutcomeError{Shard: shard, Cause: fmt.Sprintf("node %s was asked to take the lead, and %s", t.to, why)}
 }
 
 func (w *worker) finishTransfers(m *member, l *leadership) {
@@ -110,19 +124,15 @@ func (w *worker) finishTransfers(m *member, l *leadership) {
 	m.transfers = rest
 }
 
-// retryTransfers asks again for transfers that raft has given up: it gives one an election timeout. While one is under way, asking again
-// does nothing.
-func (w *worker) retryTransfers(m *member, now time.Time) {
+// expireTransfers gives up the transfers that raft has given up.
+func (w *worker) expireTransfers(m *member, now time.Time) {
 	rest := m.transfers[:0]
 	for _, t := range m.transfers {
 		if t.deadline.Before(now) {
-			t.done(0, ErrTimeout)
+			t.done(0, unknownTransfer(m.shard, t, "has not within an election timeout; it may yet"))
 			continue
 		}
 		rest = append(rest, t)
 	}
 	m.transfers = rest
-	if len(rest) > 0 && m.replica.Leads() {
-		m.replica.TransferLeader(m.byNode[rest[0].to])
-	}
 }

@@ -29,7 +29,9 @@ type StateMachine interface {
 const DataShard placement.ShardID = 1
 
 // Propose replicates a command of the program's own and returns the answer of its state machine, once a majority holds the command
-// durably and this shard has applied it. Any node takes it. An error other than *UnknownOutcomeError means that it was not applied.
+// durably and this shard has applied it. Any node takes it. An error other than *UnknownOutcomeError means that it was not applied. After
+// that one the command may have been applied and may be so yet: a program that then proposes again has to tell the two apart itself, by an
+// id in the command.
 func (n *Node) Propose(ctx context.Context, shard placement.ShardID, command []byte) ([]byte, error) {
 	res := n.Do(ctx, &Request{Shard: shard, Command: &storev1.Command{Body: &storev1.Command_Opaque{Opaque: command}}})
 	return res.Opaque, res.Err
@@ -38,6 +40,9 @@ func (n *Node) Propose(ctx context.Context, shard placement.ShardID, command []b
 // Read waits until the state machine of this node shows everything that was applied anywhere before the call, and calls view with it. The
 // machine does not change while view runs. The node must hold a replica of the shard.
 func (n *Node) Read(ctx context.Context, shard placement.ShardID, view func(StateMachine) error) error {
+	if !n.serving.Load() {
+		return ErrForming
+	}
 	own, ok := n.engine.(*ownEngine)
 	if !ok || n.members[shard] == nil {
 		return &InvalidError{Field: "shard", Problem: fmt.Sprintf("this node runs no state machine of its own for shard %d", shard)}

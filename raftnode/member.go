@@ -46,11 +46,14 @@ type member struct {
 	staged map[uint64]string
 	// campaignAt is when to campaign because the leader's node is gone; zero if not.
 	campaignAt time.Time
-	// transfers wait for another node to lead.
+	// transfers wait for another node to lead; one at the most.
 	transfers []*transfer
 
 	// proposed are the requests whose entries are in the log. It has a lock of its own.
 	proposed proposals
+	// caughtUp says that the member has applied what a leader had committed after the node was opened, and askedLead that it is finding out;
+	// any goroutine may change them.
+	caughtUp, askedLead atomic.Bool
 	// trimming says that a TrimHistory is under way; any goroutine may change it.
 	trimming atomic.Bool
 	// reading counts reads that are with the readers; any goroutine may change it.
@@ -79,7 +82,7 @@ type confirmedReads struct {
 // transfer is a wish to see another node lead.
 type transfer struct {
 	to       placement.NodeID
-	deadline time.Time
+	deadline time.Time // when raft has given it up
 	done     func(term uint64, err error)
 }
 

@@ -58,6 +58,9 @@ type Node struct {
 	serving, closing atomic.Bool
 	formed           chan struct{}
 	done             chan struct{}
+	// engineMu orders asking engine and logs, from a goroutine that is not a stage, before their release. Nothing else is locked under it.
+	engineMu sync.RWMutex
+	released bool
 	// failure is the first terminal error.
 	failure atomic.Pointer[error]
 	ending  sync.Once
@@ -277,6 +280,9 @@ func (n *Node) addMember(m *member) {
 // leaderChanged tells the rest of the node who leads a shard.
 func (n *Node) leaderChanged(shard placement.ShardID, l *leadership) {
 	n.shards.setLeader(shard, l.node)
+	if l.node != "" && n.serving.Load() {
+		n.housekeeper.wake() // the member may find out now whether it has caught up
+	}
 }
 
 func (n *Node) isReachable(id placement.NodeID) bool {
@@ -301,6 +307,11 @@ func (n *Node) fail(err error) {
 	if n.failure.CompareAndSwap(nil, &err) {
 		n.log.Error("the node has failed and stops; nothing that it acknowledged is lost", "err", err)
 		n.ending.Do(func() { close(n.done) })
+		if n.serving.Load() {
+			for _, w := range n.workers {
+				w.wake() // to answer what waits
+			}
+		}
 	}
 }
 

@@ -114,6 +114,8 @@ const (
 	entryVersion      = 1
 	nodeIDBytesMax    = 64
 	housekeepInterval = 500 * time.Millisecond
+	// How often the state is flushed because the logs are too long, at the most.
+	tightFlushInterval = 5 * time.Second
 )
 
 func (o *Options) setDefaults() {

@@ -115,9 +115,17 @@ func (p *readerPool) serve(job readJob) {
 		}
 		r.done(Result{Shard: job.m.shard, Read: result, Origin: p.n.origin(at, leads)})
 	}
-	p.add(job.m, again)
+	if len(again) > 0 {
+		job.m.worker.post(rereadEvent{m: job.m, requests: again})
+	}
 	job.m.reading.Add(-int64(len(job.requests)))
 	if err := view.close(); err != nil {
 		p.n.fail(fmt.Errorf("close a view of the state: %w", err))
 	}
+}
+
+// handle sends reads through another round whose view a snapshot has replaced: the round ends when the snapshot is installed.
+func (e rereadEvent) handle(w *worker) {
+	e.m.reads = append(e.requests, e.m.reads...)
+	w.touch(e.m)
 }

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"bytes"
 	"io"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -35,15 +36,15 @@ func TestLateAnswerForAnEarlierLife(t *testing.T) {
 	}
 }
 
-// What reaches a worker after the node has failed is answered by Close.
+// What has reached a worker when the node fails, and what reaches it afterwards, is answered.
 func TestRequestsAfterAFailureAreAnswered(t *testing.T) {
 	w := &worker{n: &Node{}, wake: func() {}}
+	w.n.forwards = newForwards(&Node{rng: rand.New(rand.NewPCG(1, 2))})
 	done := false
 	w.request(&member{}, &Request{Done: func(Result) { done = true }})
 	err := ErrStopped
 	w.n.failure.Store(&err)
 	w.step()
-	failAll(w.close(), ErrStopped)
 	if !done {
 		t.Fatal("a request is never answered")
 	}

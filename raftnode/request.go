@@ -19,7 +19,8 @@ type Request struct {
 	Shard placement.ShardID
 	// AutoShard routes by the keys of the request, and refuses keys of several shards.
 	AutoShard bool
-	// Deadline is when the requester stops waiting. A node answers a little later at the most, OutcomeUnknown if it must.
+	// Deadline is when the requester stops waiting. A node answers a tick or two later at the most, OutcomeUnknown if it must; one whose disk
+	// hangs may answer when it is closed.
 	Deadline time.Time
 	// Trace links the request with its caller; may be nil.
 	Trace *storev1.TraceContext

@@ -33,20 +33,38 @@ func (n *Node) Do(ctx context.Context, r *Request) Result {
 		r.Deadline = d
 	}
 	n.Submit(r)
+	// The node answers soon after the deadline. Who has gone for another reason does not wait for that, and a stage that hangs in a disk
+	// answers nobody.
+	var cause error
 	select {
 	case res := <-done:
 		return res
 	case <-ctx.Done():
-		// The node answers soon after the deadline; a caller that has gone for another reason does not wait for that.
-		if r.Read != nil {
-			return Result{Shard: r.Shard, Err: ErrTimeout}
+		cause = context.Cause(ctx)
+	case <-n.done:
+		select {
+		case res := <-done:
+			return res
+		default:
+			cause = ErrStopped
 		}
-		return Result{Shard: r.Shard, Err: &UnknownOutcomeError{Shard: r.Shard, Cause: context.Cause(ctx).Error()}}
 	}
+	if r.Read != nil && errors.Is(cause, ErrStopped) {
+		return Result{Shard: r.Shard, Err: ErrStopped}
+	}
+	if r.Read != nil {
+		return Result{Shard: r.Shard, Err: ErrTimeout}
+	}
+	return Result{Shard: r.Shard, Err: &UnknownOutcomeError{Shard: r.Shard, Cause: cause.Error()}}
 }
 
-// Route returns the shard that serves a key, as far as this node knows.
-func (n *Node) Route(key string) placement.ShardID { return n.shards.of(placement.SlotOf(key)) }
+// Route returns the shard that serves a key, as far as this node knows; the meta shard, which serves none, before the cluster has formed.
+func (n *Node) Route(key string) placement.ShardID {
+	if !n.serving.Load() {
+		return placement.MetaShard
+	}
+	return n.shards.of(placement.SlotOf(key))
+}
 
 // prepare checks a request against the limits and finds its shard.
 func (n *Node) prepare(r *Request) error {

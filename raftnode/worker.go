@@ -59,6 +59,10 @@ type (
 		m *member
 		a *replica.Apply
 	}
+	rereadEvent struct {
+		m        *member
+		requests []*Request
+	}
 	peerDownEvent struct{ node placement.NodeID }
 	snapshotSent  struct {
 		m  *member
@@ -108,19 +112,30 @@ func (w *worker) request(m *member, r *Request) {
 	}
 }
 
-// close refuses further requests and returns those that were not taken in. The worker does not run any more.
-func (w *worker) close() []*Request {
+// abandon refuses further requests and answers those that nothing will answer any more: the node has failed or is closed. The worker calls
+// it, or Close once the worker is at rest.
+func (w *worker) abandon() {
 	w.inbox.Lock()
-	defer w.inbox.Unlock()
 	w.inbox.closed = true
-	var left []*Request
-	for _, e := range w.inbox.events {
-		if r, ok := e.(requestEvent); ok {
-			left = append(left, r.r)
+	events := w.inbox.events
+	w.inbox.events, w.inbox.messages, w.inbox.requests, w.inbox.ticking = nil, 0, 0, false
+	w.inbox.Unlock()
+	for _, e := range events {
+		switch e := e.(type) {
+		case requestEvent:
+			e.r.fail(ErrStopped)
+		case transferEvent:
+			e.t.done(0, ErrStopped)
+		case rereadEvent:
+			failAll(e.requests, ErrStopped)
 		}
 	}
-	w.inbox.events = nil
-	return left
+	for _, m := range w.n.localMembers {
+		if m.worker == w {
+			m.abandon()
+		}
+	}
+	w.n.forwards.abandon()
 }
 
 // postTick gives the worker a tick, unless it has not come to the last one: a worker that was held up must not run its clock ahead of
@@ -152,7 +167,8 @@ func (w *worker) postMessages(es []event) {
 // step is one turn: take in all that has happened, then let every member that it concerns do what is to be done.
 func (w *worker) step() {
 	if w.n.failed() {
-		return // What waits is answered by Close.
+		w.abandon()
+		return
 	}
 	w.inbox.Lock()
 	events := w.inbox.events

@@ -151,7 +151,7 @@ func (w *worker) expire(m *member, now time.Time) {
 	for _, r := range m.proposed.expire(now) {
 		r.fail(&UnknownOutcomeError{Shard: m.shard, Cause: "the write was proposed and its commit was not seen in time"})
 	}
-	w.retryTransfers(m, now)
+	w.expireTransfers(m, now)
 }
 
 // expireRequests calls expired for those beyond their deadline and returns the others, in order.

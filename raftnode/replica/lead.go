@@ -84,6 +84,17 @@ func (r *Replica) Successor() (id uint64, ok bool) {
 	return id, ok && r.Leads()
 }
 
+// CanLead says whether a member of this leader may take over: a voter that does not wait for a snapshot.
+func (r *Replica) CanLead(id uint64) bool {
+	can := false
+	r.node.WithProgress(func(other uint64, typ raft.ProgressType, p tracker.Progress) {
+		if other == id && typ == raft.ProgressTypePeer {
+			can = p.State != tracker.StateSnapshot
+		}
+	})
+	return can && r.Leads()
+}
+
 // MessageBytes is about the size of a message on the wire.
 func MessageBytes(m *raftpb.Message) int {
 	n := 64 + len(m.GetContext())
