@@ -56,8 +56,8 @@ fmt: $(LINTER) $(NODE_TOOLS) ## format the Go and protobuf sources
 	$(TOOLS)/golangci-lint fmt
 
 .PHONY: test
-test: ## run every Go test under the race detector (needs Go and a C compiler only)
-	go test -race -timeout 10m ./...
+test: ## run every Go test under the race detector (needs a C compiler)
+	go test -race ./...
 
 .PHONY: build
 build: ## build bin/raftkv
