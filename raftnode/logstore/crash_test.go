@@ -250,11 +250,11 @@ func TestUnsyncedAppendsSurviveAsPrefix(t *testing.T) {
 	}
 }
 
-// TestFailedSyncIsFinal fails every sync in turn: the append fails and all later ones do, and neither a power loss nor a restart and
+// TestFailedSyncIsFinal fails every sync in turn, and every reservation of space: the append fails and all later ones do, and neither a power loss nor a restart and
 // a power loss after that loses what was acknowledged, or was there after the restart (R6).
 func TestFailedSyncIsFinal(t *testing.T) {
 	steps := script(4, 40)
-	for _, kind := range []simfs.OpKind{simfs.OpSync, simfs.OpDirSync} {
+	for _, kind := range []simfs.OpKind{simfs.OpSync, simfs.OpDirSync, simfs.OpPreallocate} {
 		for at := 0; ; at++ {
 			fs := simfs.New(simfs.Options{})
 			syncs := 0

@@ -180,11 +180,16 @@ func (l *Log) takeFile(number uint32) (vfs.File, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	// Some file systems cannot reserve space. That there is none left is better known now.
-	if err := f.Preallocate(0, l.o.SegmentBytes); errors.Is(err, syscall.ENOSPC) {
-		return nil, "", errors.Join(err, f.Close())
+	// Some file systems cannot reserve space. Every other error is one of the disk (R6), and that there is no space left is better known now.
+	if err := f.Preallocate(0, l.o.SegmentBytes); err != nil && !cannotReserve(err) {
+		return nil, "", errors.Join(fmt.Errorf("reserve space for %s: %w", l.path(name), err), f.Close())
 	}
 	return f, name, nil
+}
+
+// cannotReserve says whether an error means that the file system has no such operation.
+func cannotReserve(err error) bool {
+	return errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL)
 }
 
 // fill writes the opening batch and gives the file its name.

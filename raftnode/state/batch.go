@@ -55,7 +55,7 @@ func (b *Batch) commit() error {
 	if err := b.pb.Apply(b.history, nil); err != nil {
 		return err
 	}
-	if err := b.pb.Commit(pebble.NoSync); err != nil {
+	if err := b.store.write(b.pb); err != nil {
 		return err
 	}
 	b.pb.Reset()
@@ -68,6 +68,14 @@ func (b *Batch) commit() error {
 	}
 	b.shards = b.shards[:0]
 	return nil
+}
+
+// write is the only door to Pebble for what is applied: one call for each Batch (R1).
+func (s *Store) write(pb *pebble.Batch) error {
+	if s.beforeWrite != nil {
+		s.beforeWrite()
+	}
+	return pb.Commit(pebble.NoSync)
 }
 
 // finish writes what a batch holds once per shard: the slot summaries, and the position that makes the rest count (R9).

@@ -68,11 +68,16 @@ type crashRun struct {
 	disk    *simfs.FS
 	durable [2]atomic.Uint64
 	staged  atomic.Bool
+	// flushing flushes before every write, so that a batch that is written in two parts shows (R1).
+	flushing bool
 }
 
 // run executes the script: both shards in common batches, flushes now and then, and one ingest.
 func (r *crashRun) run() {
 	s := openStore(r.t, crashOptions(r.disk))
+	if r.flushing {
+		s.beforeWrite = func() { flush(r.t, s) }
+	}
 	a, b := newMachine(r.t, s, crashShards[0]), newMachine(r.t, s, crashShards[1])
 	b.batch = a.batch
 	for i := 1; i <= crashEntries; i++ {
@@ -133,11 +138,13 @@ type crashImage struct {
 // there to where the undisturbed run got, redoing the ingest if it was staged.
 func TestCrashAtEveryOperation(t *testing.T) {
 	ref := newCrashReference(t)
-	r := &crashRun{t: t, ref: ref, disk: simfs.New(simfs.Options{Seed: 1})}
-	images := r.images()
-	t.Logf("%d crashes", len(images))
-	for _, im := range images {
-		recoverCrash(t, ref, im)
+	for _, flushing := range []bool{false, true} {
+		r := &crashRun{t: t, ref: ref, disk: simfs.New(simfs.Options{Seed: 1}), flushing: flushing}
+		images := r.images()
+		t.Logf("%d crashes", len(images))
+		for _, im := range images {
+			recoverCrash(t, ref, im)
+		}
 	}
 }
 

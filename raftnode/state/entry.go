@@ -101,6 +101,9 @@ func checkWrite(w *storev1.Write) error {
 		if err := checkKey(op.Key); err != nil {
 			return fmt.Errorf("%w: operations[%d].key %w", ErrInvalidEntry, i, err)
 		}
+		if op.Kind == deletion && len(op.Value) > 0 {
+			return fmt.Errorf("%w: operations[%d] is a delete and has a value", ErrInvalidEntry, i)
+		}
 	}
 	return checkDistinct(w.Operations)
 }

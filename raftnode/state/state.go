@@ -76,6 +76,9 @@ type Store struct {
 	db      *pebble.DB
 	fatal   fatality
 
+	// beforeWrite is for tests: flushing there shows a batch that is written in parts.
+	beforeWrite func()
+
 	// installs counts, per shard, the beginnings and ends of replacements of its image; the map is never changed in place. It tells a
 	// View that a shard was replaced under it, which Pebble's snapshots do not survive.
 	installs atomic.Pointer[map[placement.ShardID]uint64]
