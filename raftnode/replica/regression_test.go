@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -183,5 +185,33 @@ func TestTruncateWaitsForActiveMembers(t *testing.T) {
 	}
 	if got, err := g.replicas[1].Truncate(last, true); err != nil || got != last {
 		t.Errorf("with a log that is too long, truncated at %d, %v; want %d", got, err, last)
+	}
+}
+
+// A member whose applier lags acknowledges all the same, so the leader goes on sending: what it keeps in memory is bounded, and what it
+// applies in the end is complete.
+func TestRingIsBoundedWhileTheApplierLags(t *testing.T) {
+	g := newGroup(t, 3)
+	g.elect()
+	g.lags[2] = true
+	for i := range 200 {
+		g.propose(fmt.Sprintf("%d-%s", i, strings.Repeat("x", 100)))
+		g.settle()
+	}
+	if got, most := g.replicas[2].storage.ring.bytes, 2*ringBytes; got > most {
+		t.Errorf("%d bytes in memory, at most %d may be", got, most)
+	}
+	g.lags[2] = false
+	for range 10 {
+		g.apply(2)
+		g.settle()
+	}
+	if got, want := len(g.applied[2]), len(g.applied[1]); got != want {
+		t.Fatalf("%d entries applied, the leader has %d", got, want)
+	}
+	for i, e := range g.applied[2] {
+		if want := g.applied[1][i]; e.GetIndex() != want.GetIndex() || e.GetTerm() != want.GetTerm() || string(e.GetData()) != string(want.GetData()) {
+			t.Fatalf("entry %d is %v, the leader applied %v", i, e, want)
+		}
 	}
 }

@@ -26,7 +26,7 @@ type Config struct {
 	ConfState            *raftpb.ConfState
 	// ReadEpoch is random, so that contexts of reads are not used again after a restart (R16).
 	ReadEpoch uint64
-	// RingBytes bounds the entries kept in memory for members that lag.
+	// RingBytes bounds the entries kept in memory for members that lag. Those that are not applied may take as much again.
 	RingBytes int
 	// MaxMessageBytes bounds an append message, MaxInflightBytes those not yet acknowledged by a member.
 	MaxMessageBytes, MaxInflightBytes uint64
