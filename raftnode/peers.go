@@ -118,8 +118,8 @@ func (e messageEvent) handle(w *worker) {
 	}
 	if e.staged != "" {
 		// If raft takes the snapshot, the next Ready carries it and install finds it; whatever is left behind then is stale.
-		for m.replica.HasReady() {
-			w.carry(m, m.replica.Ready())
+		if !w.carryAll(m) {
+			return
 		}
 		if index := e.message.GetSnapshot().GetMetadata().GetIndex(); !m.awaitsSnapshot(index) {
 			w.dropStaged(m, index)

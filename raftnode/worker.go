@@ -183,17 +183,29 @@ func (w *worker) touch(m *member) {
 // drain carries out what the replica asks for, and feeds it what waits.
 func (w *worker) drain(m *member) {
 	for {
-		for m.replica.HasReady() {
-			w.carry(m, m.replica.Ready())
-			if w.n.failed() {
-				return
-			}
+		if !w.carryAll(m) {
+			return
 		}
 		w.startReads(m)
 		if !w.propose(m) && !m.replica.HasReady() {
 			return
 		}
 	}
+}
+
+// carryAll carries out all that the replica asks for, and says whether the node goes on.
+func (w *worker) carryAll(m *member) bool {
+	for m.replica.HasReady() {
+		out, err := m.replica.Ready()
+		if !w.check(m, err) {
+			return false
+		}
+		w.carry(m, out)
+		if w.n.failed() {
+			return false
+		}
+	}
+	return true
 }
 
 // carry carries out one Ready. Messages leave at once, beside the fsync of the same entries; those that must not are in Append (R4).

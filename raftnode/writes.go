@@ -72,7 +72,10 @@ func (w *worker) propose(m *member) bool {
 		}
 		return false
 	}
-	out := m.replica.Ready()
+	out, err := m.replica.Ready()
+	if !w.check(m, err) {
+		return false
+	}
 	last := out.Append.Entries[len(out.Append.Entries)-1]
 	// Before the entry can be applied, hence before carry.
 	m.proposed.add(last.GetIndex(), last.GetTerm(), batch)

@@ -119,7 +119,10 @@ func (g *group) ready(id uint64) {
 	g.t.Helper()
 	r := g.replicas[id]
 	for r.HasReady() {
-		out := r.Ready()
+		out, err := r.Ready()
+		if err != nil {
+			g.t.Fatal(err)
+		}
 		g.net = append(g.net, out.Messages...)
 		g.reads[id] = append(g.reads[id], out.Reads...)
 		if out.Append != nil {

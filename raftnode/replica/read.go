@@ -36,7 +36,7 @@ func (r *Replica) StartRead() (round uint64, ok bool) {
 	r.reads.sequence++
 	r.reads.outstanding, r.reads.age = true, 0
 	r.reads.term, r.reads.lead = r.term, r.lead
-	r.node.ReadIndex(r.readContext(r.reads.sequence))
+	r.guard(func() error { r.node.ReadIndex(r.readContext(r.reads.sequence)); return nil }) //nolint:errcheck // Ready has it
 	return r.reads.sequence, true
 }
 
