@@ -86,7 +86,7 @@ func (n *Node) handOver() {
 // abandon answers the requests that nothing will answer any more. The stages are at rest.
 func (n *Node) abandon() {
 	for _, m := range n.localMembers {
-		for _, rs := range [][]*Request{m.writes, m.reads, m.round} {
+		for _, rs := range [][]*Request{m.writes, m.reads, m.endRounds(^uint64(0))} {
 			failAll(rs, ErrStopped)
 		}
 		for _, c := range m.confirmed {

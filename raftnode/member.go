@@ -35,9 +35,9 @@ type member struct {
 	inFlight   int
 	installing bool
 
-	// reads wait for the next round, round for the one under way, confirmed for the applier.
+	// reads wait for the next round to start, rounds for their answers (oldest first; the last may be given up, too), confirmed for the applier.
 	reads     []*Request
-	round     []*Request
+	rounds    []readRound
 	confirmed []confirmedReads
 	// confirmedCount is the number of requests in confirmed.
 	confirmedCount int

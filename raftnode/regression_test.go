@@ -3,6 +3,7 @@ package raftnode
 import (
 	"bytes"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,5 +131,29 @@ func TestConfirmedReadsAreCounted(t *testing.T) {
 	w.expire(m, time.Unix(2, 0))
 	if m.confirmedCount != 0 {
 		t.Errorf("%d reads counted, none waits", m.confirmedCount)
+	}
+}
+
+// The answer to a ReadIndex round confirms the reads that came in before the round started, and no others.
+func TestRoundsConfirmTheReadsBeforeThem(t *testing.T) {
+	m := &member{}
+	var reads []*Request
+	for number := range uint64(roundsMax + 2) {
+		r := &Request{}
+		reads = append(reads, r)
+		m.beginRound(number+1, []*Request{r})
+	}
+	if got := m.endRounds(1); len(got) != 0 {
+		t.Errorf("%d reads confirmed by round 1, which was merged into round 3", len(got))
+	}
+	if got := m.endRounds(4); !slices.Equal(got, reads[:4]) {
+		t.Errorf("%d reads confirmed by round 4, want those of rounds 1 to 4", len(got))
+	}
+	if got := m.roundReads(); got != roundsMax-2 {
+		t.Errorf("%d reads wait, want %d", got, roundsMax-2)
+	}
+	m.expireRounds(func([]*Request) []*Request { return nil })
+	if got := m.endRounds(^uint64(0)); len(m.rounds) != 0 || len(got) != 0 {
+		t.Errorf("%d rounds and %d reads are left", len(m.rounds), len(got))
 	}
 }

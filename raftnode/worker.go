@@ -261,10 +261,7 @@ func (tickEvent) handle(w *worker) {
 		}
 		m.replica.Tick()
 		w.expire(m, now)
-		if m.replica.AbandonRead() {
-			m.reads = append(m.round, m.reads...)
-			m.round = nil
-		}
+		m.replica.AbandonRead()
 		if !m.campaignAt.IsZero() && !m.campaignAt.After(now) {
 			m.campaignAt = time.Time{}
 			if lead, _ := m.replica.Lead(); lead == 0 {

@@ -13,7 +13,7 @@ func (e requestEvent) handle(w *worker) {
 	m, r := e.m, e.r
 	w.touch(m)
 	if r.Read != nil {
-		if len(m.reads)+len(m.round)+m.confirmedCount+int(m.reading.Load()) >= readsMax {
+		if len(m.reads)+m.roundReads()+m.confirmedCount+int(m.reading.Load()) >= readsMax {
 			r.fail(overloaded("reads waiting on the shard", readsMax, readsMax))
 			return
 		}
@@ -143,8 +143,11 @@ func (w *worker) expire(m *member, now time.Time) {
 		m.writesBytes -= r.bytes
 		r.fail(w.n.timedOut(m.shard))
 	})
-	m.reads = expireRequests(m.reads, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
-	m.round = expireRequests(m.round, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
+	expireReads := func(rs []*Request) []*Request {
+		return expireRequests(rs, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
+	}
+	m.reads = expireReads(m.reads)
+	m.expireRounds(expireReads)
 	for i := range m.confirmed {
 		m.confirmed[i].requests = expireRequests(m.confirmed[i].requests, now, func(r *Request) {
 			m.confirmedCount--

@@ -162,7 +162,7 @@ type Apply struct {
 	responses []*raftpb.Message
 }
 
-// Read is a confirmed ReadIndex round: its reads may be served from a state that has applied Index.
+// Read is a confirmed ReadIndex round: its reads, and those of all rounds before it, may be served from a state that has applied Index.
 type Read struct {
 	Round uint64
 	Index uint64
