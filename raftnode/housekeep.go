@@ -103,6 +103,7 @@ func (n *Node) tick() {
 	}
 	n.pressure.Store(n.engine.pressure())
 	n.forwards.expire(n.runtime.Now())
+	n.sending.expire(n.runtime.Now())
 	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{MapVersion: n.shards.version}}}
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {

@@ -48,7 +48,7 @@ type Node struct {
 	forwards  *forwards
 	reachable sync.Map // placement.NodeID → bool
 	staging   chan struct{}
-	sending   chan struct{}
+	sending   sending
 	stagings  atomic.Uint64
 	metrics   counters
 	// pressure is the bound of the engine that is passed, as of the last tick.
@@ -81,7 +81,6 @@ func Open(o Options) (*Node, error) {
 		formed:  make(chan struct{}),
 		done:    make(chan struct{}),
 		staging: make(chan struct{}, snapshotsWaiting),
-		sending: make(chan struct{}, snapshotsMax),
 		members: make(map[placement.ShardID]*member),
 	}
 	if n.runtime == nil {

@@ -1,10 +1,7 @@
 package raftnode
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -91,6 +88,7 @@ func (h peerHandler) PeerDown(node placement.NodeID, cause error) {
 	h.n.reachable.Store(node, false)
 	h.n.log.Warn("peer lost", "peer", node, "err", cause)
 	h.n.forwards.peerDown(node)
+	h.n.sending.peerDown(node)
 	for _, w := range h.n.workers {
 		w.post(peerDownEvent{node: node})
 	}
@@ -147,54 +145,4 @@ func (w *worker) send(m *member, messages []*raftpb.Message) {
 			Shard: uint32(m.shard), ToIncarnation: to.GetIncarnation(), Message: data,
 		}}})
 	}
-}
-
-// sendSnapshot streams an image of the shard to a member. The image is made now and may be newer than raft asked for, so the message is
-// made to fit it.
-func (w *worker) sendSnapshot(m *member, message *raftpb.Message) {
-	n, id := w.n, message.GetTo()
-	to := m.replicas[id]
-	select {
-	case n.sending <- struct{}{}:
-	default:
-		m.worker.post(snapshotSent{m: m, to: id})
-		return
-	}
-	n.runtime.Go("send snapshot", func(ctx context.Context) {
-		defer func() { <-n.sending }()
-		err := n.streamSnapshot(ctx, m.shard, to.GetNodeId(), to.GetIncarnation(), message)
-		if err != nil {
-			n.log.Warn("snapshot not sent", "shard", m.shard, "to", to.GetNodeId(), "err", err)
-		}
-		m.worker.post(snapshotSent{m: m, to: id, ok: err == nil})
-	})
-}
-
-func (n *Node) streamSnapshot(ctx context.Context, shard placement.ShardID, node string, incarnation uint64, message *raftpb.Message) (err error) {
-	image, err := n.engine.image(shard)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.close()) }()
-	h := image.header()
-	fitted := proto.Clone(message).(*raftpb.Message)
-	fitted.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
-		Index: new(h.GetIndex()), Term: new(h.GetTerm()), ConfState: confState(h.GetConfiguration()),
-	}}
-	data, err := proto.Marshal(fitted)
-	if err != nil {
-		return fmt.Errorf("encode: %w", err)
-	}
-	start := &peerv1.SnapshotStart{Shard: uint32(shard), Message: data, ToIncarnation: incarnation}
-	r, pipe := io.Pipe()
-	done := make(chan struct{})
-	go func() { // Ends with the pipe, which both sides close.
-		defer close(done)
-		pipe.CloseWithError(image.write(pipe))
-	}()
-	err = n.transport.SendSnapshot(ctx, placement.NodeID(node), start, r)
-	r.CloseWithError(io.ErrClosedPipe)
-	<-done
-	n.metrics.snapshotsSent.Add(1)
-	return err
 }

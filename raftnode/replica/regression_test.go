@@ -302,3 +302,41 @@ func TestOtherPanicsGoOn(t *testing.T) {
 	}()
 	g.replicas[1].guard(func() error { panic("bug") }) //nolint:errcheck // it does not return
 }
+
+// A snapshot on its way to a member that is not heard of any more does not hold a log that has grown too long.
+func TestTruncateDoesNotWaitForASnapshotToALostMember(t *testing.T) {
+	g := newGroup(t, 3)
+	g.elect()
+	g.cut[3] = true
+	for range 5 {
+		g.propose("x")
+		g.settle()
+	}
+	leader := g.replicas[1]
+	if _, err := leader.Truncate(leader.Status().LastIndex, true); err != nil {
+		t.Fatal(err)
+	}
+	g.cut[3] = false
+	for i := 0; i < 30 && len(g.snapshots) == 0; i++ {
+		leader.Tick()
+		g.settle()
+	}
+	pending := g.snapshots[0].GetSnapshot().GetMetadata().GetIndex()
+	g.propose("y")
+	g.settle()
+	last := leader.Status().LastIndex
+	if got, err := leader.Truncate(last, true); err != nil || got != pending {
+		t.Errorf("truncated at %d, %v; the snapshot on its way is of %d", got, err, pending)
+	}
+	g.cut[3] = true
+	for range 20 { // Leaders ask once an election timeout who is there.
+		leader.Tick()
+		g.settle()
+	}
+	if got, err := leader.Truncate(last, false); err != nil || got != pending {
+		t.Errorf("truncated at %d, %v; there is no hurry", got, err)
+	}
+	if got, err := leader.Truncate(last, true); err != nil || got != last {
+		t.Errorf("with a log that is too long and a member that is lost, truncated at %d, %v; want %d", got, err, last)
+	}
+}

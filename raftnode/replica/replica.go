@@ -300,12 +300,13 @@ func (r *Replica) ApplyDone(a *Apply) error {
 }
 
 // Truncate forgets the log up to index, as far as that is applied. A member that needs a forgotten entry gets a snapshot. Unless tight is set, a
-// leader keeps what members need that it hears of: one that has just taken a snapshot would otherwise need the next before it has caught up.
+// leader keeps what members need that it hears of: one that has just taken a snapshot would otherwise need the next before it has caught up. A
+// member that it does not hear of never holds a log for which tight is set.
 func (r *Replica) Truncate(index uint64, tight bool) (uint64, error) {
 	index = min(index, r.storage.applied)
 	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
 		switch {
-		case p.State == tracker.StateSnapshot:
+		case p.State == tracker.StateSnapshot && (!tight || p.RecentActive):
 			// Its next entry is the one behind the snapshot on its way; without it, it would need another.
 			index = min(index, p.PendingSnapshot)
 		case r.Leads() && !tight && id != r.id && p.RecentActive:
