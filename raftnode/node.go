@@ -45,6 +45,7 @@ type Node struct {
 	readers      *readerPool
 	housekeeper  *housekeeper
 
+	requests  budget
 	forwards  *forwards
 	reachable sync.Map // placement.NodeID → bool
 	staging   chan struct{}

@@ -23,7 +23,7 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 	if !n.serving.Load() {
 		return // Raft sends again.
 	}
-	byWorker := make([][]event, len(n.workers))
+	byWorker := make([][]messageEvent, len(n.workers))
 	for _, msg := range ms {
 		switch body := msg.GetBody().(type) {
 		case *peerv1.Message_Raft:
@@ -40,7 +40,7 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 				n.rejected(from, err)
 				continue
 			}
-			byWorker[m.worker.index] = append(byWorker[m.worker.index], messageEvent{m: m, message: message})
+			byWorker[m.worker.index] = append(byWorker[m.worker.index], messageEvent{m: m, message: message, bytes: len(body.Raft.GetMessage())})
 		case *peerv1.Message_ForwardRequest:
 			n.serveForward(from, body.ForwardRequest)
 		case *peerv1.Message_ForwardResponse:

@@ -19,11 +19,12 @@ type worker struct {
 	// inbox has a lock of its own; its order is: a leaf.
 	inbox struct {
 		sync.Mutex
-		events   []event
-		messages int  // of events: those that may be dropped
-		requests int  // of events: those that may be refused
-		ticking  bool // a tick waits; a second one would tell nothing
-		closed   bool // requests are refused
+		events       []event
+		messages     int  // of events: those that may be dropped
+		messageBytes int  // of these
+		requests     int  // of events: those that may be refused
+		ticking      bool // a tick waits; a second one would tell nothing
+		closed       bool // requests are refused
 	}
 	spare []event   // the list of the round before, used again
 	dirty []*member // members with something to do, in the order in which they got it
@@ -42,6 +43,8 @@ type (
 		message *raftpb.Message
 		// staged is where the snapshot of a MsgSnap waits.
 		staged string
+		// bytes is the size of the message, for the bound of the inbox.
+		bytes int
 	}
 	requestEvent struct {
 		m *member
@@ -135,17 +138,21 @@ func (w *worker) postTick() {
 	w.wake()
 }
 
-// postMessages gives the worker messages of peers, and drops what is over the bound: Raft sends again what gets lost.
-func (w *worker) postMessages(es []event) {
+// postMessages gives the worker messages of peers, and drops what is over the bounds: Raft sends again what gets lost.
+func (w *worker) postMessages(es []messageEvent) {
+	dropped := uint64(0)
 	w.inbox.Lock()
-	room := max(0, messagesMax-w.inbox.messages)
-	if len(es) > room {
-		w.n.metrics.droppedMessages.Add(uint64(len(es) - room))
-		es = es[:room]
+	for _, e := range es {
+		if w.inbox.messages >= messagesMax || w.inbox.messages > 0 && w.inbox.messageBytes+e.bytes > messagesBytesMax {
+			dropped++
+			continue
+		}
+		w.inbox.events = append(w.inbox.events, e)
+		w.inbox.messages++
+		w.inbox.messageBytes += e.bytes
 	}
-	w.inbox.events = append(w.inbox.events, es...)
-	w.inbox.messages += len(es)
 	w.inbox.Unlock()
+	w.n.metrics.droppedMessages.Add(dropped)
 	w.wake()
 }
 
@@ -156,7 +163,7 @@ func (w *worker) step() {
 	}
 	w.inbox.Lock()
 	events := w.inbox.events
-	w.inbox.events, w.inbox.messages, w.inbox.requests, w.inbox.ticking = w.spare[:0], 0, 0, false
+	w.inbox.events, w.inbox.messages, w.inbox.messageBytes, w.inbox.requests, w.inbox.ticking = w.spare[:0], 0, 0, 0, false
 	w.inbox.Unlock()
 	for i, e := range events {
 		e.handle(w)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 )
 
@@ -86,13 +85,4 @@ func (r *Replica) Successor() (id uint64, ok bool) {
 		}
 	})
 	return id, ok && r.Leads()
-}
-
-// MessageBytes is about the size of a message on the wire.
-func MessageBytes(m *raftpb.Message) int {
-	n := 64 + len(m.GetContext())
-	for _, e := range m.GetEntries() {
-		n += entryBytes(e)
-	}
-	return n
 }
