@@ -17,12 +17,16 @@ import (
 )
 
 // alone opens a node that is a cluster by itself, and waits until it leads.
-func alone(t *testing.T) *Node {
+func alone(t *testing.T, adjust func(*Options)) *Node {
 	t.Helper()
-	n, err := Open(Options{
-		NodeID: "n1", Dir: "n1", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler),
+	o := Options{
+		NodeID: "n1", Dir: "n1", FS: vfs.NewMem(), Logger: quietLog(),
 		CacheBytes: 8 << 20, MemTableBytes: 4 << 20, SegmentBytes: 4 << 20,
-	})
+	}
+	if adjust != nil {
+		adjust(&o)
+	}
+	n, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +54,8 @@ func alone(t *testing.T) *Node {
 	}
 }
 
+func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 func putOf(key string, size int) *Request {
 	op := &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: key, Value: bytes.Repeat([]byte("v"), size)}
 	return &Request{AutoShard: true, Command: &storev1.Command{
@@ -59,7 +65,7 @@ func putOf(key string, size int) *Request {
 
 // All requests that a node holds count, wherever they wait; one too many is refused before anything is proposed.
 func TestRequestsShareABudget(t *testing.T) {
-	n := alone(t)
+	n := alone(t, nil)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	proposals := n.Metrics().Proposals

@@ -98,10 +98,10 @@ func (n *Node) tick() {
 	if !n.serving.Load() {
 		return
 	}
+	n.pressure.Store(n.engine.pressure()) // Before the ticks, which let writes go on that have waited for it to fall.
 	for _, w := range n.workers {
 		w.postTick()
 	}
-	n.pressure.Store(n.engine.pressure())
 	n.forwards.expire(n.runtime.Now())
 	n.sending.expire(n.runtime.Now())
 	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{MapVersion: n.shards.version}}}

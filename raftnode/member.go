@@ -28,6 +28,9 @@ type member struct {
 	// writes wait to be proposed, or passed on, or for a leader.
 	writes      []*Request
 	writesBytes int
+	// refused says that raft took no entry of them: the lead is being handed over, or too much is uncommitted. Trying again costs an
+	// encoded entry, so it waits until something is applied, the role changes, or time passes.
+	refused bool
 	// clock is the base of the shard clock while this member leads (R19).
 	clock shardClock
 	// appends in order; the first inFlight of them are with the log writer. An install holds back those behind it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -42,7 +41,7 @@ func connected(t *testing.T, id placement.NodeID, h transport.Handler) *transpor
 	t.Helper()
 	tr, err := transport.New(transport.Options{
 		NodeID: id, Incarnation: 7, ClusterID: func() []byte { return []byte("0123456789abcdef") }, Listen: "127.0.0.1:0",
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: quietLog(),
 	}, h)
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +67,7 @@ func TestSnapshotToAFrozenReceiver(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtime := &stoppedClock{Runtime: NewRuntime(), now: time.Unix(1000, 0)}
-	n := &Node{log: slog.New(slog.DiscardHandler), runtime: runtime, transport: sender, engine: engine}
+	n := &Node{log: quietLog(), runtime: runtime, transport: sender, engine: engine}
 	reported := make(chan struct{}, 1)
 	w := &worker{n: n, wake: func() { reported <- struct{}{} }}
 	m := &member{shard: DataShard, worker: w, replicas: map[uint64]*storev1.Replica{2: {Id: 2, NodeId: "n2", Incarnation: 7}}}

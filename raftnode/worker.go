@@ -218,6 +218,7 @@ func (w *worker) carryAll(m *member) bool {
 // carry carries out one Ready. Messages leave at once, beside the fsync of the same entries; those that must not are in Append (R4).
 func (w *worker) carry(m *member, out replica.Output) {
 	if out.RoleChanged {
+		m.refused = false
 		w.roleChanged(m)
 	}
 	w.send(m, out.Messages)
@@ -267,6 +268,7 @@ func (tickEvent) handle(w *worker) {
 			continue
 		}
 		m.replica.Tick()
+		m.refused = false
 		w.expire(m, now)
 		m.replica.AbandonRead()
 		if !m.campaignAt.IsZero() && !m.campaignAt.After(now) {
@@ -307,6 +309,7 @@ func (e applyDoneEvent) handle(w *worker) {
 		return
 	}
 	m.applied = e.a.Entries[len(e.a.Entries)-1].GetIndex()
+	m.refused = false
 	w.leadApplied(m)
 	w.releaseReads(m)
 	w.touch(m)
