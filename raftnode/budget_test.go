@@ -155,7 +155,7 @@ func (l *later) After(_ time.Duration, f func()) { l.timers = append(l.timers, f
 // A request for a node for which too much waits is tried a few times, and then refused for what it is: overload, not a missing leader.
 func TestAFullOutboxIsOverload(t *testing.T) {
 	runtime := &later{}
-	n := &Node{runtime: runtime, transport: full{}}
+	n := &Node{runtime: runtime, transport: full{}, silence: newSilence(nil, time.Second, time.Second)}
 	n.seed(1)
 	n.forwards = newForwards(n)
 	n.reachable.Store(placement.NodeID("n2"), true)

@@ -108,6 +108,7 @@ func (n *Node) tick() {
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {
 			n.transport.Send(m.ID, beat)
+			n.listen(m.ID)
 		}
 	}
 }

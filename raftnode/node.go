@@ -47,7 +47,8 @@ type Node struct {
 
 	requests  budget
 	forwards  *forwards
-	reachable sync.Map // placement.NodeID → bool
+	reachable sync.Map // placement.NodeID → bool: connected
+	silence   *silence
 	staging   chan struct{}
 	sending   sending
 	stagings  atomic.Uint64
@@ -88,6 +89,7 @@ func Open(o Options) (*Node, error) {
 		n.runtime = NewRuntime()
 	}
 	n.opened = n.runtime.Now()
+	n.silence = newSilence(o.Members, o.ElectionTimeout, o.HeartbeatInterval)
 	n.seed(o.Seed)
 	n.forwards = newForwards(n)
 	if err := n.openDir(); err != nil {
@@ -279,10 +281,13 @@ func (n *Node) leaderChanged(shard placement.ShardID, l *leadership) {
 	n.shards.setLeader(shard, l.node)
 }
 
+// isReachable says whether a node can be asked for something.
 func (n *Node) isReachable(id placement.NodeID) bool {
-	if id == n.options.NodeID {
-		return true
-	}
+	return id == n.options.NodeID || n.connected(id) && !n.silence.silent(id)
+}
+
+// connected says whether messages to a peer find a connection.
+func (n *Node) connected(id placement.NodeID) bool {
 	up, ok := n.reachable.Load(id)
 	return ok && up.(bool)
 }

@@ -23,6 +23,9 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 	if !n.serving.Load() {
 		return // Raft sends again.
 	}
+	if n.silence.heard(from.NodeID) {
+		n.log.Info("peer is heard again", "peer", from.NodeID)
+	}
 	byWorker := make([][]messageEvent, len(n.workers))
 	for _, msg := range ms {
 		switch body := msg.GetBody().(type) {
@@ -46,7 +49,7 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 		case *peerv1.Message_ForwardResponse:
 			n.forwards.answer(from.NodeID, body.ForwardResponse)
 		case *peerv1.Message_Heartbeat:
-			// It has kept the connection alive.
+			// It has kept the connection alive and the peer from being taken for silent.
 		}
 	}
 	for i, es := range byWorker {
