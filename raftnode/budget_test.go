@@ -31,7 +31,7 @@ func alone(t *testing.T, adjust func(*Options)) *Node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
+		if err := n.Close(); !errors.Is(err, n.Err()) {
 			t.Error(err)
 		}
 	})

@@ -26,7 +26,9 @@ type Node struct {
 	log       *slog.Logger
 	runtime   Runtime
 	transport Transport
-	opened    time.Time
+	// disconnect ends all connections with peers, soon: they need not miss a node that has failed.
+	disconnect func()
+	opened     time.Time
 
 	lock io.Closer
 	// identityMu orders changes of identity, which are made durable before they are stored. Nothing else is locked under it.
@@ -96,6 +98,7 @@ func Open(o Options) (*Node, error) {
 		return nil, errors.Join(err, n.release())
 	}
 	if err := n.connect(); err != nil {
+		n.runtime.Close()
 		return nil, errors.Join(err, n.release())
 	}
 	if n.identity.Load().GetFormed() {
@@ -159,6 +162,11 @@ func (n *Node) connect() error {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
 	n.transport = t
+	n.disconnect = n.runtime.Stage("disconnect", func() {
+		if err := t.Close(); err != nil {
+			n.log.Warn("cannot close the listener for peers", "err", err)
+		}
+	})
 	if err := t.Start(); err != nil {
 		return errors.Join(fmt.Errorf("listen for peers: %w", err), t.Close())
 	}
@@ -306,6 +314,7 @@ func (n *Node) fail(err error) {
 	if n.failure.CompareAndSwap(nil, &err) {
 		n.log.Error("the node has failed and stops; nothing that it acknowledged is lost", "err", err)
 		n.ending.Do(func() { close(n.done) })
+		n.disconnect()
 	}
 }
 

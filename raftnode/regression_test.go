@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"testing"
@@ -156,4 +157,32 @@ func TestRoundsConfirmTheReadsBeforeThem(t *testing.T) {
 	if got := m.endRounds(^uint64(0)); len(m.rounds) != 0 || len(got) != 0 {
 		t.Errorf("%d rounds and %d reads are left", len(m.rounds), len(got))
 	}
+}
+
+// closing is a transport that tells when it is closed.
+type closing struct {
+	Transport
+	closed chan struct{}
+}
+
+func (c closing) Close() error {
+	select {
+	case c.closed <- struct{}{}:
+	default:
+	}
+	return c.Transport.Close()
+}
+
+// The peers of a node that has failed learn of it at once, and not when its process gets to closing it.
+func TestAFailedNodeEndsItsConnections(t *testing.T) {
+	closed := make(chan struct{}, 1)
+	n := alone(t, func(o *Options) {
+		o.NewTransport = func(t TransportOptions) (Transport, error) {
+			tcp, err := newTCP(t)
+			return closing{tcp, closed}, err
+		}
+	})
+	n.fail(errors.New("the disk is gone"))
+	<-n.Done()
+	<-closed
 }
