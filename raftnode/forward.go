@@ -161,6 +161,9 @@ func answers(r *Request, resp *peerv1.ForwardResponse) bool {
 // failed answers or retries a request that another node has refused.
 func (f *forwards) failed(r *Request, failure *peerv1.Failure) {
 	err := errorOf(r.Shard, failure)
+	if e := (*NotLeaderError)(nil); errors.As(err, &e) {
+		e.Endpoint = f.n.clientAddress(e.Leader) // Nodes tell each other names only.
+	}
 	switch failure.GetKind() {
 	case peerv1.FailureKind_FAILURE_KIND_NOT_LEADER, peerv1.FailureKind_FAILURE_KIND_STOPPED, peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
 		if f.n.members[r.Shard] == nil { // A replica here knows better.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,4 +186,25 @@ func TestAFailedNodeEndsItsConnections(t *testing.T) {
 	n.fail(errors.New("the disk is gone"))
 	<-n.Done()
 	<-closed
+}
+
+// A client that is told who leads is told where, also when another node has said it.
+func TestForwardedNotLeaderHasAnEndpoint(t *testing.T) {
+	n := &Node{runtime: &later{}}
+	n.seed(1)
+	n.forwards = newForwards(n)
+	n.identity.Store(&storev1.Identity{Formation: &storev1.Formation{
+		Members: []*storev1.Formation_Member{{NodeId: "n2", ClientAddress: "10.0.0.2:7001"}},
+	}})
+	n.shards = newShardMap(&storev1.Formation{Shards: []*storev1.Formation_Shard{{Id: 1}}})
+	var got error
+	r := &Request{Shard: 1, Command: &storev1.Command{}, Deadline: n.runtime.Now(), Done: func(res Result) { got = res.Err }}
+	n.forwards.failed(r, failureOf(&NotLeaderError{Shard: 1, Leader: "n2", Endpoint: "10.0.0.2:7001"}))
+	var notLeader *NotLeaderError
+	if !errors.As(got, &notLeader) || notLeader.Endpoint != "10.0.0.2:7001" {
+		t.Errorf("answered %v", got)
+	}
+	if got := (&NotLeaderError{Shard: 1, Leader: "n2"}).Error(); strings.Contains(got, " at ") {
+		t.Errorf("an address that is not known is shown: %s", got)
+	}
 }
