@@ -103,7 +103,7 @@ func (n *Node) tick() {
 		w.postTick()
 	}
 	n.forwards.expire(n.runtime.Now())
-	n.sending.expire(n.runtime.Now())
+	n.sending.expire(n.runtime.Now(), n.silence.silent)
 	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{MapVersion: n.shards.version}}}
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {

@@ -33,12 +33,16 @@ type outgoing struct {
 	moved time.Time
 }
 
-// stagingMax is how long a receiver may take for what is in the buffers and for making all of it durable.
-const stagingMax = 5 * time.Minute
+const (
+	// stagingMax is how long a receiver may take for what is in the buffers and for making all of it durable.
+	stagingMax = 5 * time.Minute
+	// silentStagingMax is the same for one that says nothing meanwhile. The kernel of a frozen node keeps its connections alive.
+	silentStagingMax = 10 * time.Second
+)
 
 var (
 	errReceiverLost  = errors.New("the connection to the receiver was lost")
-	errReceiverStuck = errors.New("the receiver has made no progress for " + stagingMax.String())
+	errReceiverStuck = errors.New("the receiver makes no progress")
 )
 
 // begin takes note of a snapshot, or says that enough are on their way.
@@ -85,12 +89,12 @@ func (s *sending) peerDown(node placement.NodeID) {
 	}
 }
 
-// expire gives up what has not moved for too long.
-func (s *sending) expire(now time.Time) {
+// expire gives up what has not moved for too long; silent says whether a receiver is.
+func (s *sending) expire(now time.Time, silent func(placement.NodeID) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.transfers {
-		if now.Sub(o.moved) > stagingMax {
+		if still := now.Sub(o.moved); still > stagingMax || still > silentStagingMax && silent(o.to) {
 			o.cancel(errReceiverStuck)
 		}
 	}

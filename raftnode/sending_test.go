@@ -72,15 +72,18 @@ func TestSnapshotToAFrozenReceiver(t *testing.T) {
 	w := &worker{n: n, wake: func() { reported <- struct{}{} }}
 	m := &member{shard: DataShard, worker: w, replicas: map[uint64]*storev1.Replica{2: {Id: 2, NodeId: "n2", Incarnation: 7}}}
 
+	nobody, everybody := func(placement.NodeID) bool { return false }, func(placement.NodeID) bool { return true }
 	for name, end := range map[string]func(){
 		"connection lost": func() { n.sending.peerDown("n2") },
-		"stuck":           func() { runtime.advance(stagingMax + time.Second); n.sending.expire(runtime.Now()) },
+		"stuck":           func() { runtime.advance(stagingMax + time.Second); n.sending.expire(runtime.Now(), nobody) },
+		"silent":          func() { n.sending.expire(runtime.Now(), everybody) },
 	} {
 		w.sendSnapshot(m, &raftpb.Message{Type: raftpb.MsgSnap.Enum(), To: new(uint64(2))})
 		<-far.staged
 		n.sending.peerDown("n3")
+		n.sending.expire(runtime.Now(), everybody) // It has only just begun to say nothing.
 		runtime.advance(stagingMax / 2)
-		n.sending.expire(runtime.Now())
+		n.sending.expire(runtime.Now(), nobody)
 		select {
 		case <-reported:
 			t.Errorf("%s: given up too early", name)
