@@ -53,7 +53,7 @@ type Options struct {
 	Shards int
 	// Replicas is the number of replicas of each shard of a new cluster. Default: one on each node, at most 5.
 	Replicas int
-	// HeartbeatInterval is the tick of the node. Default 100 ms.
+	// HeartbeatInterval is the tick of the node, the same on all nodes: a peer that misses several counts as down. Default 100 ms.
 	HeartbeatInterval time.Duration
 	// ElectionTimeout is how long a follower waits for its leader, at least, up to twice that. Default 1 s.
 	ElectionTimeout time.Duration
