@@ -111,13 +111,13 @@ func (f *forwards) abandon() {
 
 // abandon answers everything that waits on the member.
 func (m *member) abandon() {
-	for _, rs := range [][]*Request{m.writes, m.reads, m.round} {
+	for _, rs := range [][]*Request{m.writes, m.reads, m.endRounds(^uint64(0))} {
 		failAll(rs, ErrStopped)
 	}
 	for _, c := range m.confirmed {
 		failAll(c.requests, ErrStopped)
 	}
-	m.writes, m.reads, m.round, m.confirmed = nil, nil, nil, nil
+	m.writes, m.reads, m.confirmed = nil, nil, nil
 	m.writesBytes, m.confirmedCount = 0, 0
 	for _, p := range m.proposed.take(^uint64(0)) {
 		failAll(p.requests, &UnknownOutcomeError{Shard: m.shard, Cause: "the node stopped before the write was committed"})

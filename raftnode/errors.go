@@ -33,6 +33,9 @@ func (e *NotLeaderError) Error() string {
 	if e.Leader == "" {
 		return fmt.Sprintf("shard %d has no leader that this node can reach; retry after an election", e.Shard)
 	}
+	if e.Endpoint == "" {
+		return fmt.Sprintf("shard %d is led by node %s; send the request there", e.Shard, e.Leader)
+	}
 	return fmt.Sprintf("shard %d is led by node %s at %s; send the request there", e.Shard, e.Leader, e.Endpoint)
 }
 

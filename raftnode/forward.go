@@ -50,11 +50,26 @@ func (n *Node) forward(r *Request, to placement.NodeID) {
 		m.Body = &peerv1.ForwardRequest_Read{Read: r.Read}
 	}
 	if !n.transport.Send(to, &peerv1.Message{Body: &peerv1.Message_ForwardRequest{ForwardRequest: m}}) {
-		// Certainly not sent: wait for a leader that can be reached.
 		if n.forwards.remove(id) != nil {
-			n.retryLater(r, n.notLeader(r.Shard))
+			n.notForwarded(r, to)
 		}
 	}
+}
+
+// notForwarded goes on with a request that certainly was not sent: either a leader that can be reached has to be found, or too much waits for
+// the one that there is, which may be over in a moment.
+func (n *Node) notForwarded(r *Request, to placement.NodeID) {
+	if !n.isReachable(to) {
+		n.retryLater(r, n.notLeader(r.Shard))
+		return
+	}
+	r.crowded++
+	err := overloaded("tries while too much waits for node "+string(to), crowdedMax, r.crowded)
+	if r.crowded >= crowdedMax {
+		r.fail(err)
+		return
+	}
+	n.retryLater(r, err)
 }
 
 func (f *forwards) register(r *Request, to placement.NodeID) (uint64, error) {
@@ -146,6 +161,9 @@ func answers(r *Request, resp *peerv1.ForwardResponse) bool {
 // failed answers or retries a request that another node has refused.
 func (f *forwards) failed(r *Request, failure *peerv1.Failure) {
 	err := errorOf(r.Shard, failure)
+	if e := (*NotLeaderError)(nil); errors.As(err, &e) {
+		e.Endpoint = f.n.clientAddress(e.Leader) // Nodes tell each other names only.
+	}
 	switch failure.GetKind() {
 	case peerv1.FailureKind_FAILURE_KIND_NOT_LEADER, peerv1.FailureKind_FAILURE_KIND_STOPPED, peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
 		if f.n.members[r.Shard] == nil { // A replica here knows better.
@@ -163,8 +181,8 @@ func (n *Node) retryLater(r *Request, err error) {
 		r.fail(err)
 		return
 	}
-	parked, first := n.forwards.park(r)
-	if !parked {
+	first, err := n.forwards.park(r)
+	if err != nil {
 		r.fail(err)
 		return
 	}
@@ -174,14 +192,17 @@ func (n *Node) retryLater(r *Request, err error) {
 }
 
 // park keeps a request for retry, unless there are too many or the node is closed, and says whether it is the first to wait.
-func (f *forwards) park(r *Request) (parked, first bool) {
+func (f *forwards) park(r *Request) (first bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || len(f.parked) >= forwardsMax {
-		return false, false
+	if f.closed {
+		return false, ErrStopped
+	}
+	if len(f.parked) >= forwardsMax {
+		return false, overloaded("requests waiting for a leader", forwardsMax, uint64(len(f.parked)))
 	}
 	f.parked = append(f.parked, r)
-	return true, len(f.parked) == 1
+	return len(f.parked) == 1, nil
 }
 
 // retry routes the parked requests again. Some may have waited for less than the pause; that does no harm.

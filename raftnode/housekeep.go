@@ -123,15 +123,17 @@ func (n *Node) tick() {
 	if !n.serving.Load() {
 		return
 	}
+	n.pressure.Store(n.engine.pressure()) // Before the ticks, which let writes go on that have waited for it to fall.
 	for _, w := range n.workers {
 		w.postTick()
 	}
-	n.pressure.Store(n.engine.pressure())
 	n.forwards.expire(n.runtime.Now())
+	n.sending.expire(n.runtime.Now(), n.silence.silent)
 	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{MapVersion: n.shards.version}}}
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {
 			n.transport.Send(m.ID, beat)
+			n.listen(m.ID)
 		}
 	}
 }

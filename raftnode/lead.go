@@ -69,7 +69,27 @@ func (e peerDownEvent) handle(w *worker) {
 		if !w.check(m, m.replica.ForgetLeader()) {
 			return
 		}
+		m.campaigns = campaignsMax
 		m.campaignAt = w.n.runtime.Now().Add(w.n.jitter(w.n.options.HeartbeatInterval * 2))
+	}
+}
+
+// campaignsMax is how often a member that has lost its leader campaigns by itself. Two that do so at once, or before the other has noticed
+// anything, may both fail.
+const campaignsMax = 3
+
+// campaign lets a member campaign that has lost its leader, when its time has come; if nobody leads soon, again.
+func (w *worker) campaign(m *member, now time.Time) {
+	if m.campaignAt.IsZero() || m.campaignAt.After(now) {
+		return
+	}
+	m.campaignAt = time.Time{}
+	if lead, _ := m.replica.Lead(); lead != 0 || !w.check(m, m.replica.Campaign()) {
+		return
+	}
+	if m.campaigns--; m.campaigns > 0 {
+		pause := 2 * w.n.options.HeartbeatInterval
+		m.campaignAt = now.Add(pause + w.n.jitter(pause))
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 type logWriter struct {
 	n    *Node
 	wake func()
-	// queue has a lock of its own; a leaf. It is bounded by what its producers may have outstanding: two appends with entries a shard.
+	// queue has a lock of its own; a leaf. It is bounded by what its producers may have outstanding: a leader proposes nothing beyond
+	// appendsMax appends with entries of a shard, a follower is sent no more than its leader may have unacknowledged.
 	queue struct {
 		sync.Mutex
 		jobs []logJob

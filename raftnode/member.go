@@ -28,6 +28,9 @@ type member struct {
 	// writes wait to be proposed, or passed on, or for a leader.
 	writes      []*Request
 	writesBytes int
+	// refused says that raft took no entry of them: the lead is being handed over, or too much is uncommitted. Trying again costs an
+	// encoded entry, so it waits until something is applied, the role changes, or time passes.
+	refused bool
 	// clock is the base of the shard clock while this member leads (R19).
 	clock shardClock
 	// appends in order; the first inFlight of them are with the log writer. An install holds back those behind it.
@@ -35,17 +38,18 @@ type member struct {
 	inFlight   int
 	installing bool
 
-	// reads wait for the next round, round for the one under way, confirmed for the applier.
+	// reads wait for the next round to start, rounds for their answers (oldest first; the last may be given up, too), confirmed for the applier.
 	reads     []*Request
-	round     []*Request
+	rounds    []readRound
 	confirmed []confirmedReads
 	// confirmedCount is the number of requests in confirmed.
 	confirmedCount int
 
 	// staged are the directories of snapshots that are taken in and not installed yet, by index.
 	staged map[uint64]string
-	// campaignAt is when to campaign because the leader's node is gone; zero if not.
+	// campaignAt is when to campaign because the leader's node is gone, zero if not; campaigns is how often.
 	campaignAt time.Time
+	campaigns  int
 	// transfers wait for another node to lead; one at the most.
 	transfers []*transfer
 

@@ -26,7 +26,9 @@ type Node struct {
 	log       *slog.Logger
 	runtime   Runtime
 	transport Transport
-	opened    time.Time
+	// disconnect ends all connections with peers, soon: they need not miss a node that has failed.
+	disconnect func()
+	opened     time.Time
 
 	lock io.Closer
 	// identityMu orders changes of identity, which are made durable before they are stored. Nothing else is locked under it.
@@ -45,10 +47,12 @@ type Node struct {
 	readers      *readerPool
 	housekeeper  *housekeeper
 
+	requests  budget
 	forwards  *forwards
-	reachable sync.Map // placement.NodeID → bool
+	reachable sync.Map // placement.NodeID → bool: connected
+	silence   *silence
 	staging   chan struct{}
-	sending   chan struct{}
+	sending   sending
 	stagings  atomic.Uint64
 	metrics   counters
 	// pressure is the bound of the engine that is passed, as of the last tick.
@@ -84,19 +88,20 @@ func Open(o Options) (*Node, error) {
 		formed:  make(chan struct{}),
 		done:    make(chan struct{}),
 		staging: make(chan struct{}, snapshotsWaiting),
-		sending: make(chan struct{}, snapshotsMax),
 		members: make(map[placement.ShardID]*member),
 	}
 	if n.runtime == nil {
 		n.runtime = NewRuntime()
 	}
 	n.opened = n.runtime.Now()
+	n.silence = newSilence(o.Members, o.ElectionTimeout, o.HeartbeatInterval)
 	n.seed(o.Seed)
 	n.forwards = newForwards(n)
 	if err := n.openDir(); err != nil {
 		return nil, errors.Join(err, n.release())
 	}
 	if err := n.connect(); err != nil {
+		n.runtime.Close()
 		return nil, errors.Join(err, n.release())
 	}
 	if n.identity.Load().GetFormed() {
@@ -160,6 +165,11 @@ func (n *Node) connect() error {
 		return fmt.Errorf("listen for peers: %w", err)
 	}
 	n.transport = t
+	n.disconnect = n.runtime.Stage("disconnect", func() {
+		if err := t.Close(); err != nil {
+			n.log.Warn("cannot close the listener for peers", "err", err)
+		}
+	})
 	if err := t.Start(); err != nil {
 		return errors.Join(fmt.Errorf("listen for peers: %w", err), t.Close())
 	}
@@ -285,10 +295,13 @@ func (n *Node) leaderChanged(shard placement.ShardID, l *leadership) {
 	}
 }
 
+// isReachable says whether a node can be asked for something.
 func (n *Node) isReachable(id placement.NodeID) bool {
-	if id == n.options.NodeID {
-		return true
-	}
+	return id == n.options.NodeID || n.connected(id) && !n.silence.silent(id)
+}
+
+// connected says whether messages to a peer find a connection.
+func (n *Node) connected(id placement.NodeID) bool {
 	up, ok := n.reachable.Load(id)
 	return ok && up.(bool)
 }
@@ -312,6 +325,7 @@ func (n *Node) fail(err error) {
 				w.wake() // to answer what waits
 			}
 		}
+		n.disconnect()
 	}
 }
 

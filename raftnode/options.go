@@ -53,7 +53,7 @@ type Options struct {
 	Shards int
 	// Replicas is the number of replicas of each shard of a new cluster. Default: one on each node, at most 5.
 	Replicas int
-	// HeartbeatInterval is the tick of the node. Default 100 ms.
+	// HeartbeatInterval is the tick of the node, the same on all nodes: a peer that misses several counts as down. Default 100 ms.
 	HeartbeatInterval time.Duration
 	// ElectionTimeout is how long a follower waits for its leader, at least, up to twice that. Default 1 s.
 	ElectionTimeout time.Duration
@@ -96,9 +96,12 @@ const (
 	appendsMax        = 2        // appends with entries in flight per shard: batches size themselves to the disk
 	queueRequestsMax  = 32 << 10 // requests waiting per shard
 	queueBytesMax     = 64 << 20
-	readsMax          = 64 << 10 // reads waiting or running per shard
-	forwardsMax       = 64 << 10 // requests passed on and not answered
-	messagesMax       = 64 << 10 // peer messages waiting for a worker; more are dropped
+	readsMax          = 64 << 10  // reads waiting or running per shard
+	forwardsMax       = 64 << 10  // requests passed on and not answered
+	requestBytesMax   = 256 << 20 // of all requests that the node has taken and not answered
+	crowdedMax        = 5         // tries to pass a request on to a node for which too much waits
+	messagesMax       = 64 << 10  // peer messages waiting for a worker; more are dropped
+	messagesBytesMax  = 64 << 20
 	messageBytesMax   = 1 << 20  // an append message
 	commandBytesMax   = 32 << 20 // Limits.CommandBytes: half of what a frame between nodes holds
 	inflightBytesMax  = 16 << 20 // append messages not acknowledged, per member

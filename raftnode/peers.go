@@ -1,10 +1,7 @@
 package raftnode
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -26,7 +23,10 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 	if !n.serving.Load() {
 		return // Raft sends again.
 	}
-	byWorker := make([][]event, len(n.workers))
+	if n.silence.heard(from.NodeID) {
+		n.log.Info("peer is heard again", "peer", from.NodeID)
+	}
+	byWorker := make([][]messageEvent, len(n.workers))
 	for _, msg := range ms {
 		switch body := msg.GetBody().(type) {
 		case *peerv1.Message_Raft:
@@ -43,13 +43,13 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 				n.rejected(from, err)
 				continue
 			}
-			byWorker[m.worker.index] = append(byWorker[m.worker.index], messageEvent{m: m, message: message})
+			byWorker[m.worker.index] = append(byWorker[m.worker.index], messageEvent{m: m, message: message, bytes: len(body.Raft.GetMessage())})
 		case *peerv1.Message_ForwardRequest:
 			n.serveForward(from, body.ForwardRequest)
 		case *peerv1.Message_ForwardResponse:
 			n.forwards.answer(from.NodeID, body.ForwardResponse)
 		case *peerv1.Message_Heartbeat:
-			// It has kept the connection alive.
+			// It has kept the connection alive and the peer from being taken for silent.
 		}
 	}
 	for i, es := range byWorker {
@@ -91,6 +91,7 @@ func (h peerHandler) PeerDown(node placement.NodeID, cause error) {
 	h.n.reachable.Store(node, false)
 	h.n.log.Warn("peer lost", "peer", node, "err", cause)
 	h.n.forwards.peerDown(node)
+	h.n.sending.peerDown(node)
 	for _, w := range h.n.workers {
 		w.post(peerDownEvent{node: node})
 	}
@@ -118,8 +119,8 @@ func (e messageEvent) handle(w *worker) {
 	}
 	if e.staged != "" {
 		// If raft takes the snapshot, the next Ready carries it and install finds it; whatever is left behind then is stale.
-		for m.replica.HasReady() {
-			w.carry(m, m.replica.Ready())
+		if !w.carryAll(m) {
+			return
 		}
 		if index := e.message.GetSnapshot().GetMetadata().GetIndex(); !m.awaitsSnapshot(index) {
 			w.dropStaged(m, index)
@@ -147,54 +148,4 @@ func (w *worker) send(m *member, messages []*raftpb.Message) {
 			Shard: uint32(m.shard), ToIncarnation: to.GetIncarnation(), Message: data,
 		}}})
 	}
-}
-
-// sendSnapshot streams an image of the shard to a member. The image is made now and may be newer than raft asked for, so the message is
-// made to fit it.
-func (w *worker) sendSnapshot(m *member, message *raftpb.Message) {
-	n, id := w.n, message.GetTo()
-	to := m.replicas[id]
-	select {
-	case n.sending <- struct{}{}:
-	default:
-		m.worker.post(snapshotSent{m: m, to: id})
-		return
-	}
-	n.runtime.Go("send snapshot", func(ctx context.Context) {
-		defer func() { <-n.sending }()
-		err := n.streamSnapshot(ctx, m.shard, to.GetNodeId(), to.GetIncarnation(), message)
-		if err != nil {
-			n.log.Warn("snapshot not sent", "shard", m.shard, "to", to.GetNodeId(), "err", err)
-		}
-		m.worker.post(snapshotSent{m: m, to: id, ok: err == nil})
-	})
-}
-
-func (n *Node) streamSnapshot(ctx context.Context, shard placement.ShardID, node string, incarnation uint64, message *raftpb.Message) (err error) {
-	image, err := n.engine.image(shard)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.close()) }()
-	h := image.header()
-	fitted := proto.Clone(message).(*raftpb.Message)
-	fitted.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
-		Index: new(h.GetIndex()), Term: new(h.GetTerm()), ConfState: confState(h.GetConfiguration()),
-	}}
-	data, err := proto.Marshal(fitted)
-	if err != nil {
-		return fmt.Errorf("encode: %w", err)
-	}
-	start := &peerv1.SnapshotStart{Shard: uint32(shard), Message: data, ToIncarnation: incarnation}
-	r, pipe := io.Pipe()
-	done := make(chan struct{})
-	go func() { // Ends with the pipe, which both sides close.
-		defer close(done)
-		pipe.CloseWithError(image.write(pipe))
-	}()
-	err = n.transport.SendSnapshot(ctx, placement.NodeID(node), start, r)
-	r.CloseWithError(io.ErrClosedPipe)
-	<-done
-	n.metrics.snapshotsSent.Add(1)
-	return err
 }

@@ -9,23 +9,26 @@ import (
 	"github.com/raftkv/raftkv/raftnode/state"
 )
 
-// startReads begins a ReadIndex round for the reads that wait, unless one is under way.
+// startReads begins a ReadIndex round for the reads that wait, those of rounds that were given up included, unless one is under way.
 func (w *worker) startReads(m *member) {
-	if len(m.reads) == 0 || len(m.round) > 0 {
+	if len(m.reads) == 0 && len(m.rounds) == 0 {
 		return
 	}
-	if _, ok := m.replica.StartRead(); ok {
-		m.round, m.reads = m.reads, nil
+	if round, ok := m.replica.StartRead(); ok {
+		m.beginRound(round, m.reads)
+		m.reads = nil
 	}
 }
 
 // readConfirmed moves the reads of a round on: to the readers, or to wait for the applier.
 func (w *worker) readConfirmed(m *member, r replica.Read) {
-	reads := m.round
-	m.round = nil
+	reads := m.endRounds(r.Round)
 	w.n.metrics.readRounds.Add(1)
 	if m.applied >= r.Index {
 		w.n.readers.add(m, reads)
+		return
+	}
+	if len(reads) == 0 {
 		return
 	}
 	m.confirmed = append(m.confirmed, confirmedReads{index: r.Index, requests: reads})

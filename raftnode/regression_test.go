@@ -2,8 +2,11 @@ package raftnode
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,5 +134,78 @@ func TestConfirmedReadsAreCounted(t *testing.T) {
 	w.expire(m, time.Unix(2, 0))
 	if m.confirmedCount != 0 {
 		t.Errorf("%d reads counted, none waits", m.confirmedCount)
+	}
+}
+
+// The answer to a ReadIndex round confirms the reads that came in before the round started, and no others.
+func TestRoundsConfirmTheReadsBeforeThem(t *testing.T) {
+	m := &member{}
+	var reads []*Request
+	for number := range uint64(roundsMax + 2) {
+		r := &Request{}
+		reads = append(reads, r)
+		m.beginRound(number+1, []*Request{r})
+	}
+	if got := m.endRounds(1); len(got) != 0 {
+		t.Errorf("%d reads confirmed by round 1, which was merged into round 3", len(got))
+	}
+	if got := m.endRounds(4); !slices.Equal(got, reads[:4]) {
+		t.Errorf("%d reads confirmed by round 4, want those of rounds 1 to 4", len(got))
+	}
+	if got := m.roundReads(); got != roundsMax-2 {
+		t.Errorf("%d reads wait, want %d", got, roundsMax-2)
+	}
+	m.expireRounds(func([]*Request) []*Request { return nil })
+	if got := m.endRounds(^uint64(0)); len(m.rounds) != 0 || len(got) != 0 {
+		t.Errorf("%d rounds and %d reads are left", len(m.rounds), len(got))
+	}
+}
+
+// closing is a transport that tells when it is closed.
+type closing struct {
+	Transport
+	closed chan struct{}
+}
+
+func (c closing) Close() error {
+	select {
+	case c.closed <- struct{}{}:
+	default:
+	}
+	return c.Transport.Close()
+}
+
+// The peers of a node that has failed learn of it at once, and not when its process gets to closing it.
+func TestAFailedNodeEndsItsConnections(t *testing.T) {
+	closed := make(chan struct{}, 1)
+	n := alone(t, func(o *Options) {
+		o.NewTransport = func(t TransportOptions) (Transport, error) {
+			tcp, err := newTCP(t)
+			return closing{tcp, closed}, err
+		}
+	})
+	n.fail(errors.New("the disk is gone"))
+	<-n.Done()
+	<-closed
+}
+
+// A client that is told who leads is told where, also when another node has said it.
+func TestForwardedNotLeaderHasAnEndpoint(t *testing.T) {
+	n := &Node{runtime: &later{}}
+	n.seed(1)
+	n.forwards = newForwards(n)
+	n.identity.Store(&storev1.Identity{Formation: &storev1.Formation{
+		Members: []*storev1.Formation_Member{{NodeId: "n2", ClientAddress: "10.0.0.2:7001"}},
+	}})
+	n.shards = newShardMap(&storev1.Formation{Shards: []*storev1.Formation_Shard{{Id: 1}}})
+	var got error
+	r := &Request{Shard: 1, Command: &storev1.Command{}, Deadline: n.runtime.Now(), Done: func(res Result) { got = res.Err }}
+	n.forwards.failed(r, failureOf(&NotLeaderError{Shard: 1, Leader: "n2", Endpoint: "10.0.0.2:7001"}))
+	var notLeader *NotLeaderError
+	if !errors.As(got, &notLeader) || notLeader.Endpoint != "10.0.0.2:7001" {
+		t.Errorf("answered %v", got)
+	}
+	if got := (&NotLeaderError{Shard: 1, Leader: "n2"}).Error(); strings.Contains(got, " at ") {
+		t.Errorf("an address that is not known is shown: %s", got)
 	}
 }

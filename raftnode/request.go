@@ -27,8 +27,12 @@ type Request struct {
 	// Done is called exactly once, from a goroutine of the node that must not be held up: it may neither block nor call the node.
 	Done func(Result)
 
-	// bytes is the size of the command, for the bounds of queues.
+	// bytes is the size of the command or of the read, for the bounds of queues and the budget.
 	bytes int
+	// budget is where the request counts; nil if it does not.
+	budget *budget
+	// crowded counts how often too much waited for the node that the request was to be passed on to.
+	crowded uint64
 	// forwarded says that another node has passed the request on: it is executed here or answered NotLeader.
 	forwarded bool
 	// transferTo makes the request one to hand the lead to another node; it exists between nodes only.
@@ -36,10 +40,13 @@ type Request struct {
 }
 
 // done answers the request.
-func (r *Request) done(res Result) { r.Done(res) }
+func (r *Request) done(res Result) {
+	r.release()
+	r.Done(res)
+}
 
 // fail answers it with an error.
-func (r *Request) fail(err error) { r.Done(Result{Shard: r.Shard, Err: err}) }
+func (r *Request) fail(err error) { r.done(Result{Shard: r.Shard, Err: err}) }
 
 // Result is the answer to a Request.
 type Result struct {

@@ -22,6 +22,10 @@ func (n *Node) Submit(r *Request) {
 		r.fail(err)
 		return
 	}
+	if err := n.requests.take(r); err != nil {
+		r.fail(err)
+		return
+	}
 	n.dispatch(r)
 }
 

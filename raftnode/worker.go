@@ -3,7 +3,6 @@ package raftnode
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -19,11 +18,12 @@ type worker struct {
 	// inbox has a lock of its own; its order is: a leaf.
 	inbox struct {
 		sync.Mutex
-		events   []event
-		messages int  // of events: those that may be dropped
-		requests int  // of events: those that may be refused
-		ticking  bool // a tick waits; a second one would tell nothing
-		closed   bool // requests are refused
+		events       []event
+		messages     int  // of events: those that may be dropped
+		messageBytes int  // of these
+		requests     int  // of events: those that may be refused
+		ticking      bool // a tick waits; a second one would tell nothing
+		closed       bool // requests are refused
 	}
 	spare []event   // the list of the round before, used again
 	dirty []*member // members with something to do, in the order in which they got it
@@ -42,6 +42,8 @@ type (
 		message *raftpb.Message
 		// staged is where the snapshot of a MsgSnap waits.
 		staged string
+		// bytes is the size of the message, for the bound of the inbox.
+		bytes int
 	}
 	requestEvent struct {
 		m *member
@@ -118,7 +120,7 @@ func (w *worker) abandon() {
 	w.inbox.Lock()
 	w.inbox.closed = true
 	events := w.inbox.events
-	w.inbox.events, w.inbox.messages, w.inbox.requests, w.inbox.ticking = nil, 0, 0, false
+	w.inbox.events, w.inbox.messages, w.inbox.messageBytes, w.inbox.requests, w.inbox.ticking = nil, 0, 0, 0, false
 	w.inbox.Unlock()
 	for _, e := range events {
 		switch e := e.(type) {
@@ -150,17 +152,21 @@ func (w *worker) postTick() {
 	w.wake()
 }
 
-// postMessages gives the worker messages of peers, and drops what is over the bound: Raft sends again what gets lost.
-func (w *worker) postMessages(es []event) {
+// postMessages gives the worker messages of peers, and drops what is over the bounds: Raft sends again what gets lost.
+func (w *worker) postMessages(es []messageEvent) {
+	dropped := uint64(0)
 	w.inbox.Lock()
-	room := max(0, messagesMax-w.inbox.messages)
-	if len(es) > room {
-		w.n.metrics.droppedMessages.Add(uint64(len(es) - room))
-		es = es[:room]
+	for _, e := range es {
+		if w.inbox.messages >= messagesMax || w.inbox.messages > 0 && w.inbox.messageBytes+e.bytes > messagesBytesMax {
+			dropped++
+			continue
+		}
+		w.inbox.events = append(w.inbox.events, e)
+		w.inbox.messages++
+		w.inbox.messageBytes += e.bytes
 	}
-	w.inbox.events = append(w.inbox.events, es...)
-	w.inbox.messages += len(es)
 	w.inbox.Unlock()
+	w.n.metrics.droppedMessages.Add(dropped)
 	w.wake()
 }
 
@@ -172,7 +178,7 @@ func (w *worker) step() {
 	}
 	w.inbox.Lock()
 	events := w.inbox.events
-	w.inbox.events, w.inbox.messages, w.inbox.requests, w.inbox.ticking = w.spare[:0], 0, 0, false
+	w.inbox.events, w.inbox.messages, w.inbox.messageBytes, w.inbox.requests, w.inbox.ticking = w.spare[:0], 0, 0, 0, false
 	w.inbox.Unlock()
 	for i, e := range events {
 		e.handle(w)
@@ -199,11 +205,8 @@ func (w *worker) touch(m *member) {
 // drain carries out what the replica asks for, and feeds it what waits.
 func (w *worker) drain(m *member) {
 	for {
-		for m.replica.HasReady() {
-			w.carry(m, m.replica.Ready())
-			if w.n.failed() {
-				return
-			}
+		if !w.carryAll(m) {
+			return
 		}
 		w.startReads(m)
 		if !w.propose(m) && !m.replica.HasReady() {
@@ -212,9 +215,25 @@ func (w *worker) drain(m *member) {
 	}
 }
 
+// carryAll carries out all that the replica asks for, and says whether the node goes on.
+func (w *worker) carryAll(m *member) bool {
+	for m.replica.HasReady() {
+		out, err := m.replica.Ready()
+		if !w.check(m, err) {
+			return false
+		}
+		w.carry(m, out)
+		if w.n.failed() {
+			return false
+		}
+	}
+	return true
+}
+
 // carry carries out one Ready. Messages leave at once, beside the fsync of the same entries; those that must not are in Append (R4).
 func (w *worker) carry(m *member, out replica.Output) {
 	if out.RoleChanged {
+		m.refused = false
 		w.roleChanged(m)
 	}
 	w.send(m, out.Messages)
@@ -264,17 +283,10 @@ func (tickEvent) handle(w *worker) {
 			continue
 		}
 		m.replica.Tick()
+		m.refused = false
 		w.expire(m, now)
-		if m.replica.AbandonRead() {
-			m.reads = append(m.round, m.reads...)
-			m.round = nil
-		}
-		if !m.campaignAt.IsZero() && !m.campaignAt.After(now) {
-			m.campaignAt = time.Time{}
-			if lead, _ := m.replica.Lead(); lead == 0 {
-				w.check(m, m.replica.Campaign())
-			}
-		}
+		m.replica.AbandonRead()
+		w.campaign(m, now)
 		w.touch(m)
 	}
 }
@@ -307,6 +319,7 @@ func (e applyDoneEvent) handle(w *worker) {
 		return
 	}
 	m.applied = e.a.Entries[len(e.a.Entries)-1].GetIndex()
+	m.refused = false
 	w.leadApplied(m)
 	w.releaseReads(m)
 	w.touch(m)

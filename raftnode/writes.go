@@ -13,7 +13,7 @@ func (e requestEvent) handle(w *worker) {
 	m, r := e.m, e.r
 	w.touch(m)
 	if r.Read != nil {
-		if len(m.reads)+len(m.round)+m.confirmedCount+int(m.reading.Load()) >= readsMax {
+		if len(m.reads)+m.roundReads()+m.confirmedCount+int(m.reading.Load()) >= readsMax {
 			r.fail(overloaded("reads waiting on the shard", readsMax, readsMax))
 			return
 		}
@@ -48,11 +48,11 @@ func (m *member) admit(r *Request) error {
 	return nil
 }
 
-// propose makes one entry of the writes that wait, and says whether it did. At most appendsMax appends with entries are in flight, so
-// that batches grow as the disk slows down.
+// propose makes one entry of the writes that wait, and says whether it did. At most appendsMax of a leader's appends with entries are in
+// flight, so that batches grow as the disk slows down. Nothing is proposed while the state engine is behind.
 func (w *worker) propose(m *member) bool {
 	l := m.lead.Load()
-	if len(m.writes) == 0 || l == nil || !l.local || m.entriesInFlight() >= appendsMax {
+	if len(m.writes) == 0 || l == nil || !l.local || m.refused || m.entriesInFlight() >= appendsMax || w.n.pressure.Load() != nil {
 		return false
 	}
 	batch, entry := m.gather(m.clock.nowMs(w.n.runtime.Now()))
@@ -67,12 +67,16 @@ func (w *worker) propose(m *member) bool {
 		for _, r := range batch {
 			m.writesBytes += r.bytes
 		}
-		if !errors.Is(err, replica.ErrNotLeader) {
+		m.refused = errors.Is(err, replica.ErrNotLeader)
+		if !m.refused {
 			w.check(m, err)
 		}
 		return false
 	}
-	out := m.replica.Ready()
+	out, err := m.replica.Ready()
+	if !w.check(m, err) {
+		return false
+	}
 	last := out.Append.Entries[len(out.Append.Entries)-1]
 	// Before the entry can be applied, hence before carry.
 	m.proposed.add(last.GetIndex(), last.GetTerm(), batch)
@@ -138,10 +142,17 @@ func (w *worker) routeWaiting(m *member, l *leadership) {
 func (w *worker) expire(m *member, now time.Time) {
 	m.writes = expireRequests(m.writes, now, func(r *Request) {
 		m.writesBytes -= r.bytes
+		if p := w.n.pressure.Load(); p != nil {
+			r.fail(p)
+			return
+		}
 		r.fail(w.n.timedOut(m.shard))
 	})
-	m.reads = expireRequests(m.reads, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
-	m.round = expireRequests(m.round, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
+	expireReads := func(rs []*Request) []*Request {
+		return expireRequests(rs, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
+	}
+	m.reads = expireReads(m.reads)
+	m.expireRounds(expireReads)
 	for i := range m.confirmed {
 		m.confirmed[i].requests = expireRequests(m.confirmed[i].requests, now, func(r *Request) {
 			m.confirmedCount--

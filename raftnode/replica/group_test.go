@@ -53,6 +53,9 @@ func (l *memoryLog) append(a *Append) {
 	}
 }
 
+// ringBytes is so small that entries are read from the log, too.
+const ringBytes = 1 << 10
+
 // group is some replicas whose owner is the test: nothing moves unless it says so.
 type group struct {
 	t        *testing.T
@@ -67,12 +70,16 @@ type group struct {
 	snapshots []*raftpb.Message
 	// cut drops the messages of and to a replica.
 	cut map[uint64]bool
+	// lags lets a replica leave its applies in held.
+	lags map[uint64]bool
+	held map[uint64][]*Apply
 }
 
 func newGroup(t *testing.T, n int) *group {
 	g := &group{
 		t: t, replicas: map[uint64]*Replica{}, logs: map[uint64]*memoryLog{}, applied: map[uint64][]*raftpb.Entry{},
 		reads: map[uint64][]Read{}, appends: map[uint64][]*Append{}, cut: map[uint64]bool{},
+		lags: map[uint64]bool{}, held: map[uint64][]*Apply{},
 	}
 	for id := uint64(1); id <= uint64(n); id++ {
 		g.logs[id] = &memoryLog{truncated: 2, truncatedTerm: 1, hardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(2))}}
@@ -97,7 +104,7 @@ func (g *group) open(id uint64, n int, applied uint64) {
 		ID: id, ElectionTicks: 10, HeartbeatTicks: 1, Log: l, HardState: l.hardState,
 		TruncatedIndex: l.truncated, TruncatedTerm: l.truncatedTerm, LastIndex: l.last(),
 		Applied: applied, AppliedTerm: term, ConfState: &raftpb.ConfState{Voters: voters},
-		ReadEpoch: 7 + id, RingBytes: 1 << 10,
+		ReadEpoch: 7 + id, RingBytes: ringBytes,
 		MaxMessageBytes: 1 << 20, MaxInflightBytes: 1 << 20, MaxApplyBytes: 1 << 20, MaxUncommittedBytes: 1 << 20,
 		Logger: quiet{},
 	})
@@ -112,19 +119,34 @@ func (g *group) ready(id uint64) {
 	g.t.Helper()
 	r := g.replicas[id]
 	for r.HasReady() {
-		out := r.Ready()
+		out, err := r.Ready()
+		if err != nil {
+			g.t.Fatal(err)
+		}
 		g.net = append(g.net, out.Messages...)
 		g.reads[id] = append(g.reads[id], out.Reads...)
 		if out.Append != nil {
 			g.appends[id] = append(g.appends[id], out.Append)
 		}
 		if out.Apply != nil {
-			g.applied[id] = append(g.applied[id], out.Apply.Entries...)
-			if err := r.ApplyDone(out.Apply); err != nil {
-				g.t.Fatal(err)
-			}
+			g.held[id] = append(g.held[id], out.Apply)
+		}
+		if !g.lags[id] {
+			g.apply(id)
 		}
 	}
+}
+
+// apply brings what a replica holds back into its state.
+func (g *group) apply(id uint64) {
+	g.t.Helper()
+	for _, a := range g.held[id] {
+		g.applied[id] = append(g.applied[id], a.Entries...)
+		if err := g.replicas[id].ApplyDone(a); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	g.held[id] = nil
 }
 
 // sync makes the appends of a replica durable.

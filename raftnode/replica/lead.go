@@ -4,31 +4,34 @@ import (
 	"fmt"
 
 	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 )
 
 // Campaign starts an election, with a pre-vote round first.
 func (r *Replica) Campaign() error {
-	if err := r.node.Campaign(); err != nil {
+	if err := r.guard(r.node.Campaign); err != nil {
 		return fmt.Errorf("campaign: %w", err)
 	}
-	return r.Failure()
+	return nil
 }
 
 // ForgetLeader makes a follower free to vote before its election timeout, because its leader is known to be gone.
 func (r *Replica) ForgetLeader() error {
-	if err := r.node.ForgetLeader(); err != nil {
+	if err := r.guard(r.node.ForgetLeader); err != nil {
 		return fmt.Errorf("forget leader: %w", err)
 	}
 	return nil
 }
 
 // TransferLeader begins to hand the lead over to a voter.
-func (r *Replica) TransferLeader(to uint64) { r.node.TransferLeader(to) }
+func (r *Replica) TransferLeader(to uint64) {
+	r.guard(func() error { r.node.TransferLeader(to); return nil }) //nolint:errcheck // Ready has it
+}
 
 // ReportUnreachable says that messages to a member are lost.
-func (r *Replica) ReportUnreachable(id uint64) { r.node.ReportUnreachable(id) }
+func (r *Replica) ReportUnreachable(id uint64) {
+	r.guard(func() error { r.node.ReportUnreachable(id); return nil }) //nolint:errcheck // Ready has it
+}
 
 // ReportSnapshot says what came of sending a snapshot to a member.
 func (r *Replica) ReportSnapshot(id uint64, sent bool) {
@@ -36,7 +39,7 @@ func (r *Replica) ReportSnapshot(id uint64, sent bool) {
 	if !sent {
 		status = raft.SnapshotFailure
 	}
-	r.node.ReportSnapshot(id, status)
+	r.guard(func() error { r.node.ReportSnapshot(id, status); return nil }) //nolint:errcheck // Ready has it
 }
 
 // ID returns the Raft id.
@@ -93,13 +96,4 @@ func (r *Replica) CanLead(id uint64) bool {
 		}
 	})
 	return can && r.Leads()
-}
-
-// MessageBytes is about the size of a message on the wire.
-func MessageBytes(m *raftpb.Message) int {
-	n := 64 + len(m.GetContext())
-	for _, e := range m.GetEntries() {
-		n += entryBytes(e)
-	}
-	return n
 }

@@ -1,6 +1,9 @@
 package replica
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -56,7 +59,10 @@ func loneVoter(t *testing.T, l *memoryLog, ringBytes int) *Replica {
 func work(t *testing.T, r *Replica, l *memoryLog) (reads []Read) {
 	t.Helper()
 	for r.HasReady() {
-		out := r.Ready()
+		out, err := r.Ready()
+		if err != nil {
+			t.Fatal(err)
+		}
 		reads = append(reads, out.Reads...)
 		if out.Append != nil {
 			l.append(out.Append)
@@ -119,7 +125,10 @@ func TestLoneVoterReadsAfterItsFirstCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for !r.Leads() {
-		out := r.Ready()
+		out, err := r.Ready()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if out.Append == nil || r.Leads() {
 			continue // The first entry of the term is under way to the disk.
 		}
@@ -183,5 +192,151 @@ func TestTruncateWaitsForActiveMembers(t *testing.T) {
 	}
 	if got, err := g.replicas[1].Truncate(last, true); err != nil || got != last {
 		t.Errorf("with a log that is too long, truncated at %d, %v; want %d", got, err, last)
+	}
+}
+
+// A member whose applier lags acknowledges all the same, so the leader goes on sending: what it keeps in memory is bounded, and what it
+// applies in the end is complete.
+func TestRingIsBoundedWhileTheApplierLags(t *testing.T) {
+	g := newGroup(t, 3)
+	g.elect()
+	g.lags[2] = true
+	for i := range 200 {
+		g.propose(fmt.Sprintf("%d-%s", i, strings.Repeat("x", 100)))
+		g.settle()
+	}
+	if got, most := g.replicas[2].storage.ring.bytes, 2*ringBytes; got > most {
+		t.Errorf("%d bytes in memory, at most %d may be", got, most)
+	}
+	g.lags[2] = false
+	for range 10 {
+		g.apply(2)
+		g.settle()
+	}
+	if got, want := len(g.applied[2]), len(g.applied[1]); got != want {
+		t.Fatalf("%d entries applied, the leader has %d", got, want)
+	}
+	for i, e := range g.applied[2] {
+		if want := g.applied[1][i]; e.GetIndex() != want.GetIndex() || e.GetTerm() != want.GetTerm() || string(e.GetData()) != string(want.GetData()) {
+			t.Fatalf("entry %d is %v, the leader applied %v", i, e, want)
+		}
+	}
+}
+
+// damagedLog is a log that cannot be read any more.
+type damagedLog struct {
+	*memoryLog
+	err error
+}
+
+func (l *damagedLog) Entries(lo, hi, most uint64) ([]*raftpb.Entry, error) {
+	if l.err != nil {
+		return nil, l.err
+	}
+	return l.memoryLog.Entries(lo, hi, most)
+}
+
+func (l *damagedLog) Term(i uint64) (uint64, error) {
+	if l.err != nil {
+		return 0, l.err
+	}
+	return l.memoryLog.Term(i)
+}
+
+// A log that turns out to be damaged while the replica runs stops it with the reason (R15). Raft would panic.
+func TestDamagedLogStopsTheReplica(t *testing.T) {
+	damaged := errors.New("segment 7 is damaged")
+	l := newLog()
+	r := loneVoter(t, l, 0) // Every entry that is applied is read from the log.
+	if err := r.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	work(t, r, l)
+	r.storage.log = &damagedLog{l, damaged}
+	if err := r.Propose([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	for failed == nil && r.HasReady() {
+		var out Output
+		if out, failed = r.Ready(); failed == nil && out.Append != nil {
+			l.append(out.Append)
+			_, failed = r.AppendDone(out.Append)
+		}
+	}
+	if !errors.Is(failed, damaged) {
+		t.Errorf("Ready: %v", failed)
+	}
+	if !r.HasReady() {
+		t.Error("a replica that has failed does not ask for attention")
+	}
+
+	g := newGroup(t, 3)
+	g.elect()
+	for range 100 {
+		g.propose(strings.Repeat("x", 100))
+		g.settle()
+	}
+	leader := g.replicas[1]
+	leader.storage.log = &damagedLog{g.logs[1], damaged}
+	behind := &raftpb.Message{ // Of a member that lacks what is in the log only.
+		Type: raftpb.MsgAppResp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(leader.Status().Term),
+		Index: new(g.applied[1][90].GetIndex()), Reject: new(true), RejectHint: new(uint64(4)), LogTerm: new(uint64(2)),
+	}
+	if err := leader.Step(behind); !errors.Is(err, damaged) {
+		t.Errorf("Step: %v", err)
+	}
+	leader.Tick()
+	if _, err := leader.Ready(); !errors.Is(err, damaged) {
+		t.Errorf("Ready behind it: %v", err)
+	}
+}
+
+// A panic that no error of the log explains is a bug, and goes on.
+func TestOtherPanicsGoOn(t *testing.T) {
+	g := newGroup(t, 1)
+	defer func() {
+		if got := recover(); got != "bug" {
+			t.Errorf("recovered %v", got)
+		}
+	}()
+	g.replicas[1].guard(func() error { panic("bug") }) //nolint:errcheck // it does not return
+}
+
+// A snapshot on its way to a member that is not heard of any more does not hold a log that has grown too long.
+func TestTruncateDoesNotWaitForASnapshotToALostMember(t *testing.T) {
+	g := newGroup(t, 3)
+	g.elect()
+	g.cut[3] = true
+	for range 5 {
+		g.propose("x")
+		g.settle()
+	}
+	leader := g.replicas[1]
+	if _, err := leader.Truncate(leader.Status().LastIndex, true); err != nil {
+		t.Fatal(err)
+	}
+	g.cut[3] = false
+	for i := 0; i < 30 && len(g.snapshots) == 0; i++ {
+		leader.Tick()
+		g.settle()
+	}
+	pending := g.snapshots[0].GetSnapshot().GetMetadata().GetIndex()
+	g.propose("y")
+	g.settle()
+	last := leader.Status().LastIndex
+	if got, err := leader.Truncate(last, true); err != nil || got != pending {
+		t.Errorf("truncated at %d, %v; the snapshot on its way is of %d", got, err, pending)
+	}
+	g.cut[3] = true
+	for range 20 { // Leaders ask once an election timeout who is there.
+		leader.Tick()
+		g.settle()
+	}
+	if got, err := leader.Truncate(last, false); err != nil || got != pending {
+		t.Errorf("truncated at %d, %v; there is no hurry", got, err)
+	}
+	if got, err := leader.Truncate(last, true); err != nil || got != last {
+		t.Errorf("with a log that is too long and a member that is lost, truncated at %d, %v; want %d", got, err, last)
 	}
 }

@@ -26,7 +26,7 @@ type Config struct {
 	ConfState            *raftpb.ConfState
 	// ReadEpoch is random, so that contexts of reads are not used again after a restart (R16).
 	ReadEpoch uint64
-	// RingBytes bounds the entries kept in memory for members that lag.
+	// RingBytes bounds the entries kept in memory for members that lag. Those that are not applied may take as much again.
 	RingBytes int
 	// MaxMessageBytes bounds an append message, MaxInflightBytes those not yet acknowledged by a member.
 	MaxMessageBytes, MaxInflightBytes uint64
@@ -106,7 +106,7 @@ const maxInflightMessages = 256
 // Tick moves the replica's clock on by one tick.
 func (r *Replica) Tick() {
 	r.reads.age++
-	r.node.Tick()
+	r.guard(func() error { r.node.Tick(); return nil }) //nolint:errcheck // Ready has it
 }
 
 // Step takes a message of another member. The owner has checked who sent it; Step checks whether it can be true (R26). An error that
@@ -115,15 +115,15 @@ func (r *Replica) Step(m *raftpb.Message) error {
 	if err := r.validate(m); err != nil {
 		return err
 	}
-	err := r.node.Step(m)
+	err := r.guard(func() error { return r.node.Step(m) })
 	switch {
 	case err == nil, errors.Is(err, raft.ErrProposalDropped):
+		return nil
 	case errors.Is(err, raft.ErrStepPeerNotFound), errors.Is(err, raft.ErrStepLocalMsg):
 		return fmt.Errorf("%w: %w", ErrRejected, err)
 	default:
 		return fmt.Errorf("step %s: %w", m.GetType(), err)
 	}
-	return r.Failure()
 }
 
 // Propose appends one entry. The owner drains Ready before it calls Propose, so that the Ready after it holds this entry alone and with it
@@ -132,10 +132,15 @@ func (r *Replica) Propose(data []byte) error {
 	if r.state != raft.StateLeader {
 		return ErrNotLeader
 	}
-	if err := r.node.Propose(data); err != nil {
+	err := r.guard(func() error { return r.node.Propose(data) })
+	switch {
+	case err == nil:
+		return nil
+	case r.storage.failure != nil:
+		return fmt.Errorf("propose: %w", err)
+	default:
 		return fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
-	return nil
 }
 
 // Append is work for the log. Everything in it is durable before AppendDone, except when Sync is false.
@@ -157,7 +162,7 @@ type Apply struct {
 	responses []*raftpb.Message
 }
 
-// Read is a confirmed ReadIndex round: its reads may be served from a state that has applied Index.
+// Read is a confirmed ReadIndex round: its reads, and those of all rounds before it, may be served from a state that has applied Index.
 type Read struct {
 	Round uint64
 	Index uint64
@@ -174,12 +179,15 @@ type Output struct {
 	RoleChanged bool
 }
 
-// HasReady says whether Ready has anything.
-func (r *Replica) HasReady() bool { return r.node.HasReady() }
+// HasReady says whether Ready has anything. A replica whose log has failed always has: the error.
+func (r *Replica) HasReady() bool { return r.storage.failure != nil || r.node.HasReady() }
 
-// Ready returns what is to be done now.
-func (r *Replica) Ready() Output {
-	rd := r.node.Ready()
+// Ready returns what is to be done now, or the error of the log for which the replica must stop.
+func (r *Replica) Ready() (Output, error) {
+	var rd raft.Ready
+	if err := r.guard(func() error { rd = r.node.Ready(); return nil }); err != nil {
+		return Output{}, fmt.Errorf("read what is to be done: %w", err)
+	}
 	var out Output
 	if rd.SoftState != nil {
 		r.lead, r.state = rd.SoftState.Lead, rd.SoftState.RaftState
@@ -214,7 +222,7 @@ func (r *Replica) Ready() Output {
 		}
 	}
 	holdVotes(&out)
-	return out
+	return out, nil
 }
 
 // holdVotes makes requests for votes wait until the candidate's own term, vote and log are durable (R4). Raft lets them leave at once and
@@ -260,7 +268,7 @@ func (r *Replica) AppendDone(a *Append) ([]*raftpb.Message, error) {
 	var out []*raftpb.Message
 	for _, m := range a.responses {
 		if m.GetTo() == r.id {
-			if err := r.node.Step(m); err != nil {
+			if err := r.guard(func() error { return r.node.Step(m) }); err != nil {
 				return nil, fmt.Errorf("step %s: %w", m.GetType(), err)
 			}
 			continue
@@ -283,7 +291,7 @@ func (r *Replica) ApplyDone(a *Apply) error {
 	last := a.Entries[len(a.Entries)-1]
 	r.storage.applied, r.storage.appliedTerm = last.GetIndex(), last.GetTerm()
 	for _, m := range a.responses {
-		if err := r.node.Step(m); err != nil {
+		if err := r.guard(func() error { return r.node.Step(m) }); err != nil {
 			return fmt.Errorf("step %s: %w", m.GetType(), err)
 		}
 	}
@@ -292,12 +300,13 @@ func (r *Replica) ApplyDone(a *Apply) error {
 }
 
 // Truncate forgets the log up to index, as far as that is applied. A member that needs a forgotten entry gets a snapshot. Unless tight is set, a
-// leader keeps what members need that it hears of: one that has just taken a snapshot would otherwise need the next before it has caught up.
+// leader keeps what members need that it hears of: one that has just taken a snapshot would otherwise need the next before it has caught up. A
+// member that it does not hear of never holds a log for which tight is set.
 func (r *Replica) Truncate(index uint64, tight bool) (uint64, error) {
 	index = min(index, r.storage.applied)
 	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
 		switch {
-		case p.State == tracker.StateSnapshot:
+		case p.State == tracker.StateSnapshot && (!tight || p.RecentActive):
 			// Its next entry is the one behind the snapshot on its way; without it, it would need another.
 			index = min(index, p.PendingSnapshot)
 		case r.Leads() && !tight && id != r.id && p.RecentActive:
@@ -313,5 +322,17 @@ func (r *Replica) Truncate(index uint64, tight bool) (uint64, error) {
 	return index, nil
 }
 
-// Failure is the error of the log that raft met, if any: then the replica must stop.
-func (r *Replica) Failure() error { return r.storage.failure }
+// guard calls raft and returns the error of the log that it met, now or before: then the replica must stop (R15). Raft panics on the errors
+// of its storage that are not of its protocol; such a panic ends here, any other goes on. After it raft is not to be called again.
+func (r *Replica) guard(call func() error) (err error) {
+	if r.storage.failure != nil {
+		return r.storage.failure
+	}
+	defer func() {
+		if r.storage.failure != nil {
+			recover() //nolint:errcheck // the failure says more than the panic that it has led to
+			err = r.storage.failure
+		}
+	}()
+	return call()
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -167,12 +168,14 @@ func TestFollowerRead(t *testing.T) {
 	}
 }
 
-// A round that is given up is never confirmed, even if its answer comes late (R16).
-func TestAbandonedRoundStaysAbandoned(t *testing.T) {
+// A round that has taken too long is started anew, and its answer counts all the same when it comes: contexts are used once (R16), so it is
+// the answer to this round and no other. What comes behind the answer to a later round has nothing to say any more.
+func TestLateAnswerToAnAbandonedRound(t *testing.T) {
 	g := newGroup(t, 3)
 	g.elect()
 	g.settle()
-	if _, ok := g.replicas[2].StartRead(); !ok {
+	first, ok := g.replicas[2].StartRead()
+	if !ok {
 		t.Fatal("no round started")
 	}
 	g.ready(2)
@@ -187,8 +190,40 @@ func TestAbandonedRoundStaysAbandoned(t *testing.T) {
 	}
 	second, _ := g.replicas[2].StartRead()
 	g.settle()
-	if len(g.reads[2]) != 1 || g.reads[2][0].Round != second {
-		t.Errorf("confirmed %v, want round %d alone", g.reads[2], second)
+	if got := g.reads[2]; len(got) != 2 || got[0].Round != first || got[1].Round != second {
+		t.Errorf("confirmed %v, want rounds %d and %d", got, first, second)
+	}
+	for _, sequence := range []uint64{first, second, second + 1} {
+		if _, ok := g.replicas[2].confirmed(raft.ReadState{RequestCtx: g.replicas[2].readContext(sequence)}); ok {
+			t.Errorf("round %d is confirmed after round %d", sequence, second)
+		}
+	}
+}
+
+// Reads are answered on a network on which a round takes longer than it is waited for.
+func TestReadsOnASlowNetwork(t *testing.T) {
+	const oneWay = 3 // ticks
+	for _, reader := range []uint64{1, 2} {
+		g := newGroup(t, 3)
+		g.elect()
+		g.settle()
+		way := make([][]*raftpb.Message, oneWay)
+		for range 40 {
+			for id := range uint64(3) {
+				g.replicas[id+1].Tick()
+			}
+			g.replicas[reader].AbandonRead()
+			g.replicas[reader].StartRead()
+			for id := range uint64(3) {
+				g.sync(id + 1)
+			}
+			way = append(way, g.net)
+			g.net, way = way[0], way[1:]
+			g.deliver()
+		}
+		if len(g.reads[reader]) == 0 {
+			t.Errorf("replica %d: no read was confirmed in 40 ticks", reader)
+		}
 	}
 }
 

@@ -10,11 +10,12 @@ import (
 // asynchronous storage writes raft applies stable entries only and asks its storage for them, so without the ring every
 // entry would be read back from disk.
 //
-// Invariant: entries are contiguous and end at the last durable index; what is not yet applied is never evicted.
+// Invariant: entries are contiguous and end at the last durable index.
 type ring struct {
 	entries []*raftpb.Entry
 	bytes   int
-	// maxBytes bounds the entries kept beyond those that are not applied yet.
+	// maxBytes is what applied entries are kept up to. Those that are not applied may take as much again; beyond that an applier that
+	// lags reads from disk, because nothing else holds the leader back: appends are acknowledged before they are applied.
 	maxBytes int
 }
 
@@ -56,10 +57,10 @@ func (r *ring) cut(n int) {
 	r.entries = r.entries[:n]
 }
 
-// evict drops the oldest entries that are applied while the ring is over its bound.
+// evict drops the oldest entries while the ring is over its bound: applied ones first, then any.
 func (r *ring) evict(applied uint64) {
 	n := 0
-	for n < len(r.entries) && r.bytes > r.maxBytes && r.entries[n].GetIndex() <= applied {
+	for n < len(r.entries) && (r.bytes > 2*r.maxBytes || r.bytes > r.maxBytes && r.entries[n].GetIndex() <= applied) {
 		r.bytes -= entryBytes(r.entries[n])
 		r.entries[n] = nil
 		n++

@@ -38,8 +38,9 @@ func (s *Store) Metrics() Metrics {
 	}
 }
 
-// Pressure says whether Pebble will soon stall the applier, and because of what: then nothing more may be proposed. The limits lie below
-// those at which Pebble stalls, by what can be on its way to apply.
+// Pressure says whether Pebble will soon stall the applier, and because of what: then nothing more may be proposed. The limits lie a memtable
+// and a quarter of the sublevels below those at which Pebble stalls. That is room for what a leader has proposed and not applied, unless its
+// followers are far behind, too; then Pebble stalls the applier, which delays answers and nothing else.
 func (s *Store) Pressure() (what string, limit, actual uint64, high bool) {
 	return pressure(s.db.Metrics(), uint64(s.options.MemTableBytes))
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,8 +193,9 @@ func TestTLSRefusesOldVersionsAndMissingCertificates(t *testing.T) {
 func TestTLSReload(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	b := ca.issue(t, "raftkv://c/b")
-	chosen := ca.issue(t, "raftkv://c/b")
-	b.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return chosen, nil }
+	var chosen atomic.Pointer[tls.Config] // peers of the earlier pairs still try
+	chosen.Store(ca.issue(t, "raftkv://c/b"))
+	b.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return chosen.Load(), nil }
 	if _, err := tlsPair(t, ca.issue(t, "raftkv://c/a"), b); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +204,7 @@ func TestTLSReload(t *testing.T) {
 	if _, err := tlsPair(t, foreign, b); err == nil {
 		t.Fatal("another authority passed")
 	}
-	chosen = &tls.Config{Certificates: chosen.Certificates}
+	chosen.Store(&tls.Config{Certificates: chosen.Load().Certificates})
 	if _, err := tlsPair(t, ca.issue(t, "raftkv://c/a"), b); err == nil {
 		t.Fatal("a configuration without authorities passed")
 	}
