@@ -65,6 +65,7 @@ func TestTransferLeader(t *testing.T) {
 		if _, err := c.put("n2", key, "v"); err != nil {
 			t.Fatal(err)
 		}
+		waitFor(t, "n3 to know a leader", func() bool { return c.nodes["n3"].Locate(key).Leader != "" })
 		if _, err := c.nodes["n3"].TransferLeader(t.Context(), 1, to); err != nil {
 			t.Fatalf("transfer to %s: %v", to, err)
 		}
@@ -120,7 +121,14 @@ func TestLogBytesBound(t *testing.T) {
 	}
 	waitFor(t, "the log to be truncated", func() bool {
 		shards, _ := c.nodes["n1"].Shards()
-		return shards[1].FirstLogIndex > 30 && c.nodes["n1"].Status().LogBytes < 4<<20
+		return shards[1].FirstLogIndex > 30
+	})
+	// Segments are given up when another one begins.
+	waitFor(t, "the log to become short", func() bool {
+		if _, err := c.put("n1", "more", value[:16<<10]); err != nil {
+			t.Fatal(err)
+		}
+		return c.nodes["n1"].Status().LogBytes < 4<<20
 	})
 }
 
