@@ -16,6 +16,14 @@ type fastMessage interface {
 	UnmarshalVT(b []byte) error
 }
 
+// messageBytes is how long a message of the contract is in its binary form.
+func messageBytes(message any) uint64 {
+	if m, ok := message.(fastMessage); ok {
+		return uint64(m.SizeVT())
+	}
+	return 0
+}
+
 // appendMessage appends the binary form of a message. It does not check that strings are UTF-8, and neither does
 // readMessage: the rules do.
 func appendMessage(b []byte, message any) ([]byte, error) {
@@ -87,6 +95,7 @@ func (jsonCodec) Unmarshal(b []byte, message any) error {
 // so the codec leaves its error here, and the adapter answers with it.
 type inbound struct {
 	message any
+	size    uint64
 	err     error
 }
 
@@ -95,24 +104,19 @@ type grpcCodec struct{ requestBytes uint64 }
 
 func (grpcCodec) Name() string { return "proto" }
 
-func (grpcCodec) Marshal(message any) (mem.BufferSlice, error) {
-	m, ok := message.(fastMessage)
+// Marshal makes the messages of our services in the buffers of their connection.
+func (c grpcCodec) Marshal(message any) (mem.BufferSlice, error) {
+	out, ok := message.(*outbound)
 	if !ok {
 		b, err := appendMessage(nil, message)
 		return mem.BufferSlice{mem.SliceBuffer(b)}, err
 	}
-	size := m.SizeVT()
-	if mem.IsBelowBufferPoolingThreshold(size) {
-		b, err := appendMessage(nil, message)
-		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	b := out.pool.Get(out.message.SizeVT())
+	if _, err := out.message.MarshalToSizedBufferVT(*b); err != nil {
+		out.pool.Put(b)
+		return nil, fmt.Errorf("cannot marshal %T: %w", out.message, err)
 	}
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(size)
-	if _, err := m.MarshalToSizedBufferVT((*b)[:size]); err != nil {
-		pool.Put(b)
-		return nil, fmt.Errorf("cannot marshal %T: %w", message, err)
-	}
-	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(b, out.pool)}, nil
 }
 
 func (c grpcCodec) Unmarshal(data mem.BufferSlice, message any) error {
@@ -120,7 +124,8 @@ func (c grpcCodec) Unmarshal(data mem.BufferSlice, message any) error {
 	if !ok {
 		in = &inbound{message: message}
 	}
-	if n := uint64(data.Len()); n > c.requestBytes {
+	in.size = uint64(data.Len())
+	if n := in.size; n > c.requestBytes {
 		in.err = &requestSizeError{limit: c.requestBytes, actual: n}
 	} else {
 		b := data.MaterializeToBuffer(mem.DefaultBufferPool())

@@ -291,7 +291,7 @@ func TestExecStopsReadingWhenFull(t *testing.T) {
 		<-stream.received
 	}
 	cancel()
-	if err := <-done; failureOf(err).reason != "CANCELED" {
+	if err := <-done; failureOf(err).reason != "OUTCOME_UNKNOWN" {
 		t.Error(err)
 	}
 	f.service.receivers.Wait()

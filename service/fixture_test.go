@@ -74,6 +74,9 @@ func newFixture(t testing.TB, change ...func(*Options)) *fixture {
 			t.Errorf("shutdown: %v", err)
 		}
 		s.Close()
+		if used := s.budget.used.Load(); used != 0 {
+			t.Errorf("%d bytes were not given back to the budget", used)
+		}
 	})
 	return f
 }
