@@ -110,7 +110,7 @@ func (x *execution) unanswered(err error) error {
 	x.mu.Lock()
 	writes := x.writes
 	x.mu.Unlock()
-	if writes == 0 {
+	if writes == 0 || errors.Is(err, errPanic) { // which says the same
 		return err
 	}
 	unknown := &raftnode.UnknownOutcomeError{Cause: fmt.Sprintf("the stream ended with %d writes under way: %s", writes, failureOf(err).message)}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"errors"
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
@@ -90,11 +91,11 @@ func (x *execution) take(spare []*execOperation) []*execOperation {
 	return finished
 }
 
-// complete says whether everything has been answered and nothing more will come.
+// complete says whether everything has been answered and nothing more will come. After a panic, something may never be answered.
 func (x *execution) complete() (bool, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.ended && x.inFlight == 0, x.endErr
+	return x.ended && (x.inFlight == 0 || errors.Is(x.endErr, errPanic)), x.endErr
 }
 
 // release gives the room of sent results back.
