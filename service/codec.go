@@ -6,7 +6,10 @@ import (
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 )
 
 // fastMessage is a message with generated marshalling.
@@ -67,7 +70,10 @@ func (connectCodec) MarshalAppend(b []byte, message any) ([]byte, error) {
 	return appendMessage(b, message)
 }
 
-func (connectCodec) Unmarshal(b []byte, message any) error { return readMessage(b, message) }
+// Unmarshal decodes b.
+func (connectCodec) Unmarshal(b []byte, message any) error {
+	return markUnread(message, readMessage(b, message))
+}
 
 // jsonCodec is the JSON codec of Connect. Unlike Connect's own it refuses unknown fields, as REST does: a misspelt or
 // newer field is an error, never silently a different request.
@@ -88,7 +94,41 @@ func (jsonCodec) Unmarshal(b []byte, message any) error {
 	if !ok {
 		return fmt.Errorf("%T is no protobuf message", message)
 	}
-	return protojson.Unmarshal(b, m)
+	return markUnread(message, protojson.Unmarshal(b, m))
+}
+
+// unreadField is a field that no message has, its number being reserved by protobuf itself. It says why a message is not what its
+// sender has sent.
+const unreadField = 19_000
+
+// markUnread leaves the error of a codec of Connect in the message. Connect would answer with the error alone; the rules, which look
+// at every message first, find the mark and answer as all protocols do. Messages without rules keep the error.
+func markUnread(message any, err error) error {
+	m, ok := message.(proto.Message)
+	if _, ours := message.(fastMessage); err == nil || !ok || !ours {
+		return err
+	}
+	if _, stream := message.(*raftkvv1.ExecRequest); stream {
+		return err // streamError answers
+	}
+	proto.Reset(m)
+	mark := protowire.AppendTag(nil, unreadField, protowire.BytesType)
+	m.ProtoReflect().SetUnknown(protowire.AppendString(mark, err.Error()))
+	return nil
+}
+
+// unread returns why a message could not be decoded; nil if it was.
+func unread(m proto.Message) error {
+	fields := m.ProtoReflect().GetUnknown()
+	if len(fields) == 0 {
+		return nil
+	}
+	if number, kind, n := protowire.ConsumeTag(fields); number == unreadField && kind == protowire.BytesType {
+		if problem, n := protowire.ConsumeString(fields[n:]); n > 0 {
+			return &malformedError{part: "message", problem: problem}
+		}
+	}
+	return nil
 }
 
 // inbound is what the native gRPC listener decodes into. grpc-go turns an error of a codec into INTERNAL without details,

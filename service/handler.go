@@ -47,8 +47,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
 	rpc := h.rpc[path[:strings.LastIndexByte(path, '/')+1]]
 	if h.guard != nil {
-		if err := h.guard.Check(r); err != nil {
-			h.refuse(w, r, rpc != nil, &originError{r.Header.Get("Origin")})
+		if err := h.checkOrigin(r); err != nil {
+			h.refuse(w, r, rpc != nil, err)
 			return
 		}
 	}
@@ -62,6 +62,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeError(w, &routeError{path})
 	}
+}
+
+// checkOrigin refuses what a page of an origin that is not configured has sent.
+func (h *handler) checkOrigin(r *http.Request) error {
+	if h.guard.Check(r) != nil {
+		return &originError{r.Header.Get("Origin")}
+	}
+	if h.cors.allows(r.Header.Get("Origin")) {
+		return nil
+	}
+	return checkHost(r)
 }
 
 // refuse answers with an error in the protocol of the request.

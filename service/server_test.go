@@ -182,6 +182,25 @@ func TestMalformedMessages(t *testing.T) {
 	}
 }
 
+// TestUndecodable: a message that cannot be read gets the same typed error on every kind of call of Connect.
+func TestUndecodable(t *testing.T) {
+	f := newFixture(t)
+	for _, c := range []struct{ method, path, kind, body string }{
+		{"POST", kvPath + "Put", "application/json", `{"x":1}`},
+		{"POST", kvPath + "Put", "application/proto", "\xff\xff"},
+		{"POST", clusterPath + "Status", "application/json", `nonsense`},
+		{"GET", kvPath + "Get?connect=v1&encoding=json&message=nonsense", "", ""},
+	} {
+		res, b := f.restResponse(t, c.method, c.path, []byte(c.body), "Content-Type", c.kind)
+		if res.StatusCode != 400 || !strings.Contains(string(b), `"reason":"MALFORMED"`) || !strings.Contains(string(b), "BadRequest") {
+			t.Errorf("%s %q: %d %s", c.path, c.body, res.StatusCode, b)
+		}
+	}
+	if f.node.executed() != 0 {
+		t.Error("something was executed")
+	}
+}
+
 // bytesCodec sends bytes as they are.
 type bytesCodec struct{}
 
@@ -426,6 +445,18 @@ func TestCORS(t *testing.T) {
 				t.Errorf("%s %s: %d %s", origin, path, code, b)
 			}
 		}
+	}
+	for host, want := range map[string]int{"evil.example:8080": 403, "localhost": 200, "db.localhost:1": 200, "127.0.0.2:8080": 200, "[::1]:8080": 200} {
+		headers := "Content-Type: application/json\r\nOrigin: http://" + host + "\r\n"
+		if res, b := open.tcpTo(t, host, "POST", "/v1/kv", headers, []byte(`{"key":"k"}`)); res.StatusCode != want {
+			t.Errorf("a page of %s: %d %s", host, res.StatusCode, b)
+		}
+		if res, b := open.tcpTo(t, host, "POST", "/v1/kv", "", []byte(`{"key":"k"}`)); res.StatusCode != 200 {
+			t.Errorf("no page, for %s: %d %s", host, res.StatusCode, b)
+		}
+	}
+	if res, _ := open.restResponse(t, "GET", "/v1/kv/k", nil, "Origin", mine); strings.Join(res.Header.Values("Vary"), ", ") != "Origin, Accept" {
+		t.Errorf("Vary is %q", res.Header.Values("Vary"))
 	}
 	if _, err := newHandlerWith(t, "example.org"); err == nil {
 		t.Error("an origin without a scheme was taken")
