@@ -1,6 +1,9 @@
 package service
 
 import (
+	"encoding/json"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,5 +123,39 @@ func TestRoutesMatchContract(t *testing.T) {
 		if code, _ := f.rest(t, "PATCH", path, nil); code != 405 {
 			t.Errorf("PATCH %s: %d", path, code)
 		}
+	}
+}
+
+// TestOpenAPIDescribesRawValues holds the document to what raw.go does.
+func TestOpenAPIDescribesRawValues(t *testing.T) {
+	b, err := os.ReadFile("../gen/openapi/raftkv.swagger.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct {
+		Paths map[string]map[string]struct {
+			Consumes, Produces []string
+			Responses          map[string]struct{ Headers map[string]any }
+		}
+	}
+	if err := json.Unmarshal(b, &document); err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t)
+	key := document.Paths["/v1/kv/{key}"]
+	for _, method := range []string{"PUT", "GET", "DELETE"} {
+		described := key[strings.ToLower(method)]
+		res, _ := f.restResponse(t, method, "/v1/kv/k", []byte("v"))
+		for name := range res.Header {
+			if strings.HasPrefix(name, "Raftkv-") && described.Responses["200"].Headers[name] == nil {
+				t.Errorf("%s: the header %s is not described", method, name)
+			}
+		}
+		if kind := res.Header.Get("Content-Type"); described.Produces != nil && !slices.Contains(described.Produces, kind) {
+			t.Errorf("%s: %s is not described", method, kind)
+		}
+	}
+	if !slices.Contains(key["put"].Consumes, "application/octet-stream") {
+		t.Error("PUT of bytes is not described")
 	}
 }
