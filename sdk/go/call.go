@@ -1,6 +1,7 @@
 package raftkv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http/httptrace"
@@ -162,8 +163,12 @@ func (c *Client) do(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
 			return nil, err
 		}
 		// An attempt that could not be answered in time is not made: it would only make the outcome unknown.
-		if left := time.Until(o.deadline); o.write && !o.lost && left-wait < leaveForAnswer(timeout) {
-			wait = max(left, 0) + time.Second // which the caller's patience ends
+		left := time.Until(o.deadline)
+		if left <= 0 { // the attempt may have taken the tick of the timer
+			return nil, story.end(cmp.Or(ctx.Err(), ErrTimeout))
+		}
+		if o.write && !o.lost && left-wait < leaveForAnswer(timeout) {
+			wait = left + time.Second // which the caller's patience ends
 		}
 		if wait > 0 {
 			if err := pause(ctx, c.stopped, o.timer.C, wait); err != nil {
