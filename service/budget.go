@@ -38,7 +38,7 @@ func (b *budget) add(n uint64) { b.used.Add(int64(n)) }
 
 func (b *budget) give(n uint64) { b.used.Add(-int64(n)) }
 
-// room says whether n bytes would fit now.
+// room says whether n bytes would fit now. It reserves nothing: what asks at the same time may pass together.
 func (b *budget) room(n uint64) error {
 	if used := b.used.Load() + int64(n); used > int64(b.limit) {
 		return b.overloaded(uint64(used))

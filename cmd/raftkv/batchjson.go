@@ -85,8 +85,7 @@ func loneSurrogate(line []byte) string {
 			continue
 		}
 		first, ok := unit(i)
-		switch {
-		case !ok || !utf16.IsSurrogate(first):
+		if !ok || !utf16.IsSurrogate(first) {
 			i++ // the escaped character may be a backslash
 			continue
 		}
