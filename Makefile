@@ -8,6 +8,7 @@ BUF := node_modules/.bin/buf
 GENERATORS := .tools/generators.installed
 LINTER := .tools/linter.installed
 NODE_TOOLS := node_modules/.package-lock.json
+RAW_VALUES := node tools/raw-values.mjs
 
 VERSION = $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || echo dev)
 COMMIT = $(shell git rev-parse --quiet --verify --short=12 HEAD 2>/dev/null || echo unknown)
@@ -35,11 +36,13 @@ $(NODE_TOOLS): package.json package-lock.json
 .PHONY: generate
 generate: $(GENERATORS) $(NODE_TOOLS) ## rewrite gen/ from proto/
 	$(BUF) generate
+	$(RAW_VALUES) gen/openapi/raftkv.swagger.json
 
 .PHONY: generate-check
 generate-check: $(GENERATORS) $(NODE_TOOLS) ## fail if gen/ is not what proto/ generates
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(BUF) generate --output "$$fresh"; \
+	$(RAW_VALUES) "$$fresh/gen/openapi/raftkv.swagger.json"; \
 	diff -rq gen "$$fresh/gen" || { echo "gen/ is stale: run 'make generate' and commit the result." >&2; exit 1; }; \
 	echo "gen/ is fresh."
 

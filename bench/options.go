@@ -7,6 +7,7 @@
 package bench
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -60,6 +61,8 @@ type Options struct {
 	Prefill bool
 	// Timeout bounds each operation: 10 seconds.
 	Timeout time.Duration
+	// TLS speaks TLS with the nodes; nil does not, but with endpoints of the SDK that begin with https://.
+	TLS *tls.Config
 }
 
 // Bounds that keep a run within the memory of the machine.

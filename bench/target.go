@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -30,7 +31,11 @@ func openTarget(ctx context.Context, o *Options) (target, error) {
 	if o.Transport == GRPC {
 		return openGRPC(o)
 	}
-	client, err := raftkv.Open(ctx, o.Endpoints, raftkv.WithTimeout(o.Timeout))
+	options := []raftkv.Option{raftkv.WithTimeout(o.Timeout)}
+	if o.TLS != nil {
+		options = append(options, raftkv.WithTLS(o.TLS))
+	}
+	client, err := raftkv.Open(ctx, o.Endpoints, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +105,14 @@ type grpcTarget struct {
 
 func openGRPC(o *Options) (target, error) {
 	t := &grpcTarget{timeout: o.Timeout}
+	security := insecure.NewCredentials()
+	if o.TLS != nil {
+		security = credentials.NewTLS(o.TLS)
+	}
 	for range o.Connections {
 		for _, e := range o.Endpoints {
 			// passthrough: an address is used as it stands, and every connection is one of its own.
-			c, err := grpc.NewClient("passthrough:///"+e, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			c, err := grpc.NewClient("passthrough:///"+e, grpc.WithTransportCredentials(security))
 			if err != nil {
 				return nil, errors.Join(fmt.Errorf("endpoint %s: %w", e, err), t.close())
 			}

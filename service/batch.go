@@ -12,12 +12,8 @@ import (
 
 // batch executes a batch and waits for it.
 func (s *Service) batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftkvv1.BatchResponse, error) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = s.deadline(time.Now(), 0)
-	}
 	done := make(chan struct{})
-	call := newBatch(req, deadline, func() { close(done) })
+	call := newBatch(req, workUntil(ctx), func() { close(done) })
 	call.submit(s.node)
 	select {
 	case <-done:
@@ -139,9 +135,8 @@ func (c *batchCall) response(s *Service) (*raftkvv1.BatchResponse, error) {
 }
 
 func (c *batchCall) separateResponse(s *Service) *raftkvv1.BatchResponse {
-	status := s.node.Status()
 	res := &raftkvv1.BatchResponse{
-		Header:  &raftkvv1.ResponseHeader{ClusterId: status.ClusterID, NodeId: string(status.NodeID)},
+		Header:  s.nodeHeader(),
 		Results: make([]*raftkvv1.BatchResult, len(c.results)),
 	}
 	for i := range c.results {

@@ -17,6 +17,7 @@ func (s cluster) Status(ctx context.Context, req *raftkvv1.StatusRequest) (*raft
 	return invoke(ctx, s.Service, opStatus, req, func(context.Context, *raftkvv1.StatusRequest) (*raftkvv1.StatusResponse, error) {
 		st := s.node.Status()
 		return &raftkvv1.StatusResponse{
+			Header:    s.nodeHeader(),
 			ClusterId: st.ClusterID,
 			NodeId:    string(st.NodeID),
 			Version:   s.version,
@@ -34,7 +35,7 @@ func (s cluster) Status(ctx context.Context, req *raftkvv1.StatusRequest) (*raft
 func (s cluster) ListNodes(ctx context.Context, req *raftkvv1.ListNodesRequest) (*raftkvv1.ListNodesResponse, error) {
 	return invoke(ctx, s.Service, opListNodes, req, func(context.Context, *raftkvv1.ListNodesRequest) (*raftkvv1.ListNodesResponse, error) {
 		nodes := s.node.Nodes()
-		res := &raftkvv1.ListNodesResponse{Nodes: make([]*raftkvv1.Node, 0, len(nodes))}
+		res := &raftkvv1.ListNodesResponse{Header: s.nodeHeader(), Nodes: make([]*raftkvv1.Node, 0, len(nodes))}
 		for i := range nodes {
 			n := &nodes[i]
 			res.Nodes = append(res.Nodes, &raftkvv1.Node{
@@ -50,7 +51,7 @@ func (s cluster) ListNodes(ctx context.Context, req *raftkvv1.ListNodesRequest) 
 func (s cluster) ListShards(ctx context.Context, req *raftkvv1.ListShardsRequest) (*raftkvv1.ListShardsResponse, error) {
 	return invoke(ctx, s.Service, opListShards, req, func(context.Context, *raftkvv1.ListShardsRequest) (*raftkvv1.ListShardsResponse, error) {
 		shards, version := s.node.Shards()
-		return &raftkvv1.ListShardsResponse{Shards: shardMessages(shards), MapVersion: version}, nil
+		return &raftkvv1.ListShardsResponse{Header: s.nodeHeader(), Shards: shardMessages(shards), MapVersion: version}, nil
 	})
 }
 
@@ -59,6 +60,7 @@ func (s cluster) LocateKey(ctx context.Context, req *raftkvv1.LocateKeyRequest) 
 	return invoke(ctx, s.Service, opLocateKey, req, func(_ context.Context, req *raftkvv1.LocateKeyRequest) (*raftkvv1.LocateKeyResponse, error) {
 		l := s.node.Locate(req.GetKey())
 		return &raftkvv1.LocateKeyResponse{
+			Header:      s.nodeHeader(),
 			RoutingPart: l.RoutingPart, Slot: uint32(l.Slot), Shard: uint32(l.Shard), LeaderNodeId: string(l.Leader),
 		}, nil
 	})
@@ -67,7 +69,7 @@ func (s cluster) LocateKey(ctx context.Context, req *raftkvv1.LocateKeyRequest) 
 // GetLimits returns the limits.
 func (s cluster) GetLimits(ctx context.Context, req *raftkvv1.GetLimitsRequest) (*raftkvv1.GetLimitsResponse, error) {
 	return invoke(ctx, s.Service, opGetLimits, req, func(context.Context, *raftkvv1.GetLimitsRequest) (*raftkvv1.GetLimitsResponse, error) {
-		return &raftkvv1.GetLimitsResponse{Limits: s.limits.message()}, nil
+		return &raftkvv1.GetLimitsResponse{Header: s.nodeHeader(), Limits: s.limits.message()}, nil
 	})
 }
 
@@ -78,7 +80,9 @@ func (s cluster) TransferLeader(ctx context.Context, req *raftkvv1.TransferLeade
 		if err != nil {
 			return nil, err
 		}
-		return &raftkvv1.TransferLeaderResponse{LeaderNodeId: req.GetNodeId(), Term: term}, nil
+		header := s.nodeHeader()
+		header.Shard, header.Term = req.GetShard(), term
+		return &raftkvv1.TransferLeaderResponse{Header: header, LeaderNodeId: req.GetNodeId(), Term: term}, nil
 	})
 }
 

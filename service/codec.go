@@ -6,7 +6,10 @@ import (
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 )
 
 // fastMessage is a message with generated marshalling.
@@ -14,6 +17,14 @@ type fastMessage interface {
 	SizeVT() int
 	MarshalToSizedBufferVT(b []byte) (int, error)
 	UnmarshalVT(b []byte) error
+}
+
+// messageBytes is how long a message of the contract is in its binary form.
+func messageBytes(message any) uint64 {
+	if m, ok := message.(fastMessage); ok {
+		return uint64(m.SizeVT())
+	}
+	return 0
 }
 
 // appendMessage appends the binary form of a message. It does not check that strings are UTF-8, and neither does
@@ -59,7 +70,10 @@ func (connectCodec) MarshalAppend(b []byte, message any) ([]byte, error) {
 	return appendMessage(b, message)
 }
 
-func (connectCodec) Unmarshal(b []byte, message any) error { return readMessage(b, message) }
+// Unmarshal decodes b.
+func (connectCodec) Unmarshal(b []byte, message any) error {
+	return markUnread(message, readMessage(b, message))
+}
 
 // jsonCodec is the JSON codec of Connect. Unlike Connect's own it refuses unknown fields, as REST does: a misspelt or
 // newer field is an error, never silently a different request.
@@ -80,13 +94,48 @@ func (jsonCodec) Unmarshal(b []byte, message any) error {
 	if !ok {
 		return fmt.Errorf("%T is no protobuf message", message)
 	}
-	return protojson.Unmarshal(b, m)
+	return markUnread(message, protojson.Unmarshal(b, m))
+}
+
+// unreadField is a field that no message has, its number being reserved by protobuf itself. It says why a message is not what its
+// sender has sent.
+const unreadField = 19_000
+
+// markUnread leaves the error of a codec of Connect in the message. Connect would answer with the error alone; the rules, which look
+// at every message first, find the mark and answer as all protocols do. Messages without rules keep the error.
+func markUnread(message any, err error) error {
+	m, ok := message.(proto.Message)
+	if _, ours := message.(fastMessage); err == nil || !ok || !ours {
+		return err
+	}
+	if _, stream := message.(*raftkvv1.ExecRequest); stream {
+		return err // streamError answers
+	}
+	proto.Reset(m)
+	mark := protowire.AppendTag(nil, unreadField, protowire.BytesType)
+	m.ProtoReflect().SetUnknown(protowire.AppendString(mark, err.Error()))
+	return nil
+}
+
+// unread returns why a message could not be decoded; nil if it was.
+func unread(m proto.Message) error {
+	fields := m.ProtoReflect().GetUnknown()
+	if len(fields) == 0 {
+		return nil
+	}
+	if number, kind, n := protowire.ConsumeTag(fields); number == unreadField && kind == protowire.BytesType {
+		if problem, n := protowire.ConsumeString(fields[n:]); n > 0 {
+			return &malformedError{part: "message", problem: problem}
+		}
+	}
+	return nil
 }
 
 // inbound is what the native gRPC listener decodes into. grpc-go turns an error of a codec into INTERNAL without details,
 // so the codec leaves its error here, and the adapter answers with it.
 type inbound struct {
 	message any
+	size    uint64
 	err     error
 }
 
@@ -95,24 +144,19 @@ type grpcCodec struct{ requestBytes uint64 }
 
 func (grpcCodec) Name() string { return "proto" }
 
-func (grpcCodec) Marshal(message any) (mem.BufferSlice, error) {
-	m, ok := message.(fastMessage)
+// Marshal makes the messages of our services in the buffers of their connection.
+func (c grpcCodec) Marshal(message any) (mem.BufferSlice, error) {
+	out, ok := message.(*outbound)
 	if !ok {
 		b, err := appendMessage(nil, message)
 		return mem.BufferSlice{mem.SliceBuffer(b)}, err
 	}
-	size := m.SizeVT()
-	if mem.IsBelowBufferPoolingThreshold(size) {
-		b, err := appendMessage(nil, message)
-		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	b := out.pool.Get(out.message.SizeVT())
+	if _, err := out.message.MarshalToSizedBufferVT(*b); err != nil {
+		out.pool.Put(b)
+		return nil, fmt.Errorf("cannot marshal %T: %w", out.message, err)
 	}
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(size)
-	if _, err := m.MarshalToSizedBufferVT((*b)[:size]); err != nil {
-		pool.Put(b)
-		return nil, fmt.Errorf("cannot marshal %T: %w", message, err)
-	}
-	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(b, out.pool)}, nil
 }
 
 func (c grpcCodec) Unmarshal(data mem.BufferSlice, message any) error {
@@ -120,7 +164,8 @@ func (c grpcCodec) Unmarshal(data mem.BufferSlice, message any) error {
 	if !ok {
 		in = &inbound{message: message}
 	}
-	if n := uint64(data.Len()); n > c.requestBytes {
+	in.size = uint64(data.Len())
+	if n := in.size; n > c.requestBytes {
 		in.err = &requestSizeError{limit: c.requestBytes, actual: n}
 	} else {
 		b := data.MaterializeToBuffer(mem.DefaultBufferPool())

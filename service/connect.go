@@ -51,7 +51,7 @@ func (s *Service) connectHandlers() map[string]http.Handler {
 	mount := func(prefix string, h http.Handler) { handlers[prefix] = h }
 	mount(raftkvv1connect.NewKvServiceHandler(connectKV{kv{s}}, options...))
 	mount(raftkvv1connect.NewClusterServiceHandler(cluster{s}, options...))
-	small := connect.WithReadMaxBytes(64 << 10)
+	small := connect.WithHandlerOptions(connect.WithReadMaxBytes(64<<10), connect.WithCompressMinBytes(compressBytesMin))
 	mount(grpchealth.NewHandler(health{s}, small))
 	reflector := grpcreflect.NewStaticReflector(append(serviceNames(), grpchealth.HealthV1ServiceName)...)
 	mount(grpcreflect.NewHandlerV1(reflector, small))

@@ -2,6 +2,7 @@ package service
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,8 +33,8 @@ func newCORS(origins []string) (*cors, *http.CrossOriginProtection, error) {
 		methods: strings.Join(append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodDelete), ", "),
 		headers: strings.Join(append(connectcors.AllowedHeaders(), "Accept"), ", "),
 		exposed: strings.Join(append(connectcors.ExposedHeaders(),
-			"Etag", "Retry-After", "Raftkv-Cluster", "Raftkv-Node", "Raftkv-Shard", "Raftkv-Term", "Raftkv-Revision",
-			"Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version"), ", "),
+			"Etag", "Retry-After", "Raftkv-Cluster", "Raftkv-Node", "Raftkv-Shard", "Raftkv-Term", "Raftkv-Index", "Raftkv-Revision", "Raftkv-Role",
+			"Raftkv-Freshness-Ms", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version"), ", "),
 	}
 	if c.any {
 		return c, nil, nil
@@ -46,12 +47,17 @@ func newCORS(origins []string) (*cors, *http.CrossOriginProtection, error) {
 	return c, guard, nil
 }
 
+// allows says whether an origin is configured.
+func (c *cors) allows(origin string) bool {
+	return c != nil && (c.any || slices.Contains(c.origins, origin))
+}
+
 // serve adds the headers of CORS, and answers preflights itself.
 func (c *cors) serve(w http.ResponseWriter, r *http.Request) (answered bool) {
 	header := w.Header()
 	header.Add("Vary", "Origin")
 	origin := r.Header.Get("Origin")
-	if origin == "" || (!c.any && !slices.Contains(c.origins, origin)) {
+	if origin == "" || !c.allows(origin) {
 		return false
 	}
 	header.Set("Access-Control-Allow-Origin", origin)
@@ -64,4 +70,26 @@ func (c *cors) serve(w http.ResponseWriter, r *http.Request) (answered bool) {
 	header.Set("Access-Control-Max-Age", corsMaxAge)
 	w.WriteHeader(http.StatusNoContent)
 	return true
+}
+
+// checkHost refuses pages whose own name resolves to this machine: to the browser they are of the same origin as the server, and
+// they may be anybody's. A server on loopback is called by loopback names; a request without Origin is no page's, or one that
+// changes nothing.
+func checkHost(r *http.Request) error {
+	origin := r.Header.Get("Origin")
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if origin == "" || !ok || !local.IP.IsLoopback() || isLoopbackName(r.Host) {
+		return nil
+	}
+	return &originError{origin}
+}
+
+// isLoopbackName says whether a Host header names this machine whatever anybody's name server says.
+func isLoopbackName(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

@@ -31,6 +31,9 @@ const codeOK code = 0
 // what was applied.
 const reasonInternal = "INTERNAL"
 
+// reasonReadFailed is the reason of reads that met damage. The cause is logged, too.
+const reasonReadFailed = "READ_FAILED"
+
 // row is one line of the error table.
 type row struct {
 	// reason is that of google.rpc.ErrorInfo. A reason has one code, but OUTCOME_UNKNOWN and LIMIT_EXCEEDED.
@@ -73,6 +76,8 @@ var table = []row{
 	{"STOPPING", connect.CodeUnavailable, 503, is(raftnode.ErrStopped, 100*time.Millisecond)},
 	{"FORMING", connect.CodeUnavailable, 503, is(raftnode.ErrForming, 500*time.Millisecond)},
 	{"TIMEOUT", connect.CodeUnavailable, 503, is(raftnode.ErrTimeout, 100*time.Millisecond)},
+	{"REQUEST_TIMEOUT", connect.CodeUnavailable, 408, is(errSlowRequest, 0)},
+	{reasonReadFailed, connect.CodeUnavailable, 503, is(raftnode.ErrReadFailed, 10*time.Millisecond)},
 	{"OVERLOADED", connect.CodeResourceExhausted, 429, as(func(e *raftnode.OverloadedError) (proto.Message, time.Duration) {
 		return &raftkvv1.LimitExceeded{Field: e.Field, Limit: e.Limit, Actual: e.Actual}, max(e.RetryAfter, time.Millisecond)
 	})},
@@ -161,10 +166,14 @@ func failureOf(err error) *failure {
 	}
 	for i := range table {
 		if detail, after, ok := table[i].match(err); ok {
-			return &failure{
+			f := &failure{
 				code: table[i].code, http: table[i].http, reason: table[i].reason,
 				message: err.Error(), detail: detail, retryAfter: after,
 			}
+			if f.reason == reasonReadFailed {
+				f.message = raftnode.ErrReadFailed.Error() // what it wraps is for the operator
+			}
+			return f
 		}
 	}
 	return &failure{
@@ -205,7 +214,7 @@ func (f *failure) As(target any) bool {
 	if !ok {
 		return false
 	}
-	e := connect.NewError(f.code, errors.New(f.message))
+	e := connect.NewError(f.code, f)
 	for _, d := range f.status().GetDetails() {
 		if detail, err := connect.NewErrorDetail(d); err == nil {
 			e.AddDetail(detail)
@@ -241,6 +250,9 @@ func streamError(err error, limit uint64) error {
 }
 
 // Errors of this package.
+
+// errSlowRequest says that a request has not come in within its time. It was not executed.
+var errSlowRequest = fmt.Errorf("the request did not come in within %s; nothing was done with it", transferTimeout)
 
 var errPanic = errors.New("the service panicked while it worked on the request")
 

@@ -42,6 +42,8 @@ var errorRows = []struct {
 	{fmt.Errorf("wrapped: %w", raftnode.ErrStopped), codes.Unavailable, 503, "STOPPING", nil, 100 * time.Millisecond},
 	{raftnode.ErrForming, codes.Unavailable, 503, "FORMING", nil, 500 * time.Millisecond},
 	{raftnode.ErrTimeout, codes.Unavailable, 503, "TIMEOUT", nil, 100 * time.Millisecond},
+	{errSlowRequest, codes.Unavailable, 408, "REQUEST_TIMEOUT", nil, 0},
+	{errors.Join(raftnode.ErrReadFailed, errors.New("secret of the disk")), codes.Unavailable, 503, "READ_FAILED", nil, 10 * time.Millisecond},
 	{&raftnode.OverloadedError{Field: "queue", Limit: 5, Actual: 6, RetryAfter: 2 * time.Second}, codes.ResourceExhausted, 429, "OVERLOADED", &raftkvv1.LimitExceeded{Field: "queue", Limit: 5, Actual: 6}, 2 * time.Second},
 	{&requestSizeError{limit: 5, actual: 6}, codes.ResourceExhausted, 413, "REQUEST_TOO_LARGE", &raftkvv1.LimitExceeded{Field: "request", Limit: 5, Actual: 6}, 0},
 	{&contentSizeError{limit: 5, actual: 6}, codes.InvalidArgument, 413, "LIMIT_EXCEEDED", &raftkvv1.LimitExceeded{Field: "value", Limit: 5, Actual: 6}, 0},

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -40,8 +41,11 @@ type execution struct {
 	mu sync.Mutex
 	// finished are operations with a result that has not been sent.
 	finished []*execOperation
-	// inFlight and inFlightBytes count operations from their admission until their result is sent.
+	// inFlight and inFlightBytes count operations from their admission until their result is sent. The bytes are in the budget
+	// of the service, too, until the stream is abandoned.
 	inFlight, inFlightBytes uint64
+	// writes are those of them that may change something.
+	writes uint64
 	// readCharge is what a read is expected to bring: as much as the largest of late, falling slowly.
 	readCharge uint64
 	// ended says that nothing more will be admitted, endErr why; nil is the end of the client's stream.
@@ -63,6 +67,7 @@ type execOperation struct {
 	charge   uint64 // bytes reserved in inFlightBytes
 	units    uint64 // operations reserved in inFlight
 	key      string // of a get
+	refused  error  // by the budget: it is not submitted
 	result   raftnode.Result
 	batch    *batchCall
 }
@@ -72,6 +77,10 @@ const (
 	chargeBase      = 512
 	chargeReadFirst = 4 << 10
 )
+
+// pressedOperations is how many operations a stream has in flight at most while the budget of the service is used up. The
+// results of refused operations are in no budget, so there must be few.
+const pressedOperations = execOperationsMax
 
 // exec serves one stream and returns its error.
 func (s *Service) exec(ctx context.Context, stream execStream) error {
@@ -93,11 +102,31 @@ func (s *Service) exec(ctx context.Context, stream execStream) error {
 	if err == nil {
 		return nil
 	}
-	return failureOf(streamError(err, s.limits.RequestBytes))
+	return failureOf(x.unanswered(streamError(err, s.limits.RequestBytes)))
+}
+
+// unanswered is the error of a stream that ends with err: if writes were under way, they may be applied.
+func (x *execution) unanswered(err error) error {
+	x.mu.Lock()
+	writes := x.writes
+	x.mu.Unlock()
+	if writes == 0 || errors.Is(err, errPanic) { // which says the same
+		return err
+	}
+	unknown := &raftnode.UnknownOutcomeError{Cause: fmt.Sprintf("the stream ended with %d writes under way: %s", writes, failureOf(err).message)}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &expiredError{unknown}
+	}
+	return unknown
 }
 
 // receive reads and submits until the stream ends, which is nil if the client ended it.
-func (x *execution) receive() error {
+func (x *execution) receive() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = x.service.panicked("exec", p)
+		}
+	}()
 	for {
 		m, err := x.stream.Receive()
 		if errors.Is(err, io.EOF) {
@@ -112,9 +141,9 @@ func (x *execution) receive() error {
 		now := time.Now()
 		deadline := x.service.deadline(now, m.GetTimeoutMs())
 		for pending := m.GetOperations(); len(pending) > 0; {
-			admitted, ok := x.admit(pending, now, deadline)
-			if !ok {
-				return nil // the sender has ended; it knows why
+			admitted, err := x.admit(pending, now, deadline)
+			if len(admitted) == 0 {
+				return err // without one, the sender has ended; it knows why
 			}
 			for i, o := range admitted {
 				x.start(o, pending[i])
@@ -124,17 +153,31 @@ func (x *execution) receive() error {
 	}
 }
 
-// admit reserves room for as many of the operations as there is, at least one, and waits for it. It is false if the
-// stream has ended meanwhile.
-func (x *execution) admit(ops []*raftkvv1.ExecOperation, now, deadline time.Time) ([]*execOperation, bool) {
+// admit reserves room for as many of the operations as there is, at least one, and waits for it. It returns none if the
+// stream has ended meanwhile or cannot go on.
+func (x *execution) admit(ops []*raftkvv1.ExecOperation, now, deadline time.Time) ([]*execOperation, error) {
+	admitted, ok := x.tryAdmit(ops, now, deadline)
+	if len(admitted) > 0 || !ok {
+		return admitted, nil
+	}
+	// What waits is in memory, and its client does not read, or not fast enough.
+	budget, waiting := &x.service.budget, uint64(0)
+	for _, m := range ops {
+		waiting += uint64(m.SizeVT())
+	}
+	budget.add(waiting)
+	defer budget.give(waiting)
 	for {
-		if admitted, ok := x.tryAdmit(ops, now, deadline); len(admitted) > 0 || !ok {
-			return admitted, ok
+		if budget.flooded() {
+			return nil, budget.room(0)
 		}
 		select {
 		case <-x.room:
 		case <-x.ctx.Done():
-			return nil, false
+			return nil, nil
+		}
+		if admitted, ok := x.tryAdmit(ops, now, deadline); len(admitted) > 0 || !ok {
+			return admitted, nil
 		}
 	}
 }
@@ -147,17 +190,48 @@ func (x *execution) tryAdmit(ops []*raftkvv1.ExecOperation, now, deadline time.T
 	if x.ended || x.abandoned {
 		return nil, false
 	}
+	units, bytes := x.inFlight, x.inFlightBytes
 	for _, m := range ops {
 		o := &execOperation{x: x, id: m.GetId(), start: now, deadline: deadline}
 		o.op, o.units, o.charge = cost(m, x.readCharge)
-		if x.inFlight > 0 && (x.inFlight+o.units > limits.StreamOperations || x.inFlightBytes+o.charge > limits.StreamBytes) {
+		if units > 0 && (units+o.units > limits.StreamOperations || bytes+o.charge > limits.StreamBytes) {
 			break
 		}
-		x.inFlight += o.units
-		x.inFlightBytes += o.charge
+		units += o.units
+		bytes += o.charge
 		admitted = append(admitted, o)
 	}
+	if err := x.service.budget.take(bytes - x.inFlightBytes); err != nil {
+		admitted = x.press(admitted, err)
+	} else {
+		x.inFlightBytes = bytes
+	}
+	for _, o := range admitted {
+		x.inFlight += o.units
+		x.writes += o.writes()
+	}
 	return admitted, true
+}
+
+// press refuses operations for which the budget has no room. They are admitted so far that they are answered, without a charge and
+// as few as pressedOperations asks. Called under mu.
+func (x *execution) press(ops []*execOperation, full error) []*execOperation {
+	units := x.inFlight
+	for i, o := range ops {
+		if units += o.units; units > max(pressedOperations, o.units) {
+			return ops[:i]
+		}
+		o.charge, o.refused = 0, full
+	}
+	return ops
+}
+
+// writes is how many writes the operation counts as, from its admission to its answer.
+func (o *execOperation) writes() uint64 {
+	if o.op.writes() && o.refused == nil {
+		return 1
+	}
+	return 0
 }
 
 // cost is what an operation takes of the stream's bounds.
@@ -177,6 +251,10 @@ func cost(m *raftkvv1.ExecOperation, readCharge uint64) (op operation, units, by
 
 // start submits an operation that has been admitted.
 func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
+	if o.refused != nil {
+		o.done(raftnode.Result{Err: o.refused})
+		return
+	}
 	if err := x.service.rules.checkExecOperation(m); err != nil {
 		o.done(raftnode.Result{Err: err})
 		return
@@ -223,17 +301,30 @@ func (o *execOperation) done(r raftnode.Result) {
 // recharge charges a read what it really brought. A read that no longer fits is answered with an error instead: that
 // happens while values are larger than those before, and keeps memory bounded even then. Called under mu.
 func (x *execution) recharge(o *execOperation) {
+	if o.refused != nil {
+		return
+	}
 	actual := uint64(chargeBase)
 	for _, k := range o.result.Read.GetRecords() {
 		actual += uint64(len(k.GetKey()) + len(k.GetRecord().GetValue()))
 	}
 	x.readCharge = max(actual, x.readCharge-x.readCharge/64)
 	others := x.inFlightBytes - o.charge
-	if limit := x.service.limits.StreamBytes; others > 0 && actual > o.charge && others+actual > limit {
+	switch limit := x.service.limits.StreamBytes; {
+	case actual < o.charge:
+		x.service.budget.give(o.charge - actual)
+	case actual == o.charge:
+		return
+	case others > 0 && others+actual > limit:
 		o.result = raftnode.Result{Err: &raftnode.OverloadedError{
 			Field: "stream bytes in flight", Limit: limit, Actual: others + actual, RetryAfter: 5 * time.Millisecond,
 		}}
 		return
+	default:
+		if err := x.service.budget.take(actual - o.charge); err != nil {
+			o.result = raftnode.Result{Err: err}
+			return
+		}
 	}
 	x.inFlightBytes = others + actual
 	o.charge = actual

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"errors"
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
@@ -14,9 +15,11 @@ type execSender struct {
 	response raftkvv1.ExecResponse
 	results  pool[execResult]
 	bytes    int
-	units    uint64
-	charge   uint64
+	sent     execCount
 }
+
+// execCount is what operations take of the bounds of their stream.
+type execCount struct{ units, charge, writes uint64 }
 
 // execResult is a result with all that it can point to, in one allocation that is used again.
 type execResult struct {
@@ -44,8 +47,13 @@ func (p *pool[T]) take() *T {
 }
 
 // send sends results until nothing more will come, and returns why.
-func (x *execution) send() error {
-	defer x.abandon()
+func (x *execution) send() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = x.service.panicked("exec", p)
+		}
+		x.abandon()
+	}()
 	out := &execSender{x: x}
 	draining := x.service.draining
 	var spare []*execOperation
@@ -83,19 +91,21 @@ func (x *execution) take(spare []*execOperation) []*execOperation {
 	return finished
 }
 
-// complete says whether everything has been answered and nothing more will come.
+// complete says whether everything has been answered and nothing more will come. After a panic, something may never be answered.
 func (x *execution) complete() (bool, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.ended && x.inFlight == 0, x.endErr
+	return x.ended && (x.inFlight == 0 || errors.Is(x.endErr, errPanic)), x.endErr
 }
 
 // release gives the room of sent results back.
-func (x *execution) release(units, charge uint64) {
+func (x *execution) release(sent execCount) {
 	x.mu.Lock()
-	x.inFlight -= units
-	x.inFlightBytes -= charge
+	x.inFlight -= sent.units
+	x.inFlightBytes -= sent.charge
+	x.writes -= sent.writes
 	x.mu.Unlock()
+	x.service.budget.give(sent.charge)
 	signal(x.room)
 }
 
@@ -103,7 +113,10 @@ func (x *execution) release(units, charge uint64) {
 func (x *execution) abandon() {
 	x.mu.Lock()
 	x.abandoned, x.finished = true, nil
+	charge := x.inFlightBytes
+	x.inFlightBytes = 0
 	x.mu.Unlock()
+	x.service.budget.give(charge)
 }
 
 // add puts a result into the response, and sends the response when it is full.
@@ -113,8 +126,9 @@ func (s *execSender) add(o *execOperation) error {
 	s.x.service.metrics.observe(o.op, code, time.Since(o.start))
 	s.response.Results = append(s.response.Results, &r.message)
 	s.bytes += size
-	s.units += o.units
-	s.charge += o.charge
+	s.sent.units += o.units
+	s.sent.charge += o.charge
+	s.sent.writes += o.writes()
 	if s.bytes >= execResponseBytes || len(s.response.Results) >= execResponseResults {
 		return s.flush()
 	}
@@ -133,8 +147,8 @@ func (s *execSender) flush() error {
 		r.message.Result, r.get.kv.Value = nil, nil // hold no value beyond its time
 	}
 	s.response.Results, s.results.used, s.bytes = s.response.Results[:0], 0, 0
-	s.x.release(s.units, s.charge)
-	s.units, s.charge = 0, 0
+	s.x.release(s.sent)
+	s.sent = execCount{}
 	return nil
 }
 

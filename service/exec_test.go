@@ -291,7 +291,7 @@ func TestExecStopsReadingWhenFull(t *testing.T) {
 		<-stream.received
 	}
 	cancel()
-	if err := <-done; failureOf(err).reason != "CANCELED" {
+	if err := <-done; failureOf(err).reason != "OUTCOME_UNKNOWN" {
 		t.Error(err)
 	}
 	f.service.receivers.Wait()
@@ -330,9 +330,10 @@ func TestExecLargeReads(t *testing.T) {
 	for _, o := range admitted {
 		charges += o.charge
 	}
-	if charges != x.inFlightBytes {
-		t.Errorf("charges sum to %d, %d are in flight", charges, x.inFlightBytes)
+	if charges != x.inFlightBytes || int64(charges) != f.service.budget.used.Load() {
+		t.Errorf("charges sum to %d, %d are in flight, %d in the budget", charges, x.inFlightBytes, f.service.budget.used.Load())
 	}
+	x.abandon()
 }
 
 func TestExecTooManyOperations(t *testing.T) {

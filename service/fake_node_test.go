@@ -78,7 +78,9 @@ func (n *fakeNode) release(shuffle func([]*raftnode.Request)) {
 func (n *fakeNode) Do(ctx context.Context, r *raftnode.Request) raftnode.Result {
 	done := make(chan raftnode.Result, 1)
 	r.Done = func(res raftnode.Result) { done <- res }
-	r.Deadline, _ = ctx.Deadline()
+	if d, ok := ctx.Deadline(); ok && (r.Deadline.IsZero() || d.Before(r.Deadline)) {
+		r.Deadline = d
+	}
 	n.Submit(r)
 	select {
 	case res := <-done:
@@ -109,6 +111,13 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 	}
 	res.Origin = n.origin()
 	return res
+}
+
+// executed is how many requests have been executed.
+func (n *fakeNode) executed() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return int(n.index)
 }
 
 func (n *fakeNode) origin() *peerv1.Origin {

@@ -2,13 +2,16 @@ package service
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/tap"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 )
@@ -47,7 +50,7 @@ type grpcCluster struct {
 // registerGRPC registers all services.
 func (s *Service) registerGRPC(server *grpc.Server) {
 	register := func(desc grpc.ServiceDesc, impl any) {
-		desc = withInbound(desc)
+		desc = s.withFrame(desc)
 		server.RegisterService(&desc, impl)
 	}
 	register(raftkvv1.KvService_ServiceDesc, grpcKV{kv: kv{s}})
@@ -56,39 +59,100 @@ func (s *Service) registerGRPC(server *grpc.Server) {
 	reflection.Register(server) // v1 and v1alpha
 }
 
-// withInbound makes the methods of a service answer with the codec's own errors, see inbound.
-func withInbound(desc grpc.ServiceDesc) grpc.ServiceDesc {
+// withFrame puts a frame around the methods of a service: the codec's own errors (see inbound), the budget, compression.
+func (s *Service) withFrame(desc grpc.ServiceDesc) grpc.ServiceDesc {
 	desc.Methods = slices.Clone(desc.Methods)
 	for i := range desc.Methods {
-		handle := desc.Methods[i].Handler
-		desc.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			return handle(srv, ctx, func(m any) error {
-				in := inbound{message: m}
-				if err := decode(&in); err != nil {
-					return err
-				}
-				if in.err != nil {
-					return failureOf(in.err)
-				}
-				return nil
-			}, interceptor)
-		}
+		desc.Methods[i].Handler = s.framed(desc.Methods[i].Handler)
 	}
 	desc.Streams = slices.Clone(desc.Streams)
 	for i := range desc.Streams {
 		handle := desc.Streams[i].Handler
 		desc.Streams[i].Handler = func(srv any, stream grpc.ServerStream) error {
-			return handle(srv, inboundStream{stream})
+			// Messages of streams are compressed all or none, and most are small.
+			if err := grpc.SetSendCompressor(stream.Context(), encoding.Identity); err != nil {
+				return err
+			}
+			return handle(srv, &framedStream{ServerStream: stream, out: outbound{pool: poolOf(stream.Context())}})
 		}
 	}
 	return desc
 }
 
-// inboundStream is a stream with the codec's own errors.
-type inboundStream struct{ grpc.ServerStream }
+// framed puts a frame around one method. The decoded request is in the budget here, the answer by answerConn.
+func (s *Service) framed(handle grpc.MethodHandler) grpc.MethodHandler {
+	return func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		held := uint64(exchangeBytes)
+		if err := s.budget.take(held); err != nil {
+			return nil, failureOf(err)
+		}
+		defer func() { s.budget.give(held) }()
+		res, err := handle(srv, ctx, func(m any) error {
+			in := inbound{message: m}
+			if err := decode(&in); err != nil {
+				return slowRequest(ctx, err)
+			}
+			if in.err == nil && in.size > exchangeBytes {
+				if in.err = s.budget.take(in.size); in.err == nil {
+					held += in.size
+				}
+			}
+			if in.err != nil {
+				return failureOf(in.err)
+			}
+			return nil
+		}, nil)
+		answer, ok := res.(fastMessage)
+		if err != nil || !ok {
+			return res, err
+		}
+		// grpc-go would compress every answer to a client that compressed its request.
+		if answer.SizeVT() < compressBytesMin {
+			err = grpc.SetSendCompressor(ctx, encoding.Identity)
+		}
+		return &outbound{answer, poolOf(ctx)}, err
+	}
+}
+
+// slowRequest is the error of a message that could not be received. What ends the wait is the time that boundReceive has set, or the
+// client's own.
+func slowRequest(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return failureOf(errSlowRequest)
+	}
+	return err
+}
+
+// boundReceive bounds the time of calls outside streams, so that one whose message never comes does not stay. The time for work
+// is bounded by invoke.
+func (s *Service) boundReceive(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if streams[info.FullMethodName] || strings.HasPrefix(info.FullMethodName, "/grpc.") {
+		return ctx, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.transferTimeout+s.limits.Timeout)
+	_ = cancel // the stream cancels the context that this one derives from
+	return ctx, nil
+}
+
+// streams are the methods whose requests or answers are streams.
+var streams = func() map[string]bool {
+	names := make(map[string]bool)
+	for _, desc := range []grpc.ServiceDesc{raftkvv1.KvService_ServiceDesc, raftkvv1.ClusterService_ServiceDesc} {
+		for i := range desc.Streams {
+			names["/"+desc.ServiceName+"/"+desc.Streams[i].StreamName] = true
+		}
+	}
+	return names
+}()
+
+// framedStream is a stream with the codec's own errors, and with the budget.
+type framedStream struct {
+	grpc.ServerStream
+	out outbound // one message is sent at a time
+}
 
 // RecvMsg receives a message.
-func (s inboundStream) RecvMsg(m any) error {
+func (s *framedStream) RecvMsg(m any) error {
 	in := inbound{message: m}
 	if err := s.ServerStream.RecvMsg(&in); err != nil {
 		return err
@@ -99,14 +163,12 @@ func (s inboundStream) RecvMsg(m any) error {
 	return nil
 }
 
-// sparingCompression leaves small responses uncompressed. grpc-go would compress every response to a client that
-// compressed its request.
-func sparingCompression(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	res, err := handle(ctx, req)
-	if m, ok := res.(fastMessage); ok && err == nil && m.SizeVT() < compressBytesMin {
-		if err := grpc.SetSendCompressor(ctx, encoding.Identity); err != nil {
-			return nil, err
-		}
+// SendMsg sends a message.
+func (s *framedStream) SendMsg(m any) error {
+	message, ok := m.(fastMessage)
+	if !ok {
+		return s.ServerStream.SendMsg(m)
 	}
-	return res, err
+	s.out.message = message
+	return s.ServerStream.SendMsg(&s.out)
 }

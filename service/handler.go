@@ -3,20 +3,15 @@ package service
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
 )
-
-// transferTimeout is how long a request that is no stream may take to come in, and its answer to go out.
-const transferTimeout = time.Minute
 
 // handler is the root of the server listener. It is no http.ServeMux, which would clean paths and so change keys.
 type handler struct {
@@ -52,8 +47,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
 	rpc := h.rpc[path[:strings.LastIndexByte(path, '/')+1]]
 	if h.guard != nil {
-		if err := h.guard.Check(r); err != nil {
-			h.refuse(w, r, rpc != nil, &originError{r.Header.Get("Origin")})
+		if err := h.checkOrigin(r); err != nil {
+			h.refuse(w, r, rpc != nil, err)
 			return
 		}
 	}
@@ -61,13 +56,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case rpc != nil:
 		h.serveRPC(w, r, path, rpc)
 	case strings.HasPrefix(path, "/v1/"):
-		setDeadlines(w, h.service.limits.Timeout)
-		h.rest.serve(w, r, path)
+		h.serveREST(w, r, path)
 	case path == "/":
 		serveIndex(w, r, h.service)
 	default:
 		writeError(w, &routeError{path})
 	}
+}
+
+// checkOrigin refuses what a page of an origin that is not configured has sent.
+func (h *handler) checkOrigin(r *http.Request) error {
+	if h.guard.Check(r) != nil {
+		return &originError{r.Header.Get("Origin")}
+	}
+	if h.cors.allows(r.Header.Get("Origin")) {
+		return nil
+	}
+	return checkHost(r)
 }
 
 // refuse answers with an error in the protocol of the request.
@@ -82,20 +87,59 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, rpc bool, err e
 	_ = h.errors.Write(w, r, failureOf(err)) // a client that has gone needs no answer
 }
 
-// serveRPC passes a request on to Connect. Messages that are too long are refused here, because Connect's own refusal
-// carries no details and reads them to their end.
-func (h *handler) serveRPC(w http.ResponseWriter, r *http.Request, path string, rpc http.Handler) {
-	manyMessages := path == raftkvv1connect.KvServiceExecProcedure || strings.HasPrefix(path, "/grpc.")
-	if !manyMessages && path != raftkvv1connect.KvServiceScanProcedure && r.ProtoMajor == 1 {
-		setDeadlines(w, h.service.limits.Timeout) // over HTTP/2 the connection has timeouts that cost less
+// serveREST passes a request on to the JSON resources and raw values.
+func (h *handler) serveREST(w http.ResponseWriter, r *http.Request, path string) {
+	x, r, err := h.service.begin(w, r, false)
+	if err != nil {
+		h.refuse(w, r, false, err)
+		return
 	}
-	if !manyMessages && r.Method == http.MethodPost {
+	defer x.finish(r)
+	h.rest.serve(w, r, path)
+	x.drain(r) // a body that was read to its end is no work
+}
+
+// serveRPC passes a request on to Connect.
+func (h *handler) serveRPC(w http.ResponseWriter, r *http.Request, path string, rpc http.Handler) {
+	switch {
+	case path == raftkvv1connect.KvServiceExecProcedure:
+		body := &meteredBody{ReadCloser: r.Body, budget: &h.service.budget}
+		defer body.release()
+		r.Body = body
+	case strings.HasPrefix(path, "/grpc."): // small messages
+	default:
+		h.serveCall(w, r, path, rpc)
+		return
+	}
+	patient := newPatientWriter(w, h.service.transferTimeout)
+	defer patient.close()
+	rpc.ServeHTTP(patient, r)
+}
+
+// serveCall serves a request of one message. One that is too long is refused here, because Connect's own refusal carries no
+// details and reads it to its end.
+func (h *handler) serveCall(w http.ResponseWriter, r *http.Request, path string, rpc http.Handler) {
+	stream := path == raftkvv1connect.KvServiceScanProcedure
+	x, r, err := h.service.begin(w, r, stream)
+	if err != nil {
+		h.refuse(w, r, true, err)
+		return
+	}
+	defer x.finish(r)
+	if r.Method == http.MethodPost {
 		if err := h.checkLength(r); err != nil {
 			h.refuse(w, r, true, err)
+			x.drain(r)
 			return
 		}
 	}
-	rpc.ServeHTTP(w, r)
+	if !stream {
+		rpc.ServeHTTP(w, r)
+		return
+	}
+	patient := newPatientWriter(w, h.service.transferTimeout)
+	defer patient.close()
+	rpc.ServeHTTP(patient, r)
 }
 
 // checkLength looks at the length of the only message of a request: in Content-Length, in the prefix of the message, or,
@@ -130,14 +174,6 @@ func (h *handler) checkLength(r *http.Request) error {
 type prefixedBody struct {
 	io.Reader
 	io.Closer
-}
-
-// setDeadlines bounds how long a request that is no stream may hold its connection.
-func setDeadlines(w http.ResponseWriter, work time.Duration) {
-	c := http.NewResponseController(w)
-	now := time.Now()
-	// A writer that knows no deadlines is a test's.
-	_ = errors.Join(c.SetReadDeadline(now.Add(transferTimeout+work)), c.SetWriteDeadline(now.Add(2*transferTimeout+work)))
 }
 
 // serveIndex says what is here.

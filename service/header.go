@@ -6,21 +6,31 @@ import (
 	"github.com/raftkv/raftkv/raftnode"
 )
 
-// cluster returns the id of the cluster; empty while it forms. It may ask the node.
-func (s *Service) cluster() string {
-	if id := s.clusterID.Load(); id != nil {
-		return *id
+// identity says which node of which cluster answers.
+type identity struct{ cluster, node string }
+
+// identity returns the cluster and the node; the cluster is empty while it forms. It may ask the node.
+func (s *Service) identity() identity {
+	if known := s.known.Load(); known != nil {
+		return *known
 	}
-	id := s.node.Status().ClusterID
-	if id != "" {
-		s.clusterID.Store(&id)
+	status := s.node.Status()
+	id := identity{status.ClusterID, string(status.NodeID)}
+	if id.cluster != "" {
+		s.known.Store(&id)
 	}
 	return id
 }
 
+// nodeHeader is the header of an answer that no single shard gave.
+func (s *Service) nodeHeader() *raftkvv1.ResponseHeader {
+	id := s.identity()
+	return &raftkvv1.ResponseHeader{ClusterId: id.cluster, NodeId: id.node}
+}
+
 // fillHeader sets every field of h from the origin of an answer.
 func (s *Service) fillHeader(h *raftkvv1.ResponseHeader, shard uint32, origin *peerv1.Origin, revision uint64) {
-	h.ClusterId = s.cluster()
+	h.ClusterId = s.identity().cluster
 	h.NodeId = origin.GetNodeId()
 	h.Shard = shard
 	h.Term = origin.GetTerm()

@@ -39,7 +39,7 @@ func (s kv) Batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftkvv1.Ba
 }
 
 func (s *Service) get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.GetResponse, error) {
-	res := s.node.Do(ctx, new(readCall).prepare(req.GetKey()))
+	res := s.do(ctx, new(readCall).prepare(req.GetKey()))
 	answer := new(getAnswer)
 	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (s *Service) get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.
 }
 
 func (s *Service) put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.PutResponse, error) {
-	res := s.node.Do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_PUT, req.GetKey(), req.GetValue(), req.GetRequestId()))
+	res := s.do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_PUT, req.GetKey(), req.GetValue(), req.GetRequestId()))
 	answer := new(putAnswer)
 	if err := answer.fill(s, &res); err != nil {
 		return nil, err
@@ -57,12 +57,18 @@ func (s *Service) put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.
 }
 
 func (s *Service) delete(ctx context.Context, req *raftkvv1.DeleteRequest) (*raftkvv1.DeleteResponse, error) {
-	res := s.node.Do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_DELETE, req.GetKey(), nil, req.GetRequestId()))
+	res := s.do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_DELETE, req.GetKey(), nil, req.GetRequestId()))
 	answer := new(deleteAnswer)
 	if err := answer.fill(s, &res); err != nil {
 		return nil, err
 	}
 	return &answer.response, nil
+}
+
+// do executes a request and waits for it.
+func (s *Service) do(ctx context.Context, r *raftnode.Request) raftnode.Result {
+	r.Deadline = workUntil(ctx)
+	return s.node.Do(ctx, r)
 }
 
 // An answer is a response and what it points to, in one allocation. fill sets every field, so Exec can use one again.

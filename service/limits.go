@@ -38,6 +38,9 @@ type Limits struct {
 	// result is sent; 16,384 and 64 MiB. Past them the stream is read no further until results have gone out.
 	StreamOperations uint64
 	StreamBytes      uint64
+	// MemoryBytes bounds what the requests and answers of all clients hold in memory together, on all listeners; 256 MiB. Past it
+	// requests are refused until some of it is free. It holds a few requests of the longest kind at least.
+	MemoryBytes uint64
 }
 
 // withDefaults fills zero fields in and reports every impossible one.
@@ -55,6 +58,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	fill(&l.RequestBytes, 8<<20)
 	fill(&l.StreamOperations, 16_384)
 	fill(&l.StreamBytes, 64<<20)
+	fill(&l.MemoryBytes, 256<<20)
 	if l.Timeout == 0 {
 		l.Timeout = 10 * time.Second
 	}
@@ -70,6 +74,9 @@ func (l Limits) withDefaults() (Limits, error) {
 	}
 	if l.RequestBytes > 1<<30 {
 		errs = append(errs, fmt.Errorf("limits: RequestBytes is %d, at most %d", l.RequestBytes, 1<<30))
+	}
+	if need := 4 * l.RequestBytes; l.MemoryBytes < need {
+		errs = append(errs, fmt.Errorf("limits: MemoryBytes is %d, but a few requests of RequestBytes need %d", l.MemoryBytes, need))
 	}
 	if l.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("limits: Timeout is %s, it must be positive", l.Timeout))

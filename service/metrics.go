@@ -33,6 +33,11 @@ var operationNames = [operationCount]string{
 
 func (o operation) String() string { return operationNames[o] }
 
+// writes says whether the operation may have changed something when it fails.
+func (o operation) writes() bool {
+	return o == opPut || o == opDelete || o == opBatch || o == opTransferLeader
+}
+
 // codeCount is how many codes there are, success included.
 const codeCount = 17
 

@@ -74,9 +74,9 @@ func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string) error 
 	header.Set("Raftkv-Mod-Revision", strconv.FormatUint(res.GetKv().GetModRevision(), 10))
 	header.Set("Raftkv-Create-Revision", strconv.FormatUint(res.GetKv().GetCreateRevision(), 10))
 	header.Set("Raftkv-Version", strconv.FormatUint(res.GetKv().GetVersion(), 10))
-	header.Set("Vary", "Accept")
+	header.Add("Vary", "Accept")
 	if prefersJSON(r.Header.Values("Accept")) {
-		writeJSON(w, http.StatusOK, res.GetKv())
+		writeJSON(w, http.StatusOK, res)
 		return nil
 	}
 	value := res.GetKv().GetValue()
@@ -156,7 +156,10 @@ func setAnswerHeaders(header http.Header, h *raftkvv1.ResponseHeader) {
 	header.Set("Raftkv-Node", h.GetNodeId())
 	header.Set("Raftkv-Shard", strconv.FormatUint(uint64(h.GetShard()), 10))
 	header.Set("Raftkv-Term", strconv.FormatUint(h.GetTerm(), 10))
+	header.Set("Raftkv-Index", strconv.FormatUint(h.GetRaftIndex(), 10))
 	header.Set("Raftkv-Revision", strconv.FormatUint(h.GetRevision(), 10))
+	header.Set("Raftkv-Role", strings.ToLower(strings.TrimPrefix(h.GetRole().String(), "ROLE_")))
+	header.Set("Raftkv-Freshness-Ms", strconv.FormatUint(h.GetFreshnessMs(), 10))
 	header.Set("Cache-Control", "no-store") // a cache is not linearizable
 }
 

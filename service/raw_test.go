@@ -23,12 +23,18 @@ import (
 // tcp sends a request as it stands and reads the response.
 func (f *fixture) tcp(t testing.TB, method, target, headers string, body []byte) (*http.Response, []byte) {
 	t.Helper()
+	return f.tcpTo(t, "x", method, target, headers, body)
+}
+
+// tcpTo is tcp with a Host header.
+func (f *fixture) tcpTo(t testing.TB, host, method, target, headers string, body []byte) (*http.Response, []byte) {
+	t.Helper()
 	c, err := net.Dial("tcp", f.address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n%s\r\n%s", method, target, len(body), headers, body)
+	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: %d\r\n%s\r\n%s", method, target, host, len(body), headers, body)
 	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, target, err)
@@ -95,13 +101,16 @@ func TestRawValues(t *testing.T) {
 		}
 	}
 	res, b := f.restResponse(t, "GET", "/v1/kv/k", nil, "Accept", "application/json")
-	kv := new(raftkvv1.KeyValue)
-	if err := protojson.Unmarshal(b, kv); err != nil || kv.GetKey() != "k" || !bytes.Equal(kv.GetValue(), bytes.Repeat(all, 4096)) {
+	got := new(raftkvv1.GetResponse)
+	err := protojson.Unmarshal(b, got)
+	kv := got.GetKv()
+	if err != nil || got.GetHeader().GetNodeId() != fakeID || kv.GetKey() != "k" || !bytes.Equal(kv.GetValue(), bytes.Repeat(all, 4096)) {
 		t.Errorf("%v, %d bytes", err, len(kv.GetValue()))
 	}
 	for name, want := range map[string]string{
 		"Etag": fmt.Sprintf("%q", fmt.Sprint(kv.GetModRevision())), "Raftkv-Node": fakeID, "Raftkv-Cluster": fakeCluster, "Raftkv-Shard": "1",
 		"Raftkv-Version": fmt.Sprint(kv.GetVersion()), "Raftkv-Create-Revision": "1", "Raftkv-Revision": fmt.Sprint(kv.GetModRevision()),
+		"Raftkv-Index": fmt.Sprint(got.GetHeader().GetRaftIndex()), "Raftkv-Role": "leader", "Raftkv-Freshness-Ms": "0", "Vary": "Accept",
 	} {
 		if got := res.Header.Get(name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)

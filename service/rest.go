@@ -178,16 +178,23 @@ func checkEncoding(r *http.Request) error {
 	return nil
 }
 
-// readBody reads a body of at most limit bytes, and no more than that into memory.
+// bodyBytesFirst is the memory that a body gets before any of it has come.
+const bodyBytesFirst = 64 << 10
+
+// readBody reads a body of at most limit bytes, and no more than that into memory. What is announced and does not come takes none.
 func readBody(r *http.Request, limit uint64) ([]byte, error) {
 	if n := r.ContentLength; n > 0 && uint64(n) > limit {
 		return nil, &requestSizeError{limit: limit, actual: uint64(n)}
 	}
 	var b bytes.Buffer
-	if r.ContentLength > 0 {
-		b.Grow(int(r.ContentLength) + bytes.MinRead)
+	if n := r.ContentLength; n > 0 {
+		b.Grow(int(min(n, bodyBytesFirst)) + bytes.MinRead)
 	}
 	n, err := b.ReadFrom(io.LimitReader(r.Body, int64(limit)+1))
+	var refused *failure
+	if errors.As(err, &refused) {
+		return nil, refused
+	}
 	if err != nil {
 		return nil, &malformedError{part: "body", problem: err.Error()}
 	}

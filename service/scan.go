@@ -47,7 +47,7 @@ func (s kv) Scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raft
 	start := time.Now()
 	err := s.rules.check(req)
 	if err == nil {
-		err = s.scan(ctx, req, send)
+		err = s.tryScan(ctx, req, send)
 	}
 	if err != nil {
 		f := s.fail(opScan, err, false)
@@ -56,6 +56,16 @@ func (s kv) Scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raft
 	}
 	s.metrics.observe(opScan, codeOK, time.Since(start))
 	return nil
+}
+
+// tryScan is scan without its panics.
+func (s *Service) tryScan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.panicked(opScan.String(), p)
+		}
+	}()
+	return s.scan(ctx, req, send)
 }
 
 func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
@@ -75,7 +85,7 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 			return err
 		}
 		res := &raftkvv1.ScanResponse{Header: s.readHeader(uint32(page.Shard), page.Origin), Kvs: keyValues(page)}
-		if err := send(res); err != nil {
+		if err := s.sendPage(res, send); err != nil {
 			return err
 		}
 		n := len(page.Records)
@@ -88,6 +98,16 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 		}
 		advance(r, page.Records[n-1].GetKey())
 	}
+}
+
+// sendPage sends a page, which is in the budget until the client has taken it.
+func (s *Service) sendPage(res *raftkvv1.ScanResponse, send func(*raftkvv1.ScanResponse) error) error {
+	size := messageBytes(res)
+	if err := s.budget.take(size); err != nil {
+		return err
+	}
+	defer s.budget.give(size)
+	return send(res)
 }
 
 // page reads one page of a stream. The default timeout holds for each page, the client's own for the stream.

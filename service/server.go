@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -124,7 +125,12 @@ type GRPCServer struct {
 
 // NewGRPCServer makes the server of the grpc listener.
 func (s *Service) NewGRPCServer(o ListenerOptions) *GRPCServer {
+	security := insecure.NewCredentials()
+	if o.TLS != nil {
+		security = credentials.NewTLS(o.TLS)
+	}
 	options := []grpc.ServerOption{
+		grpc.Creds(answerCredentials{security, s}),
 		grpc.ForceServerCodecV2(grpcCodec{requestBytes: s.limits.RequestBytes}),
 		// Up to twice the limit is read, to be refused with details; longer messages are refused unread.
 		grpc.MaxRecvMsgSize(int(2 * s.limits.RequestBytes)),
@@ -141,11 +147,8 @@ func (s *Service) NewGRPCServer(o ListenerOptions) *GRPCServer {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime: pingIntervalMin, PermitWithoutStream: true,
 		}),
-		grpc.UnaryInterceptor(sparingCompression),
+		grpc.InTapHandle(s.boundReceive),
 		grpc.WaitForHandlers(true),
-	}
-	if o.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS)))
 	}
 	server := grpc.NewServer(options...)
 	s.registerGRPC(server)

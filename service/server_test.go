@@ -182,6 +182,25 @@ func TestMalformedMessages(t *testing.T) {
 	}
 }
 
+// TestUndecodable: a message that cannot be read gets the same typed error on every kind of call of Connect.
+func TestUndecodable(t *testing.T) {
+	f := newFixture(t)
+	for _, c := range []struct{ method, path, kind, body string }{
+		{"POST", kvPath + "Put", "application/json", `{"x":1}`},
+		{"POST", kvPath + "Put", "application/proto", "\xff\xff"},
+		{"POST", clusterPath + "Status", "application/json", `nonsense`},
+		{"GET", kvPath + "Get?connect=v1&encoding=json&message=nonsense", "", ""},
+	} {
+		res, b := f.restResponse(t, c.method, c.path, []byte(c.body), "Content-Type", c.kind)
+		if res.StatusCode != 400 || !strings.Contains(string(b), `"reason":"MALFORMED"`) || !strings.Contains(string(b), "BadRequest") {
+			t.Errorf("%s %q: %d %s", c.path, c.body, res.StatusCode, b)
+		}
+	}
+	if f.node.executed() != 0 {
+		t.Error("something was executed")
+	}
+}
+
 // bytesCodec sends bytes as they are.
 type bytesCodec struct{}
 
@@ -398,47 +417,6 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("%s: %d %s", header, code, b)
 		}
 	}
-}
-
-func TestCORS(t *testing.T) {
-	const mine, theirs = "https://app.example", "https://evil.example"
-	open := newFixture(t, func(o *Options) { o.Origins = []string{mine} })
-	preflight := func(f *fixture, origin string) http.Header {
-		res, _ := f.restResponse(t, "OPTIONS", "/v1/kv/k", nil, "Origin", origin, "Access-Control-Request-Method", "PUT")
-		return res.Header
-	}
-	if h := preflight(open, mine); h.Get("Access-Control-Allow-Origin") != mine || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "PUT") {
-		t.Error(h)
-	}
-	if h := preflight(open, theirs); h.Get("Access-Control-Allow-Origin") != "" {
-		t.Error(h)
-	}
-	if h := preflight(newFixture(t), mine); h.Get("Access-Control-Allow-Origin") != "" {
-		t.Error("closed by default", h)
-	}
-	if h := preflight(newFixture(t, func(o *Options) { o.Origins = []string{"*"} }), theirs); h.Get("Access-Control-Allow-Origin") != theirs {
-		t.Error(h)
-	}
-	for origin, want := range map[string]int{mine: 200, theirs: 403} {
-		for path, body := range map[string]string{"/v1/kv": `{"key":"k"}`, kvPath + "Put": `{"key":"k"}`} {
-			code, b := open.rest(t, "POST", path, []byte(body), "Origin", origin, "Sec-Fetch-Site", "cross-site", "Content-Type", "application/json")
-			if code != want {
-				t.Errorf("%s %s: %d %s", origin, path, code, b)
-			}
-		}
-	}
-	if _, err := newHandlerWith(t, "example.org"); err == nil {
-		t.Error("an origin without a scheme was taken")
-	}
-}
-
-func newHandlerWith(t *testing.T, origin string) (http.Handler, error) {
-	t.Helper()
-	s, err := New(Options{Node: newFakeNode(), Origins: []string{origin}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Handler()
 }
 
 func TestAdmin(t *testing.T) {

@@ -68,9 +68,12 @@ type Service struct {
 	rules   *rules
 	metrics *metrics
 	logger  *slog.Logger
+	budget  budget
+	// transferTimeout is the constant, but in tests.
+	transferTimeout time.Duration
 
-	// clusterID is read once it is known; it never changes after that.
-	clusterID atomic.Pointer[string]
+	// known is the identity once the cluster has formed; it never changes after that.
+	known atomic.Pointer[identity]
 
 	// draining is closed by Drain: streams end once what they have begun is answered.
 	draining  chan struct{}
@@ -107,7 +110,10 @@ func New(o Options) (*Service, error) {
 		rules:    rules,
 		metrics:  metrics,
 		logger:   o.Logger,
+		budget:   budget{limit: limits.MemoryBytes},
 		draining: make(chan struct{}),
+
+		transferTimeout: transferTimeout,
 	}, nil
 }
 
@@ -136,19 +142,30 @@ func (s *Service) stopping() bool {
 	}
 }
 
+// answerTime is how much earlier than the caller the node gives up, so that its own answer, which knows whether a write was
+// proposed, comes first. A node looks at its deadlines once a heartbeat. Of a short time it is a quarter.
+const answerTime = 250 * time.Millisecond
+
+// workUntil is when the node stops working for ctx.
+func workUntil(ctx context.Context) time.Time {
+	end, _ := ctx.Deadline() // invoke has set one
+	return end.Add(-min(answerTime, max(time.Until(end), 0)/4))
+}
+
 // invoke is the frame of every unary method on every protocol: the default timeout, the rules of the contract, the
-// translation of errors, the metrics. The error is a *failure.
+// budget, the translation of errors, the metrics. The error is a *failure.
 func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req Q, do func(context.Context, Q) (R, error)) (res R, err error) {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.limits.Timeout)
+	exchange := exchangeOf(ctx)
+	ctx, cancel := context.WithDeadline(ctx, start.Add(s.limits.Timeout+answerTime))
 	defer cancel()
+	until := workUntil(ctx)
 	defer func() {
 		if p := recover(); p != nil {
-			s.logger.Error("a request made the service panic", "operation", op.String(), "panic", p, "stack", string(debug.Stack()))
-			err = errPanic
+			err = s.panicked(op.String(), p)
 		}
 		if err != nil {
-			f := s.fail(op, err, errors.Is(ctx.Err(), context.DeadlineExceeded))
+			f := s.fail(op, err, !time.Now().Before(until))
 			s.metrics.observe(op, f.code, time.Since(start))
 			err = f
 			return
@@ -158,7 +175,19 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 	if err := s.rules.check(req); err != nil {
 		return res, err
 	}
-	return do(ctx, req)
+	if err := s.holdMessage(exchange, req, true); err != nil {
+		return res, err
+	}
+	if res, err = do(ctx, req); err != nil {
+		return res, err
+	}
+	return res, s.holdMessage(exchange, res, !op.writes())
+}
+
+// panicked logs a panic, and returns the error of what it has interrupted.
+func (s *Service) panicked(what string, p any) error {
+	s.logger.Error("a request made the service panic", "operation", what, "panic", p, "stack", string(debug.Stack()))
+	return errPanic
 }
 
 // fail translates an error, and logs it if the caller is not told what it was. expired says that the time of the request
@@ -169,7 +198,7 @@ func (s *Service) fail(op operation, err error, expired bool) *failure {
 		err = &expiredError{err}
 	}
 	f := failureOf(err)
-	if f.reason == reasonInternal {
+	if f.reason == reasonReadFailed || f.reason == reasonInternal && !errors.Is(err, errPanic) {
 		s.logger.Error("a request failed for a reason that its caller is not told", "operation", op.String(), "error", err)
 	}
 	return f

@@ -39,8 +39,11 @@ func newRules(l Limits) (*rules, error) {
 	return &rules{limits: l, validator: v}, nil
 }
 
-// check returns nil, a *raftnode.InvalidError or a *raftnode.LimitError.
+// check returns nil, a *malformedError, a *raftnode.InvalidError or a *raftnode.LimitError.
 func (r *rules) check(m request) error {
+	if err := unread(m); err != nil {
+		return err
+	}
 	switch m := m.(type) {
 	case *raftkvv1.GetRequest:
 		return r.checkGet(m)

@@ -30,7 +30,8 @@ A line is one of
   {"op":"put","key":KEY,"value_base64":BASE64}
   {"op":"delete","key":KEY}
 Words are separated by blanks. A word in double quotes may hold anything, with the escapes \" \\ \n \t \x00 \u00e9.
-In JSON, the operation is put if there is none, so that lines of 'raftkv scan --output json' can be loaded.
+In JSON, the operation is put if there is none, so that lines of 'raftkv scan --output json' can be loaded. It must be valid
+UTF-8 without halves of surrogate pairs; bytes that are no text go into value_base64.
 Empty lines and lines that begin with # are skipped.`
 
 func newBatch() *cobra.Command {

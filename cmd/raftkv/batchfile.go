@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -89,43 +87,6 @@ func parseLine(line []byte) (o operation, ok bool, err error) {
 		err = errors.New("the key is empty")
 	}
 	return o, err == nil, err
-}
-
-// jsonLine is an operation in JSON: what scan prints, with an operation.
-type jsonLine struct {
-	Op string `json:"op"`
-	item
-}
-
-func parseJSONLine(line []byte) (operation, error) {
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	var in jsonLine
-	if err := d.Decode(&in); err != nil {
-		return operation{}, fmt.Errorf("it begins like JSON and is not the JSON of an operation: %w", err)
-	}
-	if d.More() {
-		return operation{}, errors.New("there is more behind the JSON object")
-	}
-	o := operation{key: in.Key}
-	switch {
-	case in.Op == "delete" && (in.Value != nil || in.ValueBase64 != nil):
-		return o, errors.New("a delete takes no value")
-	case in.Op == "delete":
-		o.remove = true
-	case in.Op != "put" && in.Op != "":
-		return o, fmt.Errorf(`"op" is %q; it must be "put" or "delete"`, in.Op)
-	case (in.Value == nil) == (in.ValueBase64 == nil):
-		return o, errors.New(`a put needs either "value" or "value_base64"`)
-	case in.Value != nil:
-		o.value = []byte(*in.Value)
-	default:
-		var err error
-		if o.value, err = base64.StdEncoding.DecodeString(*in.ValueBase64); err != nil {
-			return o, fmt.Errorf("value_base64: %w", err)
-		}
-	}
-	return o, nil
 }
 
 func parseTextLine(line string) (operation, error) {

@@ -20,11 +20,9 @@ with bench/ and stay.
 With --transport grpc, operations are unary gRPC calls and the endpoints are those of the gRPC listeners, by default
 127.0.0.1:8380.`
 
-// newBench makes the command. It works on clusters without TLS, or with certificates of public authorities (https://host:port).
 func newBench() *cobra.Command {
 	var (
 		o       bench.Options
-		f       clientFlags
 		op      = newChoice("put", "put", "get", "mixed")
 		over    = newChoice("sdk", "sdk", "grpc")
 		size    string
@@ -38,6 +36,7 @@ func newBench() *cobra.Command {
 			"  raftkv bench --op mixed --read-percent 95 --rate 20000 --output json",
 		Args: arguments(cobra.NoArgs),
 	}
+	f := addClientFlags(c)
 	flags := c.Flags()
 	flags.Var(op, "op", "what clients do")
 	flags.StringVar(&size, "size", "256B", "size of values")
@@ -49,8 +48,6 @@ func newBench() *cobra.Command {
 	flags.BoolVar(&o.Compressible, "compressible", false, "values of repeated text instead of random bytes")
 	flags.BoolVar(&prefill, "prefill", false, "write all keys first (default true with --op get and mixed)")
 	flags.Var(over, "transport", "how operations travel: the streams of the Go SDK, or unary gRPC calls")
-	flags.DurationVar(&o.Timeout, "timeout", 10*time.Second, "how long an operation may go on trying")
-	flags.StringSliceVar(&f.endpoints, "endpoints", nil, "nodes of the cluster (default $"+envEndpoints+", else "+endpointDefault+")")
 	format := newOutput(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		bytes, err := parseSize(size)
@@ -59,7 +56,10 @@ func newBench() *cobra.Command {
 		}
 		o.ValueBytes, o.Op, o.Transport = int(bytes), bench.Op(op.value), bench.Transport(over.value)
 		o.Prefill = prefill || o.Op != bench.Put && !cmd.Flags().Changed("prefill")
-		o.Endpoints = f.addresses()
+		o.Endpoints, o.Timeout = f.addresses(), f.timeout
+		if o.TLS, err = f.tls(); err != nil {
+			return err
+		}
 		if o.Transport == bench.GRPC && !cmd.Flags().Changed("endpoints") {
 			o.Endpoints = []string{hostPort("127.0.0.1", portDefault+grpcPortOffset)}
 		}

@@ -78,12 +78,15 @@ func (c *checker) self(p *peer) {
 
 // ports derives those that were not set, and finds double ones.
 func (c *checker) ports() {
-	c.GRPCPort = orElse(c.GRPCPort, c.Port+grpcPortOffset)
-	c.MetricsPort = orElse(c.MetricsPort, c.Port+adminPortOffset)
-	c.HealthCheckPort = orElse(c.HealthCheckPort, c.MetricsPort)
 	if c.AdminHost == "" {
 		c.AdminHost = c.Host
 	}
+	if c.Port == 0 || c.PeerPort == 0 {
+		return // members has told why they are not known
+	}
+	c.GRPCPort = orElse(c.GRPCPort, c.Port+grpcPortOffset)
+	c.MetricsPort = orElse(c.MetricsPort, c.Port+adminPortOffset)
+	c.HealthCheckPort = orElse(c.HealthCheckPort, c.MetricsPort)
 	used := []struct {
 		key  string
 		port int

@@ -62,11 +62,20 @@ func (f *clientFlags) options() ([]raftkv.Option, error) {
 		}
 	}
 	options := []raftkv.Option{raftkv.WithTimeout(f.timeout)}
+	c, err := f.tls()
+	if err == nil && c != nil {
+		options = append(options, raftkv.WithTLS(c))
+	}
+	return options, err
+}
+
+// tls is the configuration that the flags ask for; nil if they ask for none.
+func (f *clientFlags) tls() (*tls.Config, error) {
 	if (f.cert == "") != (f.key == "") {
 		return nil, &usageError{errors.New("--cert and --key go together")}
 	}
 	if f.cacert == "" && f.cert == "" {
-		return options, nil
+		return nil, nil
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if f.cacert != "" {
@@ -85,7 +94,7 @@ func (f *clientFlags) options() ([]raftkv.Option, error) {
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
-	return append(options, raftkv.WithTLS(c)), nil
+	return c, nil
 }
 
 // open connects to the cluster.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -196,6 +197,15 @@ log_level: chatty
 	}
 	if exitCode(err) != exitUsage {
 		t.Errorf("exit code %d", exitCode(err))
+	}
+}
+
+// Ports that follow from what is missing are not reported as well.
+func TestConfigWithoutNodeID(t *testing.T) {
+	_, _, err := loadText(t, "", nil, []string{"--peers", "n1:127.0.0.1:7001,n2:127.0.0.1:7002"})
+	var c *configError
+	if !errors.As(err, &c) || len(c.problems) != 1 {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -51,6 +51,8 @@ func finish(cmd *cobra.Command, err error) int {
 	fmt.Fprintln(cmd.ErrOrStderr(), "raftkv:", err)
 	var usage *usageError
 	var cross *raftkv.CrossShardError
+	var unknown *raftkv.OutcomeUnknownError
+	var notLeader *raftkv.NotLeaderError
 	switch {
 	case errors.As(err, &usage):
 		fmt.Fprintf(cmd.ErrOrStderr(), "See '%s --help'.\n", cmd.CommandPath())
@@ -58,6 +60,9 @@ func finish(cmd *cobra.Command, err error) int {
 		for _, g := range cross.Groups {
 			fmt.Fprintf(cmd.ErrOrStderr(), "  shard %d: %s\n", g.Shard, someKeys(g.Keys))
 		}
+	case errors.As(err, &notLeader) && notLeader.Leader == "" && !errors.As(err, &unknown):
+		fmt.Fprintf(cmd.ErrOrStderr(), "Shard %d has no leader, for which a majority of its nodes must be up and reach each other. Nothing was applied.\n"+
+			"'raftkv status' shows which nodes are missing; try again when enough of them are back.\n", notLeader.Shard)
 	}
 	return exitCode(err)
 }

@@ -272,6 +272,15 @@ func TestClusterWithTLS(t *testing.T) {
 	if got := raft(t, "", append([]string{"status"}, with...)...); strings.Count(got.out, "ready") != 3 {
 		t.Error(got.out, got.errOut)
 	}
+	for _, transport := range []string{"sdk", "grpc"} {
+		args := append([]string{"bench", "--transport", transport, "--clients", "2", "--duration", "100ms"}, with...)
+		if transport == "grpc" {
+			args = append(args, "--endpoints", hostPort("127.0.0.1", configs[0].GRPCPort))
+		}
+		if got := raft(t, "", args...); got.code != 0 {
+			t.Errorf("bench over %s: %+v", transport, got)
+		}
+	}
 	if got := raft(t, "", "get", "a", "--timeout", "300ms", "--cacert", files.CAFile); got.code != exitUnavailable {
 		t.Errorf("without a certificate: %+v", got)
 	}

@@ -1,6 +1,7 @@
 package raftkv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http/httptrace"
@@ -18,7 +19,13 @@ const (
 	// redirectsMax is how often a call follows a hint at another leader at once; then it backs off, as nodes that
 	// point at each other are in the middle of an election.
 	redirectsMax = 3
+	// answerTime is what an attempt leaves of its caller's time for the answer of the server: it knows whether a write was
+	// applied, and the caller that gives up first does not. Of a short time it is a quarter.
+	answerTime = 250 * time.Millisecond
 )
+
+// leaveForAnswer is answerTime for what may take d.
+func leaveForAnswer(d time.Duration) time.Duration { return min(answerTime, max(d, 0)/4) }
 
 // backoff is an exponential wait with jitter.
 type backoff struct{ step time.Duration }
@@ -74,6 +81,7 @@ func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
 	c.lost = c.lost || c.write && f.unknown
 	var notLeader *NotLeaderError
 	var stale *StaleRouteError
+	var server *ServerError
 	redirected := false
 	switch {
 	case errors.As(f.err, &notLeader):
@@ -81,6 +89,8 @@ func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
 		c.client.routes.learnSoon()
 	case errors.As(f.err, &stale):
 		c.client.routes.learnSoon()
+	case errors.As(f.err, &server) && server.Reason == reasonReadFailed:
+		asked.failed() // others have the same state
 	}
 	switch {
 	case f.ended || !f.retry:
@@ -116,11 +126,12 @@ func (c *call) end(err error) error {
 
 // do executes o at the leader of its shard, in as many attempts as it takes.
 func (c *Client) do(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
+	timeout := c.options.timeout
 	if deadline, ok := ctx.Deadline(); ok {
-		o.deadline = deadline
+		o.deadline, timeout = deadline, time.Until(deadline)
 	} else {
-		o.deadline = time.Now().Add(c.options.timeout)
-		o.timer.Reset(c.options.timeout)
+		o.deadline = time.Now().Add(timeout)
+		o.timer.Reset(timeout)
 	}
 	if o.write {
 		c.sessions.begin(o)
@@ -150,6 +161,14 @@ func (c *Client) do(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
 		o.lost = story.lost
 		if err != nil {
 			return nil, err
+		}
+		// An attempt that could not be answered in time is not made: it would only make the outcome unknown.
+		left := time.Until(o.deadline)
+		if left <= 0 { // the attempt may have taken the tick of the timer
+			return nil, story.end(cmp.Or(ctx.Err(), ErrTimeout))
+		}
+		if o.write && !o.lost && left-wait < leaveForAnswer(timeout) {
+			wait = left + time.Second // which the caller's patience ends
 		}
 		if wait > 0 {
 			if err := pause(ctx, c.stopped, o.timer.C, wait); err != nil {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +32,8 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 	// ErrRefused says that the endpoint does not serve this client: wrong address, or missing rights.
 	ErrRefused = errors.New("refused by the endpoint")
+	// errGRPCPort is what the answer of grpc-go to a Connect call means.
+	errGRPCPort = fmt.Errorf("%w: this port speaks native gRPC only; use the node's port for clients, which is 300 lower unless configured", ErrRefused)
 )
 
 // KeyNotFoundError says that a key does not exist. It is an ErrNotFound.
@@ -206,19 +210,23 @@ func causes(err error, attempts []Attempt) []error {
 	return all
 }
 
-// describe renders attempts, unless there was only one and its error has been told.
+// describe renders attempts, unless there was only one and its error has been told. Attempts in a row that failed alike are one.
 func describe(attempts []Attempt, omitted int, told error) string {
 	if len(attempts) == 0 || omitted == 0 && len(attempts) == 1 && errors.Is(told, attempts[0].Err) {
 		return ""
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "; %d attempts", omitted+len(attempts))
-	for i, a := range attempts {
-		sep := ", "
-		if i == 0 {
-			sep = ": "
+	sep := ": "
+	for i := 0; i < len(attempts); sep = ", " {
+		a, times := attempts[i], 0
+		for ; i < len(attempts) && attempts[i].Endpoint == a.Endpoint && attempts[i].Err.Error() == a.Err.Error(); i++ {
+			times++
 		}
 		fmt.Fprintf(&b, "%s%s: %v", sep, a.Endpoint, a.Err)
+		if times > 1 {
+			fmt.Fprintf(&b, " (%d times)", times)
+		}
 	}
 	return b.String()
 }
@@ -276,6 +284,9 @@ func judgeStatus(s *status.Status) *failure {
 	return d.judge(connect.Code(s.GetCode()), s.GetMessage(), nil)
 }
 
+// reasonReadFailed is the reason of a node that cannot read its state.
+const reasonReadFailed = "READ_FAILED"
+
 // judgeCall judges the error of a unary call. reached says that the request may have left the client.
 func judgeCall(err error, reached bool) *failure {
 	if !reached {
@@ -294,6 +305,9 @@ func judgeCall(err error, reached bool) *failure {
 	})
 	if refuses(ce.Code()) && d.info == nil {
 		return brokenStream(err, false)
+	}
+	if d.info == nil && strings.HasPrefix(ce.Message(), strconv.Itoa(http.StatusUnsupportedMediaType)) {
+		return &failure{err: errGRPCPort}
 	}
 	return d.judge(ce.Code(), ce.Message(), err)
 }

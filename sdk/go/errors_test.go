@@ -89,3 +89,27 @@ func TestAttemptsAreBounded(t *testing.T) {
 		t.Fatalf("%s", text)
 	}
 }
+
+// Attempts in a row that failed alike are told once.
+func TestRepeatedAttemptsAreToldOnce(t *testing.T) {
+	c := call{name: "status"}
+	for _, text := range []string{"refused", "refused", "refused", "reset", "refused"} {
+		c.record("host:1", errors.New(text))
+	}
+	c.record("host:2", errors.New("refused"))
+	text := c.end(ErrTimeout).Error()
+	if want := "; 6 attempts: host:1: refused (3 times), host:1: reset, host:1: refused, host:2: refused"; !strings.HasSuffix(text, want) {
+		t.Error(text)
+	}
+}
+
+// The server gets less time than the caller has, so that its answer comes first.
+func TestServerGetsLessTime(t *testing.T) {
+	for left, most := range map[time.Duration]uint32{10 * time.Second: 9750, 400 * time.Millisecond: 300, 0: 1} {
+		request := &raftkvv1.ExecRequest{}
+		fill(request, 1, []*op{{deadline: time.Now().Add(left)}}, time.Hour)
+		if request.TimeoutMs > most || request.TimeoutMs == 0 {
+			t.Errorf("of %s the server gets %d ms", left, request.TimeoutMs)
+		}
+	}
+}

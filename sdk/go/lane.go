@@ -261,7 +261,8 @@ func gatherBatch(first *op, queue chan *op) (batch []*op, next *op) {
 // indexBits is the part of an operation's id that is its index in its message.
 const indexBits = 10
 
-// fill makes request carry batch. The server gets the longest time that a caller still waits, at most timeoutMax.
+// fill makes request carry batch. The server gets the longest time that a caller still waits, less what its answer takes, at most
+// timeoutMax.
 func fill(request *raftkvv1.ExecRequest, sequence uint64, batch []*op, timeoutMax time.Duration) {
 	clear(request.Operations)
 	request.Operations = request.Operations[:0]
@@ -273,7 +274,8 @@ func fill(request *raftkvv1.ExecRequest, sequence uint64, batch []*op, timeoutMa
 			latest = o.deadline
 		}
 	}
-	remaining := max(time.Until(latest), time.Millisecond)
+	remaining := time.Until(latest)
+	remaining = max(remaining-leaveForAnswer(remaining), time.Millisecond)
 	request.TimeoutMs = uint32(min(remaining, timeoutMax).Milliseconds())
 }
 

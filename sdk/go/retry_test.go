@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	raftkv "github.com/raftkv/raftkv/sdk/go"
 	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
 )
@@ -212,6 +214,23 @@ func TestOverload(t *testing.T) {
 	}
 }
 
+// A node that cannot read its state is left for another, although it leads.
+func TestReadFailed(t *testing.T) {
+	cluster, client := open(t, 3, 1)
+	ctx := within(t, time.Minute)
+	if _, err := client.Put(ctx, "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := cluster.Messages(0)
+	cluster.SetHook(times(1, raftkvtest.Action{Refuse: raftkvtest.ReadFailed()}))
+	if _, err := client.Get(ctx, "k"); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := cluster.Messages(0); after != before+1 {
+		t.Errorf("the node that failed was asked %d times", after-before)
+	}
+}
+
 func TestRefusalsAreFinal(t *testing.T) {
 	cluster, client := open(t, 1, 1)
 	cluster.SetHook(times(1, raftkvtest.Action{Refuse: raftkvtest.TooLarge("value", 1, 2)}))
@@ -408,6 +427,25 @@ func TestWrongServer(t *testing.T) {
 	defer server.Close()
 	if _, err := raftkv.Open(within(t, time.Minute), []string{server.Listener.Addr().String()}); !errors.Is(err, raftkv.ErrRefused) {
 		t.Fatalf("%v", err)
+	}
+}
+
+// A port for native gRPC is named as what it is.
+func TestGRPCPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	_, err = raftkv.Open(within(t, time.Minute), []string{l.Addr().String()})
+	if !errors.Is(err, raftkv.ErrRefused) || !strings.Contains(err.Error(), "native gRPC only") {
+		t.Errorf("%v", err)
+	}
+	server.Stop()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -49,6 +49,14 @@ func TooLarge(field string, limit, actual uint64) *Error {
 	}
 }
 
+// ReadFailed refuses because the node cannot read its state.
+func ReadFailed() *Error {
+	return &Error{
+		code: connect.CodeUnavailable, reason: "READ_FAILED", message: "the state cannot be read",
+		details: []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(10 * time.Millisecond)}},
+	}
+}
+
 // Unknown says that the node does not know the outcome.
 func Unknown(cause string) *Error {
 	return &Error{

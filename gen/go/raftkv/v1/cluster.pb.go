@@ -379,21 +379,21 @@ func (x *Shard) GetRevision() uint64 {
 // The bounds that this cluster sets on requests.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Length of a key, in bytes of UTF-8.
+	// Length of a key, in bytes of UTF-8; always 4,096.
 	KeyBytes uint64 `protobuf:"varint,1,opt,name=key_bytes,json=keyBytes,proto3" json:"key_bytes,omitempty"`
-	// Length of a value, in bytes.
+	// Length of a value, in bytes; 1 MiB by default.
 	ValueBytes uint64 `protobuf:"varint,2,opt,name=value_bytes,json=valueBytes,proto3" json:"value_bytes,omitempty"`
-	// Operations in a batch.
+	// Operations in a batch; 1,000 by default and at most.
 	BatchOperations uint64 `protobuf:"varint,3,opt,name=batch_operations,json=batchOperations,proto3" json:"batch_operations,omitempty"`
-	// Keys and values of a batch together, in bytes.
+	// Keys and values of a batch together, in bytes; 4 MiB by default.
 	BatchBytes uint64 `protobuf:"varint,4,opt,name=batch_bytes,json=batchBytes,proto3" json:"batch_bytes,omitempty"`
-	// Keys in a page of Scan or List.
+	// Keys in a page of Scan or List; 1,000 by default, at most 10,000.
 	PageItems uint64 `protobuf:"varint,5,opt,name=page_items,json=pageItems,proto3" json:"page_items,omitempty"`
-	// Keys and values of a page together, in bytes; a page holds at least one key.
+	// Keys and values of a page together, in bytes; 1 MiB by default. A page holds at least one key.
 	PageBytes uint64 `protobuf:"varint,6,opt,name=page_bytes,json=pageBytes,proto3" json:"page_bytes,omitempty"`
-	// A request message, in bytes.
+	// A request message, in bytes; 8 MiB by default.
 	RequestBytes uint64 `protobuf:"varint,7,opt,name=request_bytes,json=requestBytes,proto3" json:"request_bytes,omitempty"`
-	// The longest that the server works on a request, in milliseconds.
+	// The longest that the server works on a request, in milliseconds; 10 s by default, also for requests that bring no timeout.
 	TimeoutMs     uint64 `protobuf:"varint,8,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -82,7 +82,9 @@ type StatusResponse struct {
 	// False when the node was told not to fsync: acknowledged writes can then be lost.
 	SyncWrite bool `protobuf:"varint,9,opt,name=sync_write,json=syncWrite,proto3" json:"sync_write,omitempty"`
 	// The shards that the node holds.
-	Shards        []*Shard `protobuf:"bytes,10,rep,name=shards,proto3" json:"shards,omitempty"`
+	Shards []*Shard `protobuf:"bytes,10,rep,name=shards,proto3" json:"shards,omitempty"`
+	// Who answered: the cluster and the node.
+	Header        *ResponseHeader `protobuf:"bytes,11,opt,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +189,13 @@ func (x *StatusResponse) GetShards() []*Shard {
 	return nil
 }
 
+func (x *StatusResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
 // Request of ListNodes.
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -228,7 +237,9 @@ func (*ListNodesRequest) Descriptor() ([]byte, []int) {
 type ListNodesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The nodes, by id.
-	Nodes         []*Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []*Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Who answered: the cluster and the node.
+	Header        *ResponseHeader `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +277,13 @@ func (*ListNodesResponse) Descriptor() ([]byte, []int) {
 func (x *ListNodesResponse) GetNodes() []*Node {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListNodesResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
 	}
 	return nil
 }
@@ -313,7 +331,9 @@ type ListShardsResponse struct {
 	// The shards, by id, the meta shard first.
 	Shards []*Shard `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
 	// The version of the shard map; a higher one replaces a lower.
-	MapVersion    uint64 `protobuf:"varint,2,opt,name=map_version,json=mapVersion,proto3" json:"map_version,omitempty"`
+	MapVersion uint64 `protobuf:"varint,2,opt,name=map_version,json=mapVersion,proto3" json:"map_version,omitempty"`
+	// Who answered: the cluster and the node.
+	Header        *ResponseHeader `protobuf:"bytes,3,opt,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,10 +382,17 @@ func (x *ListShardsResponse) GetMapVersion() uint64 {
 	return 0
 }
 
+func (x *ListShardsResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
 // Request of LocateKey.
 type LocateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key.
+	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -418,7 +445,9 @@ type LocateKeyResponse struct {
 	// The shard that serves it.
 	Shard uint32 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
 	// The node that leads the shard; empty during an election.
-	LeaderNodeId  string `protobuf:"bytes,4,opt,name=leader_node_id,json=leaderNodeId,proto3" json:"leader_node_id,omitempty"`
+	LeaderNodeId string `protobuf:"bytes,4,opt,name=leader_node_id,json=leaderNodeId,proto3" json:"leader_node_id,omitempty"`
+	// Who answered: the cluster and the node.
+	Header        *ResponseHeader `protobuf:"bytes,5,opt,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,6 +510,13 @@ func (x *LocateKeyResponse) GetLeaderNodeId() string {
 	return ""
 }
 
+func (x *LocateKeyResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
 // Request of GetLimits.
 type GetLimitsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -522,7 +558,9 @@ func (*GetLimitsRequest) Descriptor() ([]byte, []int) {
 type GetLimitsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The bounds.
-	Limits        *Limits `protobuf:"bytes,1,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *Limits `protobuf:"bytes,1,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Who answered: the cluster and the node.
+	Header        *ResponseHeader `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -560,6 +598,13 @@ func (*GetLimitsResponse) Descriptor() ([]byte, []int) {
 func (x *GetLimitsResponse) GetLimits() *Limits {
 	if x != nil {
 		return x.Limits
+	}
+	return nil
+}
+
+func (x *GetLimitsResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
 	}
 	return nil
 }
@@ -625,7 +670,9 @@ type TransferLeaderResponse struct {
 	// The node that leads now.
 	LeaderNodeId string `protobuf:"bytes,1,opt,name=leader_node_id,json=leaderNodeId,proto3" json:"leader_node_id,omitempty"`
 	// The term of its lead.
-	Term          uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Term uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// Who answered: the cluster, the node, the shard and its new term.
+	Header        *ResponseHeader `protobuf:"bytes,3,opt,name=header,proto3" json:"header,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -674,12 +721,19 @@ func (x *TransferLeaderResponse) GetTerm() uint64 {
 	return 0
 }
 
+func (x *TransferLeaderResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
 var File_raftkv_v1_cluster_service_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_cluster_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fraftkv/v1/cluster_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17raftkv/v1/cluster.proto\"\x0f\n" +
-	"\rStatusRequest\"\xb9\x02\n" +
+	"\x1fraftkv/v1/cluster_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17raftkv/v1/cluster.proto\x1a\x16raftkv/v1/header.proto\"\x0f\n" +
+	"\rStatusRequest\"\xec\x02\n" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -694,32 +748,38 @@ const file_raftkv_v1_cluster_service_proto_rawDesc = "" +
 	"\n" +
 	"sync_write\x18\t \x01(\bR\tsyncWrite\x12(\n" +
 	"\x06shards\x18\n" +
-	" \x03(\v2\x10.raftkv.v1.ShardR\x06shards\"\x12\n" +
-	"\x10ListNodesRequest\":\n" +
+	" \x03(\v2\x10.raftkv.v1.ShardR\x06shards\x121\n" +
+	"\x06header\x18\v \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\"\x12\n" +
+	"\x10ListNodesRequest\"m\n" +
 	"\x11ListNodesResponse\x12%\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x0f.raftkv.v1.NodeR\x05nodes\"\x13\n" +
-	"\x11ListShardsRequest\"_\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x0f.raftkv.v1.NodeR\x05nodes\x121\n" +
+	"\x06header\x18\x02 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\"\x13\n" +
+	"\x11ListShardsRequest\"\x92\x01\n" +
 	"\x12ListShardsResponse\x12(\n" +
 	"\x06shards\x18\x01 \x03(\v2\x10.raftkv.v1.ShardR\x06shards\x12\x1f\n" +
 	"\vmap_version\x18\x02 \x01(\x04R\n" +
-	"mapVersion\"0\n" +
+	"mapVersion\x121\n" +
+	"\x06header\x18\x03 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\"0\n" +
 	"\x10LocateKeyRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\"\x86\x01\n" +
+	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\"\xb9\x01\n" +
 	"\x11LocateKeyResponse\x12!\n" +
 	"\frouting_part\x18\x01 \x01(\tR\vroutingPart\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x14\n" +
 	"\x05shard\x18\x03 \x01(\rR\x05shard\x12$\n" +
-	"\x0eleader_node_id\x18\x04 \x01(\tR\fleaderNodeId\"\x12\n" +
-	"\x10GetLimitsRequest\">\n" +
+	"\x0eleader_node_id\x18\x04 \x01(\tR\fleaderNodeId\x121\n" +
+	"\x06header\x18\x05 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\"\x12\n" +
+	"\x10GetLimitsRequest\"q\n" +
 	"\x11GetLimitsResponse\x12)\n" +
-	"\x06limits\x18\x01 \x01(\v2\x11.raftkv.v1.LimitsR\x06limits\"O\n" +
+	"\x06limits\x18\x01 \x01(\v2\x11.raftkv.v1.LimitsR\x06limits\x121\n" +
+	"\x06header\x18\x02 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\"O\n" +
 	"\x15TransferLeaderRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12 \n" +
-	"\anode_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06nodeId\"R\n" +
+	"\anode_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06nodeId\"\x85\x01\n" +
 	"\x16TransferLeaderResponse\x12$\n" +
 	"\x0eleader_node_id\x18\x01 \x01(\tR\fleaderNodeId\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term2\xed\x04\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x121\n" +
+	"\x06header\x18\x03 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header2\xed\x04\n" +
 	"\x0eClusterService\x12T\n" +
 	"\x06Status\x12\x18.raftkv.v1.StatusRequest\x1a\x19.raftkv.v1.StatusResponse\"\x15\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/status\x90\x02\x01\x12\\\n" +
@@ -760,31 +820,38 @@ var file_raftkv_v1_cluster_service_proto_goTypes = []any{
 	(*TransferLeaderRequest)(nil),  // 10: raftkv.v1.TransferLeaderRequest
 	(*TransferLeaderResponse)(nil), // 11: raftkv.v1.TransferLeaderResponse
 	(*Shard)(nil),                  // 12: raftkv.v1.Shard
-	(*Node)(nil),                   // 13: raftkv.v1.Node
-	(*Limits)(nil),                 // 14: raftkv.v1.Limits
+	(*ResponseHeader)(nil),         // 13: raftkv.v1.ResponseHeader
+	(*Node)(nil),                   // 14: raftkv.v1.Node
+	(*Limits)(nil),                 // 15: raftkv.v1.Limits
 }
 var file_raftkv_v1_cluster_service_proto_depIdxs = []int32{
 	12, // 0: raftkv.v1.StatusResponse.shards:type_name -> raftkv.v1.Shard
-	13, // 1: raftkv.v1.ListNodesResponse.nodes:type_name -> raftkv.v1.Node
-	12, // 2: raftkv.v1.ListShardsResponse.shards:type_name -> raftkv.v1.Shard
-	14, // 3: raftkv.v1.GetLimitsResponse.limits:type_name -> raftkv.v1.Limits
-	0,  // 4: raftkv.v1.ClusterService.Status:input_type -> raftkv.v1.StatusRequest
-	2,  // 5: raftkv.v1.ClusterService.ListNodes:input_type -> raftkv.v1.ListNodesRequest
-	4,  // 6: raftkv.v1.ClusterService.ListShards:input_type -> raftkv.v1.ListShardsRequest
-	6,  // 7: raftkv.v1.ClusterService.LocateKey:input_type -> raftkv.v1.LocateKeyRequest
-	8,  // 8: raftkv.v1.ClusterService.GetLimits:input_type -> raftkv.v1.GetLimitsRequest
-	10, // 9: raftkv.v1.ClusterService.TransferLeader:input_type -> raftkv.v1.TransferLeaderRequest
-	1,  // 10: raftkv.v1.ClusterService.Status:output_type -> raftkv.v1.StatusResponse
-	3,  // 11: raftkv.v1.ClusterService.ListNodes:output_type -> raftkv.v1.ListNodesResponse
-	5,  // 12: raftkv.v1.ClusterService.ListShards:output_type -> raftkv.v1.ListShardsResponse
-	7,  // 13: raftkv.v1.ClusterService.LocateKey:output_type -> raftkv.v1.LocateKeyResponse
-	9,  // 14: raftkv.v1.ClusterService.GetLimits:output_type -> raftkv.v1.GetLimitsResponse
-	11, // 15: raftkv.v1.ClusterService.TransferLeader:output_type -> raftkv.v1.TransferLeaderResponse
-	10, // [10:16] is the sub-list for method output_type
-	4,  // [4:10] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	13, // 1: raftkv.v1.StatusResponse.header:type_name -> raftkv.v1.ResponseHeader
+	14, // 2: raftkv.v1.ListNodesResponse.nodes:type_name -> raftkv.v1.Node
+	13, // 3: raftkv.v1.ListNodesResponse.header:type_name -> raftkv.v1.ResponseHeader
+	12, // 4: raftkv.v1.ListShardsResponse.shards:type_name -> raftkv.v1.Shard
+	13, // 5: raftkv.v1.ListShardsResponse.header:type_name -> raftkv.v1.ResponseHeader
+	13, // 6: raftkv.v1.LocateKeyResponse.header:type_name -> raftkv.v1.ResponseHeader
+	15, // 7: raftkv.v1.GetLimitsResponse.limits:type_name -> raftkv.v1.Limits
+	13, // 8: raftkv.v1.GetLimitsResponse.header:type_name -> raftkv.v1.ResponseHeader
+	13, // 9: raftkv.v1.TransferLeaderResponse.header:type_name -> raftkv.v1.ResponseHeader
+	0,  // 10: raftkv.v1.ClusterService.Status:input_type -> raftkv.v1.StatusRequest
+	2,  // 11: raftkv.v1.ClusterService.ListNodes:input_type -> raftkv.v1.ListNodesRequest
+	4,  // 12: raftkv.v1.ClusterService.ListShards:input_type -> raftkv.v1.ListShardsRequest
+	6,  // 13: raftkv.v1.ClusterService.LocateKey:input_type -> raftkv.v1.LocateKeyRequest
+	8,  // 14: raftkv.v1.ClusterService.GetLimits:input_type -> raftkv.v1.GetLimitsRequest
+	10, // 15: raftkv.v1.ClusterService.TransferLeader:input_type -> raftkv.v1.TransferLeaderRequest
+	1,  // 16: raftkv.v1.ClusterService.Status:output_type -> raftkv.v1.StatusResponse
+	3,  // 17: raftkv.v1.ClusterService.ListNodes:output_type -> raftkv.v1.ListNodesResponse
+	5,  // 18: raftkv.v1.ClusterService.ListShards:output_type -> raftkv.v1.ListShardsResponse
+	7,  // 19: raftkv.v1.ClusterService.LocateKey:output_type -> raftkv.v1.LocateKeyResponse
+	9,  // 20: raftkv.v1.ClusterService.GetLimits:output_type -> raftkv.v1.GetLimitsResponse
+	11, // 21: raftkv.v1.ClusterService.TransferLeader:output_type -> raftkv.v1.TransferLeaderResponse
+	16, // [16:22] is the sub-list for method output_type
+	10, // [10:16] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_v1_cluster_service_proto_init() }
@@ -793,6 +860,7 @@ func file_raftkv_v1_cluster_service_proto_init() {
 		return
 	}
 	file_raftkv_v1_cluster_proto_init()
+	file_raftkv_v1_header_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -81,7 +81,7 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 // ResponseHeader says who answered, from which state.
 type ResponseHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The cluster, as 32 hexadecimal digits.
+	// The cluster, as 32 hexadecimal digits; empty while it forms.
 	ClusterId string `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// The node that executed the request.
 	NodeId string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`

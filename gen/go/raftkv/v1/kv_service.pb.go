@@ -27,7 +27,7 @@ const (
 // Request of Get.
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key.
+	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -128,7 +128,7 @@ func (x *GetResponse) GetKv() *KeyValue {
 // Request of Put.
 type PutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key.
+	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The value, at most `Limits.value_bytes`; may be empty.
 	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
@@ -256,7 +256,7 @@ func (x *PutResponse) GetVersion() uint64 {
 // Request of Delete.
 type DeleteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key.
+	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Makes the write safe to retry. Optional.
 	RequestId     *RequestId `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -366,11 +366,11 @@ func (x *DeleteResponse) GetDeleted() bool {
 // A range of keys, either all that begin with `prefix`, or from `start` up to but not including `end`. Everything unset means all keys.
 type KeyRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// All keys that begin with this. Excludes `start` and `end`.
+	// All keys that begin with this, at most 4,096 bytes. Excludes `start` and `end`.
 	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	// The first key, inclusive; empty is the first of all.
+	// The first key, inclusive, at most 4,096 bytes; empty is the first of all.
 	Start string `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
-	// The key before which the range ends; empty is past the last of all.
+	// The key before which the range ends, at most 4,096 bytes; empty is past the last of all.
 	End           string `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -432,13 +432,14 @@ type ScanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys to read.
 	Range *KeyRange `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
-	// How many keys at most, over the whole stream; 0 is no limit.
+	// How many keys at most, over the whole stream; 0, the default, is no limit.
 	Limit uint64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// From the last key to the first.
+	// From the last key to the first; false by default.
 	Reverse bool `protobuf:"varint,3,opt,name=reverse,proto3" json:"reverse,omitempty"`
-	// Leave the values out.
+	// Leave the values out; false by default.
 	KeysOnly bool `protobuf:"varint,4,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
-	// How many keys a page holds at most; 0 is the server's choice. A page ends earlier at `Limits.page_bytes`.
+	// How many keys a page holds at most: up to 10,000, of which `Limits.page_items` are given; 0, the default, is that many. A page ends
+	// earlier at `Limits.page_bytes`.
 	PageSize      uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -567,19 +568,21 @@ func (x *ScanResponse) GetKvs() []*KeyValue {
 // Request of List.
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// All keys that begin with this. Excludes `start` and `end`.
+	// All keys that begin with this, at most 4,096 bytes. Excludes `start` and `end`.
 	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	// The first key, inclusive; empty is the first of all.
+	// The first key, inclusive, at most 4,096 bytes; empty is the first of all.
 	Start string `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
-	// The key before which the range ends; empty is past the last of all.
+	// The key before which the range ends, at most 4,096 bytes; empty is past the last of all.
 	End string `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
-	// How many keys at most; 0 is 100. A page ends earlier at `Limits.page_bytes`.
+	// How many keys at most: up to 10,000, of which `Limits.page_items` are given; 0, the default, is 100. A page ends earlier at
+	// `Limits.page_bytes`.
 	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
-	// From the last key to the first.
+	// From the last key to the first; false by default.
 	Reverse bool `protobuf:"varint,5,opt,name=reverse,proto3" json:"reverse,omitempty"`
-	// Leave the values out.
+	// Leave the values out; false by default.
 	KeysOnly bool `protobuf:"varint,6,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
-	// `next_page_token` of the page before; the other fields must be the same as then. Empty starts anew.
+	// `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit`, must be the same as then. Empty, the default,
+	// starts anew.
 	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1174,7 +1177,7 @@ type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The operations: at most 4,096. They are independent; no order holds among them.
 	Operations []*ExecOperation `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
-	// How long the server may work on these operations, in milliseconds; 0 is the server's default.
+	// How long the server may work on these operations, in milliseconds; 0, and more than `Limits.timeout_ms`, is that.
 	TimeoutMs     uint32 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1420,7 +1423,7 @@ func (x *ExecResponse) GetResults() []*ExecResult {
 // Writes a key.
 type BatchOperation_Put struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key.
+	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The value, at most `Limits.value_bytes`; may be empty.
 	Value         []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
@@ -1475,7 +1478,7 @@ func (x *BatchOperation_Put) GetValue() []byte {
 // Removes a key.
 type BatchOperation_Delete struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key.
+	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

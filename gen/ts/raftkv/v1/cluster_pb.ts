@@ -238,56 +238,56 @@ export const ShardSchema: GenMessage<Shard> = /*@__PURE__*/
  */
 export type Limits = Message<"raftkv.v1.Limits"> & {
   /**
-   * Length of a key, in bytes of UTF-8.
+   * Length of a key, in bytes of UTF-8; always 4,096.
    *
    * @generated from field: uint64 key_bytes = 1;
    */
   keyBytes: bigint;
 
   /**
-   * Length of a value, in bytes.
+   * Length of a value, in bytes; 1 MiB by default.
    *
    * @generated from field: uint64 value_bytes = 2;
    */
   valueBytes: bigint;
 
   /**
-   * Operations in a batch.
+   * Operations in a batch; 1,000 by default and at most.
    *
    * @generated from field: uint64 batch_operations = 3;
    */
   batchOperations: bigint;
 
   /**
-   * Keys and values of a batch together, in bytes.
+   * Keys and values of a batch together, in bytes; 4 MiB by default.
    *
    * @generated from field: uint64 batch_bytes = 4;
    */
   batchBytes: bigint;
 
   /**
-   * Keys in a page of Scan or List.
+   * Keys in a page of Scan or List; 1,000 by default, at most 10,000.
    *
    * @generated from field: uint64 page_items = 5;
    */
   pageItems: bigint;
 
   /**
-   * Keys and values of a page together, in bytes; a page holds at least one key.
+   * Keys and values of a page together, in bytes; 1 MiB by default. A page holds at least one key.
    *
    * @generated from field: uint64 page_bytes = 6;
    */
   pageBytes: bigint;
 
   /**
-   * A request message, in bytes.
+   * A request message, in bytes; 8 MiB by default.
    *
    * @generated from field: uint64 request_bytes = 7;
    */
   requestBytes: bigint;
 
   /**
-   * The longest that the server works on a request, in milliseconds.
+   * The longest that the server works on a request, in milliseconds; 10 s by default, also for requests that bring no timeout.
    *
    * @generated from field: uint64 timeout_ms = 8;
    */

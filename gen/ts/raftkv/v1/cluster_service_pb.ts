@@ -6,13 +6,15 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Limits, Node, Shard } from "./cluster_pb.js";
 import { file_raftkv_v1_cluster } from "./cluster_pb.js";
+import type { ResponseHeader } from "./header_pb.js";
+import { file_raftkv_v1_header } from "./header_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file raftkv/v1/cluster_service.proto.
  */
 export const file_raftkv_v1_cluster_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9yYWZ0a3YvdjEvY2x1c3Rlcl9zZXJ2aWNlLnByb3RvEglyYWZ0a3YudjEiDwoNU3RhdHVzUmVxdWVzdCLZAQoOU3RhdHVzUmVzcG9uc2USEgoKY2x1c3Rlcl9pZBgBIAEoCRIPCgdub2RlX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSDQoFcmVhZHkYBCABKAgSEQoJbm90X3JlYWR5GAUgAygJEhEKCXVwdGltZV9tcxgGIAEoBBIRCglsb2dfYnl0ZXMYByABKAQSEwoLc3RhdGVfYnl0ZXMYCCABKAQSEgoKc3luY193cml0ZRgJIAEoCBIgCgZzaGFyZHMYCiADKAsyEC5yYWZ0a3YudjEuU2hhcmQiEgoQTGlzdE5vZGVzUmVxdWVzdCIzChFMaXN0Tm9kZXNSZXNwb25zZRIeCgVub2RlcxgBIAMoCzIPLnJhZnRrdi52MS5Ob2RlIhMKEUxpc3RTaGFyZHNSZXF1ZXN0IksKEkxpc3RTaGFyZHNSZXNwb25zZRIgCgZzaGFyZHMYASADKAsyEC5yYWZ0a3YudjEuU2hhcmQSEwoLbWFwX3ZlcnNpb24YAiABKAQiHwoQTG9jYXRlS2V5UmVxdWVzdBILCgNrZXkYASABKAkiXgoRTG9jYXRlS2V5UmVzcG9uc2USFAoMcm91dGluZ19wYXJ0GAEgASgJEgwKBHNsb3QYAiABKA0SDQoFc2hhcmQYAyABKA0SFgoObGVhZGVyX25vZGVfaWQYBCABKAkiEgoQR2V0TGltaXRzUmVxdWVzdCI2ChFHZXRMaW1pdHNSZXNwb25zZRIhCgZsaW1pdHMYASABKAsyES5yYWZ0a3YudjEuTGltaXRzIjcKFVRyYW5zZmVyTGVhZGVyUmVxdWVzdBINCgVzaGFyZBgBIAEoDRIPCgdub2RlX2lkGAIgASgJIj4KFlRyYW5zZmVyTGVhZGVyUmVzcG9uc2USFgoObGVhZGVyX25vZGVfaWQYASABKAkSDAoEdGVybRgCIAEoBDLnAwoOQ2x1c3RlclNlcnZpY2USQgoGU3RhdHVzEhgucmFmdGt2LnYxLlN0YXR1c1JlcXVlc3QaGS5yYWZ0a3YudjEuU3RhdHVzUmVzcG9uc2UiA5ACARJLCglMaXN0Tm9kZXMSGy5yYWZ0a3YudjEuTGlzdE5vZGVzUmVxdWVzdBocLnJhZnRrdi52MS5MaXN0Tm9kZXNSZXNwb25zZSIDkAIBEk4KCkxpc3RTaGFyZHMSHC5yYWZ0a3YudjEuTGlzdFNoYXJkc1JlcXVlc3QaHS5yYWZ0a3YudjEuTGlzdFNoYXJkc1Jlc3BvbnNlIgOQAgESSwoJTG9jYXRlS2V5EhsucmFmdGt2LnYxLkxvY2F0ZUtleVJlcXVlc3QaHC5yYWZ0a3YudjEuTG9jYXRlS2V5UmVzcG9uc2UiA5ACARJLCglHZXRMaW1pdHMSGy5yYWZ0a3YudjEuR2V0TGltaXRzUmVxdWVzdBocLnJhZnRrdi52MS5HZXRMaW1pdHNSZXNwb25zZSIDkAIBEloKDlRyYW5zZmVyTGVhZGVyEiAucmFmdGt2LnYxLlRyYW5zZmVyTGVhZGVyUmVxdWVzdBohLnJhZnRrdi52MS5UcmFuc2ZlckxlYWRlclJlc3BvbnNlIgOQAgJCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw", [file_raftkv_v1_cluster]);
+  fileDesc("Ch9yYWZ0a3YvdjEvY2x1c3Rlcl9zZXJ2aWNlLnByb3RvEglyYWZ0a3YudjEiDwoNU3RhdHVzUmVxdWVzdCKEAgoOU3RhdHVzUmVzcG9uc2USEgoKY2x1c3Rlcl9pZBgBIAEoCRIPCgdub2RlX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSDQoFcmVhZHkYBCABKAgSEQoJbm90X3JlYWR5GAUgAygJEhEKCXVwdGltZV9tcxgGIAEoBBIRCglsb2dfYnl0ZXMYByABKAQSEwoLc3RhdGVfYnl0ZXMYCCABKAQSEgoKc3luY193cml0ZRgJIAEoCBIgCgZzaGFyZHMYCiADKAsyEC5yYWZ0a3YudjEuU2hhcmQSKQoGaGVhZGVyGAsgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyIhIKEExpc3ROb2Rlc1JlcXVlc3QiXgoRTGlzdE5vZGVzUmVzcG9uc2USHgoFbm9kZXMYASADKAsyDy5yYWZ0a3YudjEuTm9kZRIpCgZoZWFkZXIYAiABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXIiEwoRTGlzdFNoYXJkc1JlcXVlc3QidgoSTGlzdFNoYXJkc1Jlc3BvbnNlEiAKBnNoYXJkcxgBIAMoCzIQLnJhZnRrdi52MS5TaGFyZBITCgttYXBfdmVyc2lvbhgCIAEoBBIpCgZoZWFkZXIYAyABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXIiHwoQTG9jYXRlS2V5UmVxdWVzdBILCgNrZXkYASABKAkiiQEKEUxvY2F0ZUtleVJlc3BvbnNlEhQKDHJvdXRpbmdfcGFydBgBIAEoCRIMCgRzbG90GAIgASgNEg0KBXNoYXJkGAMgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAQgASgJEikKBmhlYWRlchgFIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlciISChBHZXRMaW1pdHNSZXF1ZXN0ImEKEUdldExpbWl0c1Jlc3BvbnNlEiEKBmxpbWl0cxgBIAEoCzIRLnJhZnRrdi52MS5MaW1pdHMSKQoGaGVhZGVyGAIgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyIjcKFVRyYW5zZmVyTGVhZGVyUmVxdWVzdBINCgVzaGFyZBgBIAEoDRIPCgdub2RlX2lkGAIgASgJImkKFlRyYW5zZmVyTGVhZGVyUmVzcG9uc2USFgoObGVhZGVyX25vZGVfaWQYASABKAkSDAoEdGVybRgCIAEoBBIpCgZoZWFkZXIYAyABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXIy5wMKDkNsdXN0ZXJTZXJ2aWNlEkIKBlN0YXR1cxIYLnJhZnRrdi52MS5TdGF0dXNSZXF1ZXN0GhkucmFmdGt2LnYxLlN0YXR1c1Jlc3BvbnNlIgOQAgESSwoJTGlzdE5vZGVzEhsucmFmdGt2LnYxLkxpc3ROb2Rlc1JlcXVlc3QaHC5yYWZ0a3YudjEuTGlzdE5vZGVzUmVzcG9uc2UiA5ACARJOCgpMaXN0U2hhcmRzEhwucmFmdGt2LnYxLkxpc3RTaGFyZHNSZXF1ZXN0Gh0ucmFmdGt2LnYxLkxpc3RTaGFyZHNSZXNwb25zZSIDkAIBEksKCUxvY2F0ZUtleRIbLnJhZnRrdi52MS5Mb2NhdGVLZXlSZXF1ZXN0GhwucmFmdGt2LnYxLkxvY2F0ZUtleVJlc3BvbnNlIgOQAgESSwoJR2V0TGltaXRzEhsucmFmdGt2LnYxLkdldExpbWl0c1JlcXVlc3QaHC5yYWZ0a3YudjEuR2V0TGltaXRzUmVzcG9uc2UiA5ACARJaCg5UcmFuc2ZlckxlYWRlchIgLnJhZnRrdi52MS5UcmFuc2ZlckxlYWRlclJlcXVlc3QaIS5yYWZ0a3YudjEuVHJhbnNmZXJMZWFkZXJSZXNwb25zZSIDkAICQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM", [file_raftkv_v1_cluster, file_raftkv_v1_header]);
 
 /**
  * Request of Status.
@@ -104,6 +106,13 @@ export type StatusResponse = Message<"raftkv.v1.StatusResponse"> & {
    * @generated from field: repeated raftkv.v1.Shard shards = 10;
    */
   shards: Shard[];
+
+  /**
+   * Who answered: the cluster and the node.
+   *
+   * @generated from field: raftkv.v1.ResponseHeader header = 11;
+   */
+  header?: ResponseHeader | undefined;
 };
 
 /**
@@ -140,6 +149,13 @@ export type ListNodesResponse = Message<"raftkv.v1.ListNodesResponse"> & {
    * @generated from field: repeated raftkv.v1.Node nodes = 1;
    */
   nodes: Node[];
+
+  /**
+   * Who answered: the cluster and the node.
+   *
+   * @generated from field: raftkv.v1.ResponseHeader header = 2;
+   */
+  header?: ResponseHeader | undefined;
 };
 
 /**
@@ -183,6 +199,13 @@ export type ListShardsResponse = Message<"raftkv.v1.ListShardsResponse"> & {
    * @generated from field: uint64 map_version = 2;
    */
   mapVersion: bigint;
+
+  /**
+   * Who answered: the cluster and the node.
+   *
+   * @generated from field: raftkv.v1.ResponseHeader header = 3;
+   */
+  header?: ResponseHeader | undefined;
 };
 
 /**
@@ -199,7 +222,7 @@ export const ListShardsResponseSchema: GenMessage<ListShardsResponse> = /*@__PUR
  */
 export type LocateKeyRequest = Message<"raftkv.v1.LocateKeyRequest"> & {
   /**
-   * The key.
+   * The key: non-empty UTF-8 of at most 4,096 bytes.
    *
    * @generated from field: string key = 1;
    */
@@ -246,6 +269,13 @@ export type LocateKeyResponse = Message<"raftkv.v1.LocateKeyResponse"> & {
    * @generated from field: string leader_node_id = 4;
    */
   leaderNodeId: string;
+
+  /**
+   * Who answered: the cluster and the node.
+   *
+   * @generated from field: raftkv.v1.ResponseHeader header = 5;
+   */
+  header?: ResponseHeader | undefined;
 };
 
 /**
@@ -282,6 +312,13 @@ export type GetLimitsResponse = Message<"raftkv.v1.GetLimitsResponse"> & {
    * @generated from field: raftkv.v1.Limits limits = 1;
    */
   limits?: Limits | undefined;
+
+  /**
+   * Who answered: the cluster and the node.
+   *
+   * @generated from field: raftkv.v1.ResponseHeader header = 2;
+   */
+  header?: ResponseHeader | undefined;
 };
 
 /**
@@ -338,6 +375,13 @@ export type TransferLeaderResponse = Message<"raftkv.v1.TransferLeaderResponse">
    * @generated from field: uint64 term = 2;
    */
   term: bigint;
+
+  /**
+   * Who answered: the cluster, the node, the shard and its new term.
+   *
+   * @generated from field: raftkv.v1.ResponseHeader header = 3;
+   */
+  header?: ResponseHeader | undefined;
 };
 
 /**

@@ -19,7 +19,7 @@ export const file_raftkv_v1_header: GenFile = /*@__PURE__*/
  */
 export type ResponseHeader = Message<"raftkv.v1.ResponseHeader"> & {
   /**
-   * The cluster, as 32 hexadecimal digits.
+   * The cluster, as 32 hexadecimal digits; empty while it forms.
    *
    * @generated from field: string cluster_id = 1;
    */

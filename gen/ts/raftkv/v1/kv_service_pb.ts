@@ -27,7 +27,7 @@ export const file_raftkv_v1_kv_service: GenFile = /*@__PURE__*/
  */
 export type GetRequest = Message<"raftkv.v1.GetRequest"> & {
   /**
-   * The key.
+   * The key: non-empty UTF-8 of at most 4,096 bytes.
    *
    * @generated from field: string key = 1;
    */
@@ -76,7 +76,7 @@ export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
  */
 export type PutRequest = Message<"raftkv.v1.PutRequest"> & {
   /**
-   * The key.
+   * The key: non-empty UTF-8 of at most 4,096 bytes.
    *
    * @generated from field: string key = 1;
    */
@@ -146,7 +146,7 @@ export const PutResponseSchema: GenMessage<PutResponse> = /*@__PURE__*/
  */
 export type DeleteRequest = Message<"raftkv.v1.DeleteRequest"> & {
   /**
-   * The key.
+   * The key: non-empty UTF-8 of at most 4,096 bytes.
    *
    * @generated from field: string key = 1;
    */
@@ -202,21 +202,21 @@ export const DeleteResponseSchema: GenMessage<DeleteResponse> = /*@__PURE__*/
  */
 export type KeyRange = Message<"raftkv.v1.KeyRange"> & {
   /**
-   * All keys that begin with this. Excludes `start` and `end`.
+   * All keys that begin with this, at most 4,096 bytes. Excludes `start` and `end`.
    *
    * @generated from field: string prefix = 1;
    */
   prefix: string;
 
   /**
-   * The first key, inclusive; empty is the first of all.
+   * The first key, inclusive, at most 4,096 bytes; empty is the first of all.
    *
    * @generated from field: string start = 2;
    */
   start: string;
 
   /**
-   * The key before which the range ends; empty is past the last of all.
+   * The key before which the range ends, at most 4,096 bytes; empty is past the last of all.
    *
    * @generated from field: string end = 3;
    */
@@ -244,28 +244,29 @@ export type ScanRequest = Message<"raftkv.v1.ScanRequest"> & {
   range?: KeyRange | undefined;
 
   /**
-   * How many keys at most, over the whole stream; 0 is no limit.
+   * How many keys at most, over the whole stream; 0, the default, is no limit.
    *
    * @generated from field: uint64 limit = 2;
    */
   limit: bigint;
 
   /**
-   * From the last key to the first.
+   * From the last key to the first; false by default.
    *
    * @generated from field: bool reverse = 3;
    */
   reverse: boolean;
 
   /**
-   * Leave the values out.
+   * Leave the values out; false by default.
    *
    * @generated from field: bool keys_only = 4;
    */
   keysOnly: boolean;
 
   /**
-   * How many keys a page holds at most; 0 is the server's choice. A page ends earlier at `Limits.page_bytes`.
+   * How many keys a page holds at most: up to 10,000, of which `Limits.page_items` are given; 0, the default, is that many. A page ends
+   * earlier at `Limits.page_bytes`.
    *
    * @generated from field: uint32 page_size = 5;
    */
@@ -314,49 +315,51 @@ export const ScanResponseSchema: GenMessage<ScanResponse> = /*@__PURE__*/
  */
 export type ListRequest = Message<"raftkv.v1.ListRequest"> & {
   /**
-   * All keys that begin with this. Excludes `start` and `end`.
+   * All keys that begin with this, at most 4,096 bytes. Excludes `start` and `end`.
    *
    * @generated from field: string prefix = 1;
    */
   prefix: string;
 
   /**
-   * The first key, inclusive; empty is the first of all.
+   * The first key, inclusive, at most 4,096 bytes; empty is the first of all.
    *
    * @generated from field: string start = 2;
    */
   start: string;
 
   /**
-   * The key before which the range ends; empty is past the last of all.
+   * The key before which the range ends, at most 4,096 bytes; empty is past the last of all.
    *
    * @generated from field: string end = 3;
    */
   end: string;
 
   /**
-   * How many keys at most; 0 is 100. A page ends earlier at `Limits.page_bytes`.
+   * How many keys at most: up to 10,000, of which `Limits.page_items` are given; 0, the default, is 100. A page ends earlier at
+   * `Limits.page_bytes`.
    *
    * @generated from field: uint32 limit = 4;
    */
   limit: number;
 
   /**
-   * From the last key to the first.
+   * From the last key to the first; false by default.
    *
    * @generated from field: bool reverse = 5;
    */
   reverse: boolean;
 
   /**
-   * Leave the values out.
+   * Leave the values out; false by default.
    *
    * @generated from field: bool keys_only = 6;
    */
   keysOnly: boolean;
 
   /**
-   * `next_page_token` of the page before; the other fields must be the same as then. Empty starts anew.
+   * `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit`, must be the same as then. Empty, the default,
+   * starts anew.
    *
    * @generated from field: string page_token = 7;
    */
@@ -449,7 +452,7 @@ export const BatchOperationSchema: GenMessage<BatchOperation> = /*@__PURE__*/
  */
 export type BatchOperation_Put = Message<"raftkv.v1.BatchOperation.Put"> & {
   /**
-   * The key.
+   * The key: non-empty UTF-8 of at most 4,096 bytes.
    *
    * @generated from field: string key = 1;
    */
@@ -477,7 +480,7 @@ export const BatchOperation_PutSchema: GenMessage<BatchOperation_Put> = /*@__PUR
  */
 export type BatchOperation_Delete = Message<"raftkv.v1.BatchOperation.Delete"> & {
   /**
-   * The key.
+   * The key: non-empty UTF-8 of at most 4,096 bytes.
    *
    * @generated from field: string key = 1;
    */
@@ -674,7 +677,7 @@ export type ExecRequest = Message<"raftkv.v1.ExecRequest"> & {
   operations: ExecOperation[];
 
   /**
-   * How long the server may work on these operations, in milliseconds; 0 is the server's default.
+   * How long the server may work on these operations, in milliseconds; 0, and more than `Limits.timeout_ms`, is that.
    *
    * @generated from field: uint32 timeout_ms = 2;
    */

@@ -1,0 +1,56 @@
+package service
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// exchangeBytes is what a call outside a stream takes of the budget beside a long request or answer.
+const exchangeBytes = 4 << 10
+
+// budgetRetry is when a refused caller may try again: answers leave within milliseconds unless their readers are slow.
+const budgetRetry = 20 * time.Millisecond
+
+// budget bounds what the requests and answers of all clients hold in memory, on all listeners together: request bodies while
+// they come in, messages while they are worked on, answers until they are written. The bounds of connections and streams
+// are each for itself, so together they bound nothing.
+//
+// It counts bytes as they are on the wire; a decoded copy may come on top, for as long as a request is worked on.
+type budget struct {
+	limit uint64
+	used  atomic.Int64
+}
+
+// take reserves n bytes, or none; give returns them.
+func (b *budget) take(n uint64) error {
+	used := b.used.Add(int64(n))
+	if used <= int64(b.limit) {
+		return nil
+	}
+	b.used.Add(-int64(n))
+	return b.overloaded(uint64(used))
+}
+
+// add reserves n bytes that are in memory already.
+func (b *budget) add(n uint64) { b.used.Add(int64(n)) }
+
+func (b *budget) give(n uint64) { b.used.Add(-int64(n)) }
+
+// room says whether n bytes would fit now. It reserves nothing: what asks at the same time may pass together.
+func (b *budget) room(n uint64) error {
+	if used := b.used.Load() + int64(n); used > int64(b.limit) {
+		return b.overloaded(uint64(used))
+	}
+	return nil
+}
+
+// flooded says that even twice the budget is used up, which takes clients that go on sending what is refused.
+func (b *budget) flooded() bool { return b.used.Load() > 2*int64(b.limit) }
+
+func (b *budget) overloaded(actual uint64) error {
+	return &raftnode.OverloadedError{
+		Field: "bytes of requests and answers in memory", Limit: b.limit, Actual: actual, RetryAfter: budgetRetry,
+	}
+}
