@@ -118,7 +118,7 @@ func TestRulesAgree(t *testing.T) {
 		}
 		fast, slow := r.checkExecOperation(op), validator.Validate(op)
 		if duplicate(fast) {
-			fast = nil
+			return
 		}
 		if (fast == nil) != (slow == nil) {
 			t.Fatalf("exec: by hand %v, by annotation %v", fast, slow)
@@ -129,7 +129,7 @@ func TestRulesAgree(t *testing.T) {
 // agree fails unless both accept, or the field refused by hand is among those refused by annotation.
 func agree(t *rapid.T, fast, slow error) {
 	if duplicate(fast) {
-		fast = nil // a rule that no annotation can say
+		return // a rule that no annotation can say; it may hide a later field that both refuse
 	}
 	if (fast == nil) != (slow == nil) {
 		t.Fatalf("by hand %v, by annotation %v", fast, slow)
