@@ -68,7 +68,7 @@ type Options struct {
 	MaxLogBytes uint64
 	// SegmentBytes is the size of a file of the log. Default 64 MiB.
 	SegmentBytes int64
-	// CacheBytes and MemTableBytes size the state engine. Defaults 256 MiB and 64 MiB.
+	// CacheBytes and MemTableBytes size the state engine. Defaults 256 MiB and 32 MiB; up to four memtables come on top.
 	CacheBytes, MemTableBytes int64
 	// HistoryBytes is how much history a shard keeps. Default 64 MiB.
 	HistoryBytes uint64
@@ -132,7 +132,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.MaxLogBytes, 1<<30)
 	setDefault(&o.SegmentBytes, 64<<20)
 	setDefault(&o.CacheBytes, 256<<20)
-	setDefault(&o.MemTableBytes, 64<<20)
+	setDefault(&o.MemTableBytes, 32<<20)
 	setDefault(&o.HistoryBytes, 64<<20)
 	setDefault(&o.Limits.ValueBytes, 1<<20)
 	setDefault(&o.Limits.CommandBytes, max(4<<20, o.Limits.ValueBytes+KeyBytes))

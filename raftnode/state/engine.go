@@ -24,10 +24,11 @@ const (
 func (s *Store) engineOptions() *pebble.Options {
 	o := s.options
 	e := &pebble.Options{
-		FS:                          &orderedFS{FS: o.FS, fatal: &s.fatal},
-		FormatMajorVersion:          pebble.FormatNewest,
-		DisableWAL:                  true,
-		CacheSize:                   o.CacheBytes,
+		FS:                 &orderedFS{FS: o.FS, fatal: &s.fatal},
+		FormatMajorVersion: pebble.FormatNewest,
+		DisableWAL:         true,
+		// Pebble takes the memtables out of its cache. With a cache as large as they are, every block was read and decompressed again.
+		CacheSize:                   o.CacheBytes + memTableStop*o.MemTableBytes,
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: memTableStop,
 		L0CompactionThreshold:       l0CompactSublevels,

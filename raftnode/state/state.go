@@ -24,7 +24,7 @@ import (
 
 const (
 	defaultCacheBytes    = 256 << 20
-	defaultMemTableBytes = 64 << 20
+	defaultMemTableBytes = 32 << 20
 	defaultDedupResults  = 1 << 16
 )
 
@@ -32,9 +32,9 @@ const (
 type Options struct {
 	// FS is the disk; by default the real one.
 	FS vfs.FS
-	// CacheBytes bounds the block cache; by default 256 MiB.
+	// CacheBytes bounds the block cache, memtables not counted; by default 256 MiB.
 	CacheBytes int64
-	// MemTableBytes is the size at which a memtable is flushed, 64 MiB by default. Up to four may wait, so a crash can cost the
+	// MemTableBytes is the size at which a memtable is flushed, 32 MiB by default. Up to four may wait, so a crash can cost the
 	// replay of four times as much.
 	MemTableBytes int64
 	// DedupResults is how many results of retried requests a shard keeps, 65,536 by default. It decides what Apply does and must be
