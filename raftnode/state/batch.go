@@ -19,20 +19,26 @@ const (
 type Batch struct {
 	store *Store
 	pb    *pebble.Batch
-	// history has the changes of the history sections. They are appended to pb at the commit: the memtable takes neighbours in a row
-	// much faster than neighbours that are far apart in the batch, and history is always written in order.
-	history *pebble.Batch
-	shards  []*Shard // with changes, by their first one
+	// history has the changes of the history sections, results and forgotten those of the results of requests. They are appended to pb at
+	// the commit: the memtable takes neighbours in a row much faster than neighbours that are far apart in the batch, and each of these
+	// is written in order.
+	history, results, forgotten *pebble.Batch
+	shards                      []*Shard // with changes, by their first one
 }
 
 // NewBatch returns an empty batch. It costs little to keep and reuse it.
 func (s *Store) NewBatch() *Batch {
 	options := []pebble.BatchOption{pebble.WithInitialSizeBytes(batchBytes), pebble.WithMaxRetainedSizeBytes(batchBytesRetained)}
-	return &Batch{store: s, pb: s.db.NewBatch(options...), history: s.db.NewBatch(options...)}
+	return &Batch{
+		store: s, pb: s.db.NewBatch(options...),
+		history: s.db.NewBatch(options...), results: s.db.NewBatch(options...), forgotten: s.db.NewBatch(options...),
+	}
 }
 
 // Bytes is the size of what the batch holds.
-func (b *Batch) Bytes() int { return b.pb.Len() + b.history.Len() }
+func (b *Batch) Bytes() int {
+	return b.pb.Len() + b.history.Len() + b.results.Len() + b.forgotten.Len()
+}
 
 // Commit makes the batch visible. It is durable once DurableApplied says so. An error is fatal (R6).
 func (b *Batch) Commit() error {
@@ -52,14 +58,19 @@ func (b *Batch) commit() error {
 			return err
 		}
 	}
-	if err := b.pb.Apply(b.history, nil); err != nil {
-		return err
+	runs := []*pebble.Batch{b.history, b.results, b.forgotten} // in this order: a result may be forgotten in the batch that keeps it
+	for _, run := range runs {
+		if err := b.pb.Apply(run, nil); err != nil {
+			return err
+		}
 	}
 	if err := b.store.write(b.pb); err != nil {
 		return err
 	}
 	b.pb.Reset()
-	b.history.Reset()
+	for _, run := range runs {
+		run.Reset()
+	}
 	for i, sh := range b.shards {
 		sh.publish()
 		sh.overlay.clear()
@@ -116,6 +127,9 @@ func (b *Batch) setBytes(key, value []byte) ([]byte, error) {
 }
 
 func (b *Batch) delete(key []byte) error {
+	if section(key[shardPrefixLen]) == sectionDedup {
+		return b.forgotten.Delete(key, nil)
+	}
 	return b.part(key).Delete(key, nil)
 }
 
@@ -126,10 +140,14 @@ func (b *Batch) deleteRange(start, end []byte) error {
 
 // part returns the batch for a key: always the same, so that changes of one key keep their order.
 func (b *Batch) part(key []byte) *pebble.Batch {
-	if section(key[shardPrefixLen]) == sectionHistory {
+	switch section(key[shardPrefixLen]) {
+	case sectionHistory:
 		return b.history
+	case sectionDedup:
+		return b.results
+	default:
+		return b.pb
 	}
-	return b.pb
 }
 
 // overlay is what the open batch changed of a shard, as far as Apply reads it again. Pebble's own indexed batch would index every pair.

@@ -1,9 +1,8 @@
 package state
 
 import (
-	"cmp"
+	"errors"
 	"io"
-	"slices"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -157,14 +156,20 @@ func (d *dedupIndex) acked(out []dedupID, client *[clientIDLen]byte, below, revi
 	return out
 }
 
-// fill makes the index of stored results, which come in any order.
-func (d *dedupIndex) fill(es []dedupEntry) {
-	slices.SortFunc(es, func(a, b dedupEntry) int {
-		return cmp.Or(cmp.Compare(a.index, b.index), cmp.Compare(a.ordinal, b.ordinal))
-	})
-	for _, e := range es {
-		d.add(e)
+var errTwoResults = errors.New("two results for one request")
+
+// readResult reads a stored result, and whose it is.
+func readResult(stored []byte) (id dedupID, r *storev1.DedupResult, err error) {
+	r = new(storev1.DedupResult)
+	if err := decode(r, stored, "dedup result"); err != nil {
+		return id, nil, err
 	}
+	if len(r.ClientId) != clientIDLen || r.Sequence == 0 || r.Slot >= placement.SlotCount || r.Result == nil {
+		return id, nil, errors.New("dedup result that is not one of a request")
+	}
+	copy(id.client[:], r.ClientId)
+	id.sequence = r.Sequence
+	return id, r, nil
 }
 
 // answered returns the stored answer to a request, nil if there is none.
@@ -173,7 +178,7 @@ func (sh *Shard) answered(id *dedupID) (*storev1.WriteResult, error) {
 	if e == nil {
 		return nil, nil
 	}
-	sh.key = appendDedupKey(sh.key[:0], sh.id, e.slot, id)
+	sh.key = appendDedupKey(sh.key[:0], sh.id, e.index, e.ordinal)
 	stored, ok := sh.overlay.result(id)
 	if !ok {
 		var closer io.Closer
@@ -203,14 +208,15 @@ func (sh *Shard) remember(b *Batch, id *dedupID, slot placement.Slot, ackedBelow
 		}
 	}
 	d := &sh.scratch.dedup
-	d.Index, d.Ordinal, d.Result = sh.meta.AppliedIndex, ordinal, r
-	sh.key = appendDedupKey(sh.key[:0], sh.id, slot, id)
+	d.ClientId, d.Sequence, d.Slot, d.Result = id.client[:], id.sequence, uint32(slot), r
+	index := sh.meta.AppliedIndex
+	sh.key = appendDedupKey(sh.key[:0], sh.id, index, ordinal)
 	stored, err := b.set(sh.key, d)
 	if err != nil {
 		return err
 	}
 	sh.overlay.results = append(sh.overlay.results, keptResult{id: *id, stored: stored})
-	sh.dedup.add(dedupEntry{id: *id, slot: slot, index: d.Index, ordinal: ordinal, revision: r.Revision})
+	sh.dedup.add(dedupEntry{id: *id, slot: slot, index: index, ordinal: ordinal, revision: r.Revision})
 	for sh.dedup.len() > sh.store.options.DedupResults {
 		if err := sh.forget(b, sh.dedup.oldest()); err != nil {
 			return err
@@ -223,7 +229,7 @@ func (sh *Shard) remember(b *Batch, id *dedupID, slot placement.Slot, ackedBelow
 // made revision r has seen less than r. One that made none may have seen r itself, so the floor is r+1 where the shard is that far; where
 // it is not, nobody could pass a floor of r+1.
 func (sh *Shard) forget(b *Batch, e *dedupEntry) error {
-	sh.key = appendDedupKey(sh.key[:0], sh.id, e.slot, &e.id)
+	sh.key = appendDedupKey(sh.key[:0], sh.id, e.index, e.ordinal)
 	if err := b.delete(sh.key); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type section byte
 
 const (
 	sectionConfiguration section = 'c' // → Configuration
-	sectionDedup         section = 'd' // slot(2) client(16) sequence(8) → DedupResult
+	sectionDedup         section = 'd' // index(8) ordinal(4) → DedupResult
 	sectionHistory       section = 'h' // revision(8) → History
 	sectionRecord        section = 'k' // key → Record
 	sectionMeta          section = 'm' // → ShardMeta
@@ -42,10 +42,7 @@ const (
 	sectionTombstone     section = 'x' // revision(8) key → nothing; the key's record is a tombstone of that revision
 )
 
-const (
-	clientIDLen = 16
-	dedupLen    = 2 + clientIDLen + 8
-)
+const clientIDLen = 16
 
 // dedupID identifies a request across its attempts.
 type dedupID struct {
@@ -73,10 +70,10 @@ func appendRevisionKey(b []byte, shard placement.ShardID, s section, revision ui
 	return append(binary.BigEndian.AppendUint64(appendKey(b, shard, s), revision), key...)
 }
 
-func appendDedupKey(b []byte, shard placement.ShardID, slot placement.Slot, id *dedupID) []byte {
-	b = binary.BigEndian.AppendUint16(appendKey(b, shard, sectionDedup), uint16(slot))
-	b = append(b, id.client[:]...)
-	return binary.BigEndian.AppendUint64(b, id.sequence)
+// appendDedupKey takes the index of the entry that carried a request, and the position of the request's command in it.
+func appendDedupKey(b []byte, shard placement.ShardID, index uint64, ordinal uint32) []byte {
+	b = binary.BigEndian.AppendUint64(appendKey(b, shard, sectionDedup), index)
+	return binary.BigEndian.AppendUint32(b, ordinal)
 }
 
 func appendSlotSummaryKey(b []byte, shard placement.ShardID, slot placement.Slot) []byte {
@@ -129,14 +126,9 @@ func parseRevisionKey(rest []byte) (revision uint64, key []byte, err error) {
 	return binary.BigEndian.Uint64(rest), rest[8:], nil
 }
 
-func parseDedup(rest []byte) (slot placement.Slot, id dedupID, err error) {
-	if len(rest) != dedupLen {
-		return 0, dedupID{}, fmt.Errorf("%w: dedup result %x", errBadKey, rest)
+func parseDedup(rest []byte) (index uint64, ordinal uint32, err error) {
+	if len(rest) != 12 {
+		return 0, 0, fmt.Errorf("%w: dedup result %x", errBadKey, rest)
 	}
-	if slot, err = parseSlot(rest[:2]); err != nil {
-		return 0, dedupID{}, err
-	}
-	copy(id.client[:], rest[2:])
-	id.sequence = binary.BigEndian.Uint64(rest[2+clientIDLen:])
-	return slot, id, nil
+	return binary.BigEndian.Uint64(rest), binary.BigEndian.Uint32(rest[8:]), nil
 }

@@ -212,23 +212,21 @@ func (sh *Shard) loadSummaries() error {
 	})
 }
 
+// loadDedup makes the index of the stored results, which stand in the order in which they are forgotten.
 func (sh *Shard) loadDedup() error {
-	var es []dedupEntry
-	err := sh.each(sectionDedup, func(rest, value []byte) error {
-		slot, id, err := parseDedup(rest)
+	return sh.each(sectionDedup, func(rest, value []byte) error {
+		index, ordinal, err := parseDedup(rest)
 		if err != nil {
 			return err
 		}
-		var r storev1.DedupResult
-		if err := decode(&r, value, "dedup result"); err != nil {
+		id, r, err := readResult(value)
+		if err != nil {
 			return err
 		}
-		es = append(es, dedupEntry{id: id, slot: slot, index: r.Index, ordinal: r.Ordinal, revision: r.Result.GetRevision()})
+		if sh.dedup.find(&id) != nil {
+			return errTwoResults
+		}
+		sh.dedup.add(dedupEntry{id: id, slot: placement.Slot(r.Slot), index: index, ordinal: ordinal, revision: r.Result.Revision})
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	sh.dedup.fill(es)
-	return nil
 }

@@ -29,6 +29,7 @@ type verifier struct {
 	firstNote                 uint64 // the lowest revision in the sections w and x
 	tombstones, marks         Digest // the tombstones among the records, and those that are marked
 	values, references        Digest // the separated values, and what refers to them: records, and replaced values
+	requests                  map[dedupID]struct{}
 	lastResult                uint64
 }
 
@@ -36,7 +37,7 @@ func (v *verifier) begin(h *storev1.SnapshotHeader) error {
 	if h.Index == 0 {
 		return badStream("it is of index 0", nil)
 	}
-	v.header, v.firstNote = h, math.MaxUint64
+	v.header, v.firstNote, v.requests = h, math.MaxUint64, make(map[dedupID]struct{})
 	return nil
 }
 
@@ -91,17 +92,19 @@ func single(rest []byte, m decoder, value []byte, what string) error {
 }
 
 func (v *verifier) dedup(rest, value []byte) error {
-	if _, _, err := parseDedup(rest); err != nil {
+	index, _, err := parseDedup(rest)
+	if err != nil {
 		return err
 	}
-	r := new(storev1.DedupResult)
-	if err := decode(r, value, "dedup result"); err != nil {
+	v.lastResult = index // they stand in this order
+	id, _, err := readResult(value)
+	if err != nil {
 		return err
 	}
-	if r.Result == nil {
-		return errors.New("dedup result without an answer")
+	if _, twice := v.requests[id]; twice {
+		return errTwoResults
 	}
-	v.lastResult = max(v.lastResult, r.Index)
+	v.requests[id] = struct{}{}
 	return nil
 }
 

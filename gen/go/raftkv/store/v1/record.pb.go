@@ -448,12 +448,14 @@ func (x *SlotSummary) GetDedupFloor() uint64 {
 // DedupResult is the kept answer to a request. On disk one byte with the format version stands before it (1).
 type DedupResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The Raft index of the entry that carried the request; results are forgotten in this order.
-	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// The position of the command in the entry.
-	Ordinal uint32 `protobuf:"varint,2,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
+	// The client of the request; 16 bytes.
+	ClientId []byte `protobuf:"bytes,1,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// The sequence of the request.
+	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The slot of the request's first key, with which the result moves.
+	Slot uint32 `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
 	// The answer.
-	Result        *WriteResult `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
+	Result        *WriteResult `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,16 +490,23 @@ func (*DedupResult) Descriptor() ([]byte, []int) {
 	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *DedupResult) GetIndex() uint64 {
+func (x *DedupResult) GetClientId() []byte {
 	if x != nil {
-		return x.Index
+		return x.ClientId
+	}
+	return nil
+}
+
+func (x *DedupResult) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
 	}
 	return 0
 }
 
-func (x *DedupResult) GetOrdinal() uint32 {
+func (x *DedupResult) GetSlot() uint32 {
 	if x != nil {
-		return x.Ordinal
+		return x.Slot
 	}
 	return 0
 }
@@ -1373,11 +1382,12 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\vdigest_high\x18\x02 \x01(\x04R\n" +
 	"digestHigh\x12\x1f\n" +
 	"\vdedup_floor\x18\x03 \x01(\x04R\n" +
-	"dedupFloor\"s\n" +
-	"\vDedupResult\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
-	"\aordinal\x18\x02 \x01(\rR\aordinal\x124\n" +
-	"\x06result\x18\x03 \x01(\v2\x1c.raftkv.store.v1.WriteResultR\x06result\"T\n" +
+	"dedupFloor\"\x90\x01\n" +
+	"\vDedupResult\x12\x1b\n" +
+	"\tclient_id\x18\x01 \x01(\fR\bclientId\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04slot\x18\x03 \x01(\rR\x04slot\x124\n" +
+	"\x06result\x18\x04 \x01(\v2\x1c.raftkv.store.v1.WriteResultR\x06result\"T\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
