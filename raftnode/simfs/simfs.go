@@ -91,7 +91,7 @@ func newFS(o Options, seed draw) *FS {
 		blockBytes:  o.BlockBytes,
 		sectorBytes: o.SectorBytes,
 		seed:        seed,
-		root:        &inode{dir: newDirectory()},
+		root:        &inode{dir: newDirectory(0)},
 		seen:        map[event]uint64{},
 		locks:       map[string]bool{},
 		quota:       o.QuotaBytes,
