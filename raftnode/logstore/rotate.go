@@ -180,11 +180,15 @@ func (l *Log) takeFile(number uint32) (vfs.File, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	// Some file systems cannot reserve space. That there is none left is better known now.
-	if err := f.Preallocate(0, l.o.SegmentBytes); errors.Is(err, syscall.ENOSPC) {
+	if err := f.Preallocate(0, l.o.SegmentBytes); err != nil && !cannotReserve(err) {
 		return nil, "", errors.Join(err, f.Close())
 	}
 	return f, name, nil
+}
+
+// cannotReserve says that a file system does not know how to reserve space. Anything else, no space or a broken disk, is better known now.
+func cannotReserve(err error) bool {
+	return errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL)
 }
 
 // fill writes the opening batch and gives the file its name.

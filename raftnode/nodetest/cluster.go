@@ -119,6 +119,8 @@ func (c *Cluster) examine(p *process) {
 	case l.trap.sprung():
 		c.sprung(l)
 		p.crash(0, c.grace())
+	case l.trap.faulty() && l.node != nil && l.node.Err() == nil:
+		c.doom(l)
 	case l.node == nil || l.node.Err() == nil:
 	case l.trap.faulty():
 		// R6: the process exits. What the system still holds in memory it still shows to the next one.
@@ -134,6 +136,30 @@ func (c *Cluster) examine(p *process) {
 		c.violate("%s has failed: %v", p.id, l.node.Err())
 		p.end(0)
 	}
+}
+
+// errorGrace is how long a node may live on after an error of its disk, in steps during which it is not paused.
+const (
+	errorGrace = 20
+	errorStep  = 100 * time.Millisecond
+)
+
+// doom watches a node whose disk has failed: it must stop (R6).
+func (c *Cluster) doom(l *life) {
+	if l.doomed {
+		return
+	}
+	l.doomed = true
+	steps := 0
+	var step func()
+	step = func() {
+		if steps++; steps > errorGrace {
+			c.violate("%s lives on after %s of %s has failed (R6)", l.process.id, l.trap.during.Kind, l.trap.during.Path)
+			return
+		}
+		l.runtime.add(errorStep, "after a disk error", step)
+	}
+	step()
 }
 
 func (c *Cluster) sprung(l *life) {

@@ -52,6 +52,8 @@ type life struct {
 	cancel context.CancelFunc
 	// ends are called when the life ends.
 	ends []func()
+	// doomed: its disk has failed, and somebody waits for it to stop.
+	doomed bool
 	// stopping: the node answers what waits with good reasons while it closes.
 	stopping bool
 	begun    time.Duration
