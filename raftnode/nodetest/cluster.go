@@ -23,6 +23,8 @@ type Cluster struct {
 	// violations are what must never be. The first one ends a run.
 	violations []string
 	events     [eventCount]uint64
+	// asides are calls that block, on goroutines of their own.
+	asides []*aside
 	// ended, if set, hears of every process that has gone down.
 	ended func(*process)
 	// snapshotArrives, if set, is called before a process takes in a snapshot.
@@ -50,6 +52,8 @@ const (
 	UnknownOutcome
 	Retried
 	ForwardedWrite
+	PageRead
+	PageGoesOn
 	eventCount
 )
 
@@ -59,6 +63,7 @@ var eventNames = [...]string{
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
 	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off", Truncation: "log truncated",
 	UnknownOutcome: "unknown outcome", Retried: "unknown outcome found by a retry", ForwardedWrite: "write through a follower",
+	PageRead: "page read", PageGoesOn: "page with more behind it",
 }
 
 // String names the event.
@@ -104,6 +109,7 @@ func (c *Cluster) settled() {
 			p.life.runtime.collect()
 		}
 	}
+	c.finishAsides()
 	c.network.flush()
 	for _, p := range c.processes {
 		if p.life != nil {

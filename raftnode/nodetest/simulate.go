@@ -62,15 +62,18 @@ type run struct {
 func newRun(o Options) *run {
 	draw := newScheduler(o.Seed ^ 0x5eed)
 	pick := func(from ...int) int { return from[draw.random.IntN(len(from))] }
-	o.Nodes, o.Shards, o.Heartbeat = pick(3, 3, 3, 5), pick(1, 1, 2, 3), time.Duration(pick(20, 50, 100))*time.Millisecond
+	o.Nodes, o.Shards, o.Heartbeat = pick(1, 2, 3, 3, 3, 3, 4, 5), pick(1, 1, 2, 3), time.Duration(pick(20, 50, 100))*time.Millisecond
 	o.SnapshotEntries, o.MaxLogEntries = uint64(pick(20, 35, 50)), uint64(pick(10, 25, 50))
 	o.SegmentBytes, o.HistoryBytes, o.Skew = int64(pick(16, 32, 64))<<10, uint64(pick(4, 64))<<10, draw.chance(0.3)
-	o.Replicas = pick(3, o.Nodes)
+	o.Replicas = min(pick(3, o.Nodes), o.Nodes)
+	if draw.chance(0.3) {
+		o.MaxLogBytes = 4 * uint64(o.SegmentBytes)
+	}
 	r := &run{c: New(o)}
 	r.nemesis = newNemesis(r.c)
 	r.clients = newClients(r.c, Load{
 		Clients: pick(4, 8), Groups: pick(6, 10), Think: time.Duration(pick(20, 60, 200)) * time.Millisecond, Reads: 0.2 + 0.4*draw.random.Float64(),
-		ValueBytes: pick(8, 100, 400), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
+		Pages: pick(0, 1, 1), ValueBytes: pick(8, 8, 400, 1500, 3000), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
 	})
 	return r
 }
@@ -192,8 +195,7 @@ func (r *run) read(p *process, group int, done func()) {
 				}
 				op.Return, op.Shard = s.now, res.Shard
 				for _, rec := range res.Read.GetRecords() {
-					v := rec.GetRecord()
-					op.Cells = append(op.Cells, Cell{Value: unpad(v.GetValue()), Version: v.GetVersion(), Revision: v.GetModRevision()})
+					op.Cells = append(op.Cells, cellOf(rec))
 				}
 				r.shown = append(r.shown, op)
 				done()
