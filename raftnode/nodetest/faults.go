@@ -78,15 +78,19 @@ func (c *Cluster) Resume(i int) { c.processes[i].resume() }
 
 // Trap lets a node crash at a moment in the life of its disk: at the count-th changing operation of a place (or sync of it) from now.
 func (c *Cluster) Trap(i int, place Place, count int, syncs bool, keep simfs.Survival) {
+	c.trap(i, Crash, place, count, syncs, keep)
+}
+
+func (c *Cluster) trap(i int, name Event, place Place, count int, syncs bool, keep simfs.Survival) {
 	if l := c.processes[i].life; l != nil {
-		l.trap.set(place, count, syncs, false, simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: keep})
+		l.trap.set(name, place, count, syncs, false, simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: keep})
 	}
 }
 
 // FailDisk lets an operation on the log of a node fail, after which its node must stop.
 func (c *Cluster) FailDisk(i, count int, syncs bool) {
 	if l := c.processes[i].life; l != nil {
-		l.trap.set(InLog, count, syncs, true, simfs.CrashOptions{})
+		l.trap.set(DiskError, InLog, count, syncs, true, simfs.CrashOptions{})
 	}
 }
 

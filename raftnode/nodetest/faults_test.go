@@ -45,3 +45,16 @@ func TestSurvivingADiskErrorIsFound(t *testing.T) {
 		wantViolation(t, c, "n1 lives on after sync of /data/node/log/x has failed (R6)")
 	})
 }
+
+// TestTrapsAreCountedByTheirOwnName sets a trap in the place of one for installs.
+func TestTrapsAreCountedByTheirOwnName(t *testing.T) {
+	inCluster(t, Options{Seed: 1}, func(c *Cluster) {
+		c.trap(2, CrashInInstall, InLog, 0, false, simfs.KeepAll)
+		c.Trap(2, InLog, 0, true, simfs.KeepAll)
+		write(t, c, "x")
+		c.Run(time.Second)
+		if c.events[CrashInInstall] != 0 || c.events[CrashInLogSync] != 1 {
+			t.Errorf("%d crashes in an install and %d in an fsync of the log, want 0 and 1", c.events[CrashInInstall], c.events[CrashInLogSync])
+		}
+	})
+}

@@ -223,14 +223,11 @@ func (n *nemesis) crashInInstall() {
 		if n.stopped || s.chance(0.4) {
 			return
 		}
+		place, within := InLog, 8
 		if s.chance(0.5) {
-			n.c.Trap(p.index, InLog, s.random.IntN(8), false, n.keep())
-		} else {
-			n.c.Trap(p.index, InState, s.random.IntN(50), false, n.keep())
+			place, within = InState, 50
 		}
-		if p.life != nil {
-			p.life.trap.name = CrashInInstall
-		}
+		n.c.trap(p.index, CrashInInstall, place, s.random.IntN(within), false, n.keep())
 	}
 }
 
