@@ -48,6 +48,8 @@ const (
 	SnapshotSent
 	SnapshotInstalled
 	SnapshotCut
+	SnapshotLate
+	SnapshotDoubled
 	Truncation
 	UnknownOutcome
 	Retried
@@ -61,7 +63,8 @@ var eventNames = [...]string{
 	LeaderChange: "leader change", Crash: "crash", CrashInLogSync: "crash during fsync of the log", CrashInState: "crash during a write of the state",
 	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error",
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
-	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off", Truncation: "log truncated",
+	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off",
+	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
 	UnknownOutcome: "unknown outcome", Retried: "unknown outcome found by a retry", ForwardedWrite: "write through a follower",
 	PageRead: "page read", PageGoesOn: "page with more behind it",
 }

@@ -104,7 +104,7 @@ func (c *Cluster) Up(i int) bool { return c.processes[i].life != nil }
 func (c *Cluster) restoreAll() {
 	c.Heal()
 	c.SetNoise(Calm)
-	c.network.cut = 0
+	c.network.cut, c.network.stale = 0, 0
 	for _, p := range c.processes {
 		p.diskDelay, p.applyDelay = diskDelay, applyDelay
 		p.resume()

@@ -35,6 +35,7 @@ var faults = []fault{
 	{"transfer", (*nemesis).transfer},
 	{"crash-in-install", (*nemesis).crashInInstall},
 	{"cut-snapshots", func(n *nemesis) { n.c.network.cut = 0.5 }},
+	{"stale-snapshots", func(n *nemesis) { n.c.network.stale = 0.5 }},
 }
 
 // nemesis does harm to a cluster, again and again, until it is stopped.
@@ -174,7 +175,7 @@ func (n *nemesis) oneWay() {
 	s := n.c.scheduler
 	from := n.pick().index
 	to := n.others(from)
-	if s.chance(0.5) {
+	if len(to) > 0 && s.chance(0.5) {
 		to = to[:1+s.random.IntN(len(to))]
 	}
 	n.c.Mute(from, to, s.chance(0.5), n.cut())
