@@ -56,6 +56,7 @@ const (
 	ForwardedWrite
 	PageRead
 	PageGoesOn
+	MajorityHealed
 	eventCount
 )
 
@@ -67,6 +68,7 @@ var eventNames = [...]string{
 	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
 	UnknownOutcome: "unknown outcome", Retried: "unknown outcome found by a retry", ForwardedWrite: "write through a follower",
 	PageRead: "page read", PageGoesOn: "page with more behind it",
+	MajorityHealed: "majority healed alone",
 }
 
 // String names the event.
@@ -124,6 +126,7 @@ func (c *Cluster) settled() {
 // examine ends the life of a process whose trap has sprung or whose node has failed.
 func (c *Cluster) examine(p *process) {
 	l := p.life
+	p.served = p.served || p.serving()
 	switch {
 	case l.trap.sprung():
 		c.sprung(l)

@@ -100,12 +100,12 @@ func (c *Cluster) SlowDisk(i int, d time.Duration) { c.processes[i].diskDelay = 
 // Up says whether a node has a life.
 func (c *Cluster) Up(i int) bool { return c.processes[i].life != nil }
 
-// restoreAll ends all faults: packets pass, disks are fast, every node runs.
-func (c *Cluster) restoreAll() {
+// restore ends all faults of the network and of some nodes: packets pass, disks are fast, the nodes run.
+func (c *Cluster) restore(ps []*process) {
 	c.Heal()
 	c.SetNoise(Calm)
 	c.network.cut, c.network.stale = 0, 0
-	for _, p := range c.processes {
+	for _, p := range ps {
 		p.diskDelay, p.applyDelay = diskDelay, applyDelay
 		p.resume()
 		if p.life != nil {

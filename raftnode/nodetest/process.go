@@ -23,6 +23,8 @@ type process struct {
 	// life is nil while the node is down.
 	life  *life
 	lives uint64
+	// served: it has served once, so it knows that the cluster is formed.
+	served bool
 	// paused: time stands still for the process; what happens to it meanwhile is held.
 	paused bool
 	held   []*event

@@ -2,7 +2,6 @@ package nodetest
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 	"github.com/raftkv/raftkv/raftnode/simfs"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
-	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 )
 
 // Report is what a run came to.
@@ -33,9 +31,6 @@ type Report struct {
 	Violations []string
 }
 
-// livenessElections is how many election timeouts a healed cluster has until every shard takes writes through every node.
-const livenessElections = 10
-
 // Simulate runs one seed, within a synctest bubble: clients under faults, then healing, then draining. Check is for afterwards. Of the options
 // it takes those that a seed does not draw. trace, if not nil, gets every event.
 func Simulate(o Options, trace io.Writer) *Report {
@@ -43,7 +38,7 @@ func Simulate(o Options, trace io.Writer) *Report {
 	r.c.scheduler.trace.print = trace
 	defer r.c.Close()
 	r.faults()
-	if r.heal() && r.drain() {
+	if r.live() && r.drain() {
 		r.final()
 	}
 	return r.report()
@@ -89,65 +84,6 @@ func (r *run) faults() {
 	r.c.RunUntil(faultTime, func() bool { return len(r.clients.history.Operations) >= runOperations })
 }
 
-// heal ends all faults, and waits until every shard takes a write through every node (LIVE).
-func (r *run) heal() bool {
-	r.nemesis.stopped = true
-	r.c.ended = nil
-	r.c.restoreAll()
-	limit := livenessElections * r.c.options.election()
-	if !r.c.Formed(limit) {
-		r.c.violate("the cluster does not serve within %s of healing", limit)
-		return false
-	}
-	waiting := 0
-	for shard := range placement.ShardID(r.c.options.Shards + 1) {
-		for _, p := range r.c.processes {
-			waiting++
-			r.probe(p, shard, r.c.scheduler.now+limit, func() { waiting-- })
-		}
-	}
-	if !r.c.RunUntil(limit, func() bool { return waiting == 0 }) {
-		r.c.violate("%d of %d writes through all nodes to all shards do not succeed within %s of healing",
-			waiting, (r.c.options.Shards+1)*len(r.c.processes), limit)
-		return false
-	}
-	return true
-}
-
-// probe writes a key of its own to a shard through a node until that succeeds.
-func (r *run) probe(p *process, shard placement.ShardID, until time.Duration, done func()) {
-	s := r.c.scheduler
-	write := &storev1.Write{Operations: []*storev1.Operation{{
-		Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: r.probeKey(p, shard), Value: []byte("alive"),
-	}}}
-	s.add(s.between(0, time.Millisecond), &event{name: "probe", process: p, run: func() {
-		p.life.node.Submit(&raftnode.Request{
-			Shard: shard, Command: &storev1.Command{Body: &storev1.Command_Write{Write: write}},
-			Deadline: p.life.runtime.Now().Add(r.c.options.election()),
-			Done: func(res raftnode.Result) {
-				s.after(10*time.Millisecond, "probed", func() {
-					switch {
-					case res.Err == nil:
-						done()
-					case s.now < until && p.life != nil:
-						r.probe(p, shard, until, done)
-					}
-				})
-			},
-		})
-	}})
-}
-
-// probeKey is a key that the shard serves.
-func (r *run) probeKey(p *process, shard placement.ShardID) string {
-	for i := 0; ; i++ {
-		k := fmt.Sprintf("probe-%d", i)
-		if shard == placement.MetaShard || p.life.node.Locate(k).Shard == shard {
-			return k
-		}
-	}
-}
-
 // drain waits until clients have their answers.
 func (r *run) drain() bool {
 	r.clients.stopped = true
@@ -172,6 +108,7 @@ func (r *run) final() {
 		return
 	}
 	r.c.Run(livenessElections * r.c.options.election())
+	r.c.ended = nil
 	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
 		p.stop()
