@@ -25,6 +25,8 @@ type Cluster struct {
 	events     [eventCount]uint64
 	// asides are calls that block, on goroutines of their own.
 	asides []*aside
+	// closed are the disks of nodes that were closed in the event under way.
+	closed []closedDisk
 	// ended, if set, hears of every process that has gone down.
 	ended func(*process)
 	// snapshotArrives, if set, is called before a process takes in a snapshot.
@@ -121,6 +123,7 @@ func (c *Cluster) settled() {
 			c.examine(p)
 		}
 	}
+	c.checkClosed()
 }
 
 // examine ends the life of a process whose trap has sprung or whose node has failed.
@@ -220,6 +223,17 @@ func (c *Cluster) RunUntil(d time.Duration, so func() bool) bool {
 		if !c.scheduler.step(until) {
 			return so()
 		}
+	}
+	return false
+}
+
+// await lets time pass until something is so. That it does not come to be is a violation, unless there is one already, which ends the time.
+func (c *Cluster) await(d time.Duration, so func() bool, otherwise func() string) bool {
+	if c.RunUntil(d, so) {
+		return true
+	}
+	if len(c.violations) == 0 {
+		c.violate("%s", otherwise())
 	}
 	return false
 }

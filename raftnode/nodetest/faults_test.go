@@ -58,3 +58,19 @@ func TestTrapsAreCountedByTheirOwnName(t *testing.T) {
 		}
 	})
 }
+
+// TestOpenFilesAreFound opens a file behind the back of a node.
+func TestOpenFilesAreFound(t *testing.T) {
+	inCluster(t, Options{Seed: 1}, func(c *Cluster) {
+		h, err := c.processes[0].disk.OpenDir(dataDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Stop(0)
+		c.Run(time.Second)
+		wantViolation(t, c, "n1 is closed and leaves files open: [/data/node]")
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -78,8 +79,8 @@ func (r *run) serves(healthy []*process) bool {
 		}
 	}
 	limit := livenessElections * r.c.options.election()
-	if !r.c.RunUntil(limit, func() bool { return !slices.ContainsFunc(healthy, func(p *process) bool { return !p.serving() }) }) {
-		r.c.violate("%s do not serve within %s of healing", names(healthy), limit)
+	serve := func() bool { return !slices.ContainsFunc(healthy, func(p *process) bool { return !p.serving() }) }
+	if !r.c.await(limit, serve, func() string { return fmt.Sprintf("%s do not serve within %s of healing", names(healthy), limit) }) {
 		return false
 	}
 	shards := r.served(healthy)
@@ -92,12 +93,10 @@ func (r *run) serves(healthy []*process) bool {
 			r.probe(p, shard, key, r.c.scheduler.now+limit, func() { delete(waiting, what) })
 		}
 	}
-	if !r.c.RunUntil(limit, func() bool { return len(waiting) == 0 }) {
-		r.c.violate("%d of %d writes to shards of which %s hold a majority do not succeed within %s of healing: %v",
-			len(waiting), len(shards)*len(healthy), names(healthy), limit, waiting)
-		return false
-	}
-	return true
+	return r.c.await(limit, func() bool { return len(waiting) == 0 }, func() string {
+		return fmt.Sprintf("%d of %d writes to shards of which %s hold a majority do not succeed within %s of healing: %v",
+			len(waiting), len(shards)*len(healthy), names(healthy), limit, slices.Sorted(maps.Keys(waiting)))
+	})
 }
 
 func names(ps []*process) []placement.NodeID {

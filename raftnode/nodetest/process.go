@@ -2,13 +2,16 @@ package nodetest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
+	"testing/synctest"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/simfs"
+	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 const dataDir = "/data/node"
@@ -114,6 +117,10 @@ func (p *process) end(grace time.Duration) {
 		_ = l.node.Close()
 	}
 	l.dead.Store(true)
+	// Pebble cannot be closed behind an error of its disk (state ends its goroutine), and holds what it holds until the process ends.
+	if l.node == nil || !errors.Is(l.node.Err(), state.ErrFatal) {
+		p.c.closed = append(p.c.closed, closedDisk{p.id, p.disk})
+	}
 	for _, f := range l.ends {
 		f()
 	}
@@ -123,6 +130,26 @@ func (p *process) end(grace time.Duration) {
 	if p.c.ended != nil {
 		p.c.ended(p)
 	}
+}
+
+// closedDisk is a disk whose node has been closed.
+type closedDisk struct {
+	node placement.NodeID
+	disk *simfs.FS
+}
+
+// checkClosed says whether nodes that were closed have left files open, once all goroutines are at rest.
+func (c *Cluster) checkClosed() {
+	if len(c.closed) == 0 {
+		return
+	}
+	synctest.Wait()
+	for _, d := range c.closed {
+		if open := d.disk.OpenFiles(); len(open) > 0 {
+			c.violate("%s is closed and leaves files open: %v", d.node, open)
+		}
+	}
+	c.closed = nil
 }
 
 // crash cuts the power of one machine. grace is how long its peers wait for it in vain; without, they see its connections break.

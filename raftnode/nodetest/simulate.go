@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -87,11 +88,9 @@ func (r *run) faults() {
 // drain waits until clients have their answers.
 func (r *run) drain() bool {
 	r.clients.stopped = true
-	if !r.c.RunUntil(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy == 0 }) {
-		r.c.violate("%d operations are never answered", r.clients.busy)
-		return false
-	}
-	return true
+	return r.c.await(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy == 0 }, func() string {
+		return fmt.Sprintf("%d operations are never answered", r.clients.busy)
+	})
 }
 
 // final reads everything through every node, waits until all replicas have applied the same, and closes the nodes in good order.
@@ -103,8 +102,9 @@ func (r *run) final() {
 			r.read(p, g, func() { waiting-- })
 		}
 	}
-	if !r.c.RunUntil(livenessElections*r.c.options.election(), func() bool { return waiting == 0 }) {
-		r.c.violate("%d reads are not answered by a healthy cluster", waiting)
+	if !r.c.await(livenessElections*r.c.options.election(), func() bool { return waiting == 0 }, func() string {
+		return fmt.Sprintf("%d reads are not answered by a healthy cluster", waiting)
+	}) {
 		return
 	}
 	r.c.Run(livenessElections * r.c.options.election())
@@ -114,6 +114,7 @@ func (r *run) final() {
 		p.stop()
 		r.disks[p.id] = p.disk
 	}
+	r.c.checkClosed()
 }
 
 func (r *run) read(p *process, group int, done func()) {
