@@ -281,7 +281,7 @@ func (cs *clients) note(a *attempt, res raftnode.Result) {
 // finish notes an operation that happened.
 func (a *attempt) finish(res raftnode.Result) {
 	cs, op := a.cl.cs, a.op
-	op.Return, op.Outcome, op.Shard = cs.c.scheduler.now, Done, res.Shard
+	op.Return, op.Outcome, op.Shard, op.Origin = cs.c.scheduler.now, Done, res.Shard, res.Origin.GetRevision()
 	if op.Kind == Read {
 		op.Cells = a.cells(res.Read)
 		for k, cell := range op.Cells {

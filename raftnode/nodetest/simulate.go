@@ -131,7 +131,7 @@ func (r *run) read(p *process, group int, done func()) {
 					r.c.violate("%s cannot read in the end: %v", p.id, res.Err)
 					return
 				}
-				op.Return, op.Shard = s.now, res.Shard
+				op.Return, op.Shard, op.Origin = s.now, res.Shard, res.Origin.GetRevision()
 				for _, rec := range res.Read.GetRecords() {
 					op.Cells = append(op.Cells, cellOf(rec))
 				}
@@ -163,7 +163,7 @@ func (r *Report) Check() error {
 		errs = append(errs, errors.New(v))
 	}
 	all := &History{Operations: append(append([]*Operation(nil), r.History.Operations...), r.Final...)}
-	errs = append(errs, CheckRevisions(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout))
+	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
 		errs = append(errs, err)
