@@ -39,12 +39,14 @@ type clients struct {
 	// revisions are the highest ones seen, by shard: what a client with an id knows before its first attempt.
 	revisions map[placement.ShardID]uint64
 	known     [][GroupKeys]Cell
+	recovery  *recovery
 }
 
 func newClients(c *Cluster, load Load) *clients {
 	cs := &clients{
 		c: c, load: load, history: &History{Refused: make(map[string]*Operation)},
 		revisions: make(map[placement.ShardID]uint64), known: make([][GroupKeys]Cell, load.Groups),
+		recovery: newRecovery(),
 	}
 	for i := range load.Clients {
 		cl := &client{cs: cs, number: i}
@@ -297,6 +299,7 @@ func (a *attempt) finish(res raftnode.Result) {
 		op.Outcome = CompareFailed
 	} else {
 		op.Revision = res.Write.GetRevision()
+		cs.recovery.wrote(op)
 		for i, o := range res.Write.GetOperations() {
 			op.Cells = append(op.Cells, Cell{Value: op.Changes[i].Value, Version: o.GetVersion(), Existed: o.GetExisted()})
 		}

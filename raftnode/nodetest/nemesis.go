@@ -44,12 +44,16 @@ type nemesis struct {
 	kinds   []fault
 	pace    time.Duration
 	stopped bool
+	// done counts the faults by kind.
+	done map[string]uint64
+	// struck, if set, hears of every fault.
+	struck func()
 }
 
 // newNemesis draws which kinds of faults a seed has, and how dense they are.
 func newNemesis(c *Cluster) *nemesis {
 	s := c.scheduler
-	n := &nemesis{c: c, pace: s.between(300*time.Millisecond, 3*time.Second)}
+	n := &nemesis{c: c, done: make(map[string]uint64), pace: s.between(300*time.Millisecond, 3*time.Second)}
 	share := 0.2 + 0.6*s.random.Float64()
 	for _, f := range faults {
 		if s.chance(share) {
@@ -83,7 +87,12 @@ func (n *nemesis) strike() {
 		if n.stopped {
 			return
 		}
-		n.kinds[s.random.IntN(len(n.kinds))].do(n)
+		kind := n.kinds[s.random.IntN(len(n.kinds))]
+		n.done[kind.name]++
+		if n.struck != nil {
+			n.struck()
+		}
+		kind.do(n)
 		n.strike()
 	})
 }

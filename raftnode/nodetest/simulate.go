@@ -22,8 +22,11 @@ type Report struct {
 	Final   []*Operation
 	// Disks are those of the nodes after they were closed in good order.
 	Disks map[placement.NodeID]*simfs.FS
-	// Events counts what should happen in some runs.
+	// Events counts what should happen in some runs, Faults what was done, by kind.
 	Events map[Event]uint64
+	Faults map[string]uint64
+	// Recoveries are the times from a fault to the first write that a shard acknowledged after it.
+	Recoveries []time.Duration
 	// Steps is how many events the simulator ran, Trace a hash over them.
 	Steps, Trace uint64
 	// Time is the virtual time that has passed.
@@ -81,6 +84,7 @@ const (
 )
 
 func (r *run) faults() {
+	r.nemesis.struck = func() { r.clients.recovery.fault(r.c.scheduler.now, r.c.options.Shards) }
 	r.nemesis.start()
 	r.c.RunUntil(faultTime, func() bool { return len(r.clients.history.Operations) >= runOperations })
 }
@@ -146,6 +150,7 @@ func (r *run) report() *Report {
 	out := &Report{
 		Line: r.c.options.String() + " " + r.nemesis.String(), History: r.clients.history, Final: r.shown, Disks: r.disks,
 		Events: make(map[Event]uint64), Steps: r.c.scheduler.trace.events, Trace: r.c.Trace(), Time: r.c.Now(), Violations: r.c.violations,
+		Faults: r.nemesis.done, Recoveries: r.clients.recovery.took,
 	}
 	for e, n := range r.c.events {
 		out.Events[Event(e)] = n
