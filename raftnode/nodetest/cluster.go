@@ -45,6 +45,7 @@ const (
 	CrashInInstall
 	PowerLoss
 	DiskError
+	DiskFull
 	RestartReplay
 	InstallFinished
 	SnapshotSent
@@ -64,7 +65,7 @@ const (
 
 var eventNames = [...]string{
 	LeaderChange: "leader change", Crash: "crash", CrashInLogSync: "crash during fsync of the log", CrashInState: "crash during a write of the state",
-	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error",
+	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error", DiskFull: "disk full",
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
 	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off",
 	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
@@ -139,7 +140,7 @@ func (c *Cluster) examine(p *process) {
 	case l.node == nil || l.node.Err() == nil:
 	case l.trap.faulty():
 		// R6: the process exits. What the system still holds in memory it still shows to the next one.
-		c.seen(DiskError)
+		c.seen(l.trap.name)
 		c.log("disk error", "node", p.id, "during", l.trap.during.Kind, "path", l.trap.during.Path)
 		p.end(0)
 		if k := l.trap.during.Kind; k != simfs.OpSync && k != simfs.OpWrite {

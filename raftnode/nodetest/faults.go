@@ -83,15 +83,26 @@ func (c *Cluster) Trap(i int, place Place, count int, syncs bool, keep simfs.Sur
 
 func (c *Cluster) trap(i int, name Event, place Place, count int, syncs bool, keep simfs.Survival) {
 	if l := c.processes[i].life; l != nil {
-		l.trap.set(name, place, count, syncs, false, simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: keep})
+		l.trap.set(name, place, count, syncs, simfs.NoFault, simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: keep})
 	}
 }
 
-// FailDisk lets an operation on the log of a node fail, after which its node must stop.
-func (c *Cluster) FailDisk(i, count int, syncs bool) {
-	if l := c.processes[i].life; l != nil {
-		l.trap.set(DiskError, InLog, count, syncs, true, simfs.CrashOptions{})
+// FailDisk lets an operation on the log of a node fail with EIO, or for want of space with ENOSPC, after which its node must stop. There is
+// space again for the next life.
+func (c *Cluster) FailDisk(i, count int, syncs bool, how simfs.Fault) {
+	name := DiskError
+	if how == simfs.ENOSPC {
+		name = DiskFull
 	}
+	if l := c.processes[i].life; l != nil {
+		l.trap.set(name, InLog, count, syncs, how, simfs.CrashOptions{})
+	}
+}
+
+// JumpClock sets the clock of a node forward, as when a machine was suspended. It never goes back: nodes use the monotonic one.
+func (c *Cluster) JumpClock(i int, d time.Duration) {
+	c.log("clock jump", "node", c.processes[i].id, "by", d)
+	c.processes[i].jumped += d
 }
 
 // SlowDisk sets the mean time of an append with its fsync.

@@ -35,6 +35,8 @@ type process struct {
 	diskDelay, applyDelay time.Duration
 	// rate is how fast its clock runs.
 	rate float64
+	// jumped is how far its clock was set forward.
+	jumped time.Duration
 }
 
 const (

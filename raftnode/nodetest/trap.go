@@ -30,8 +30,8 @@ type trap struct {
 	count int
 	// syncs: only syncs count.
 	syncs bool
-	// fails: the operation fails and nothing else happens.
-	fails  bool
+	// fails, if set, is how the operation fails; nothing else happens then.
+	fails  simfs.Fault
 	crash  simfs.CrashOptions
 	image  *simfs.FS
 	failed bool
@@ -43,7 +43,7 @@ type trap struct {
 
 // set arms the trap, in the place of one that was set before. It springs once in a life. name is what that is counted as; Crash for
 // what it is by the place.
-func (t *trap) set(name Event, place Place, count int, syncs, fails bool, crash simfs.CrashOptions) {
+func (t *trap) set(name Event, place Place, count int, syncs bool, fails simfs.Fault, crash simfs.CrashOptions) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.image == nil && !t.failed {
@@ -75,9 +75,9 @@ func (t *trap) decide(op simfs.Op) simfs.Fault {
 	}
 	place := t.place
 	t.place, t.during = 0, op
-	if t.fails {
+	if t.fails != simfs.NoFault {
 		t.failed = true
-		return simfs.EIO
+		return t.fails
 	}
 	t.image = t.disk.Image(t.crash)
 	if place == InState {
