@@ -46,6 +46,9 @@ const (
 	PowerLoss
 	DiskError
 	DiskFull
+	DiskLost
+	BitFlipped
+	Refused
 	RestartReplay
 	InstallFinished
 	SnapshotSent
@@ -65,7 +68,7 @@ const (
 
 var eventNames = [...]string{
 	LeaderChange: "leader change", Crash: "crash", CrashInLogSync: "crash during fsync of the log", CrashInState: "crash during a write of the state",
-	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error", DiskFull: "disk full",
+	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error", DiskFull: "disk full", DiskLost: "disk lost", BitFlipped: "bit flipped in a log file", Refused: "node that refuses its disk",
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
 	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off",
 	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
@@ -148,6 +151,8 @@ func (c *Cluster) examine(p *process) {
 			p.disk = p.disk.Image(simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: simfs.KeepOrdered})
 			c.promises.check(p)
 		}
+	case p.refuses(l.node.Err()):
+		p.refuse(l.node.Err())
 	default:
 		c.violate("%s has failed: %v", p.id, l.node.Err())
 		p.end(0)

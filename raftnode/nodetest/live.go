@@ -24,7 +24,18 @@ func (r *run) live() bool {
 		return false
 	}
 	r.c.restore(r.c.processes)
-	return r.serves(r.c.processes)
+	return r.serves(r.c.sound()) && r.refused()
+}
+
+// refused waits until no node is left that has lost its disk.
+func (r *run) refused() bool {
+	remains := func() bool {
+		return slices.ContainsFunc(r.c.processes, func(p *process) bool { return p.ruin == emptied && !p.out })
+	}
+	limit := livenessElections * r.c.options.election()
+	return r.c.await(limit, func() bool { return !remains() }, func() string {
+		return fmt.Sprintf("a node that has lost its disk does not refuse within %s (R13)", limit)
+	})
 }
 
 // liveMajority heals a majority, and leaves the other nodes down, paused or cut off.
@@ -33,9 +44,8 @@ func (r *run) liveMajority() bool {
 	order := s.random.Perm(len(r.c.processes))
 	n := len(order)/2 + 1
 	var healthy, broken []*process
-	for i, at := range order {
-		p := r.c.processes[at]
-		if i < n {
+	for _, at := range order {
+		if p := r.c.processes[at]; p.ruin == sound && len(healthy) < n {
 			healthy = append(healthy, p)
 		} else {
 			broken = append(broken, p)

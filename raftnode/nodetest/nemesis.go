@@ -25,6 +25,8 @@ var faults = []fault{
 	{"disk-error", (*nemesis).diskError},
 	{"disk-full", func(n *nemesis) { n.c.FailDisk(n.pick().index, n.c.scheduler.random.IntN(20), false, simfs.ENOSPC) }},
 	{"clock-jump", func(n *nemesis) { n.c.JumpClock(n.pick().index, n.c.scheduler.about(5*n.c.options.election())) }},
+	{"disk-loss", func(n *nemesis) { n.c.LoseDisk(n.pick().index) }},
+	{"bit-flip", func(n *nemesis) { n.c.FlipBit(n.pick().index) }},
 	{"stop", func(n *nemesis) { n.pick().stop() }},
 	{"pause", (*nemesis).pause},
 	{"partition", (*nemesis).partition},

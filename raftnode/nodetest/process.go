@@ -35,6 +35,9 @@ type process struct {
 	diskDelay, applyDelay time.Duration
 	// rate is how fast its clock runs.
 	rate float64
+	// ruin is what has become of its disk; out: it has refused, and stays down.
+	ruin ruin
+	out  bool
 	// jumped is how far its clock was set forward.
 	jumped time.Duration
 }
@@ -68,7 +71,7 @@ type life struct {
 
 // start opens the node on its disk.
 func (p *process) start() {
-	if p.life != nil {
+	if p.life != nil || p.out {
 		return
 	}
 	c := p.c
@@ -88,7 +91,11 @@ func (p *process) start() {
 	c.scheduler.add(0, &event{name: "start", process: p, boot: l.number, run: func() {
 		node, err := raftnode.Open(o)
 		if err != nil {
-			if !l.trap.sprung() {
+			switch {
+			case l.trap.sprung():
+			case p.refuses(err):
+				p.refuse(err)
+			default:
 				c.violate("%s cannot be opened: %v", p.id, err)
 			}
 			return

@@ -68,6 +68,9 @@ func (ps *promises) made(p *process, shard uint32, m *raftpb.Message) {
 
 // check reads the disk of a process that has crashed, on a copy.
 func (ps *promises) check(p *process) {
+	if p.ruin != sound {
+		return // It keeps nothing that can be relied on.
+	}
 	disk := p.disk.Image(simfs.CrashOptions{Keep: simfs.KeepAll})
 	if _, err := disk.Stat(raftnode.LogDir(disk, dataDir)); err != nil {
 		return // It had not come so far.

@@ -101,7 +101,7 @@ func (r *run) drain() bool {
 func (r *run) final() {
 	waiting := 0
 	for g := range r.clients.load.Groups {
-		for _, p := range r.c.processes {
+		for _, p := range r.c.sound() {
 			waiting++
 			r.read(p, g, func() { waiting-- })
 		}
@@ -116,7 +116,9 @@ func (r *run) final() {
 	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
 		p.stop()
-		r.disks[p.id] = p.disk
+		if p.ruin == sound {
+			r.disks[p.id] = p.disk
+		}
 	}
 	r.c.checkClosed()
 }

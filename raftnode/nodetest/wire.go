@@ -51,6 +51,10 @@ func (w *wire) sent(l *link, raft *peerv1.RaftMessage) {
 		w.c.violate("raft message of %s cannot be decoded: %v", l.from.id, err)
 		return
 	}
+	if l.from.ruin == emptied {
+		w.c.violate("%s, shard %d: has lost its disk and says %s (R13)", l.from.id, raft.GetShard(), m.GetType())
+		return
+	}
 	w.rises(l, raft.GetShard(), m)
 	switch m.GetType() {
 	case raftpb.MsgApp:
