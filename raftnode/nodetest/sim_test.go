@@ -54,7 +54,7 @@ func (s *sim) run() error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // it is in the temporary directory
 	first, end := *firstFlag, *firstFlag+uint64(*seedsFlag)
 	var chunks [][2]uint64
 	for at := first; at < end; at += simChunk {
@@ -100,7 +100,7 @@ func (s *sim) chunk(path string, first, n uint64, take func(*seedOutcome)) {
 		os.Remove(path) //nolint:errcheck // it need not be there
 		c := exec.Command(os.Args[0], "-test.run=^TestSimulation$", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", end-first), "-outcomes="+path, "-test.timeout=10m")
 		output, err := c.CombinedOutput()
-		lines, _ := os.ReadFile(path) //nolint:errcheck // without it no seed has come to an end
+		lines, _ := os.ReadFile(path) // without it no seed has come to an end
 		s.mu.Lock()
 		for line := range bytes.Lines(lines) {
 			o := &seedOutcome{}
