@@ -87,9 +87,9 @@ func (c *Cluster) trap(i int, name Event, place Place, count int, syncs bool, ke
 	}
 }
 
-// FailDisk lets an operation on the log of a node fail with EIO, or for want of space with ENOSPC, after which its node must stop. There is
+// failDisk lets an operation on the log of a node fail with EIO, or for want of space with ENOSPC, after which its node must stop. There is
 // space again for the next life.
-func (c *Cluster) FailDisk(i, count int, syncs bool, how simfs.Fault) {
+func (c *Cluster) failDisk(i, count int, syncs bool, how simfs.Fault) {
 	name := DiskError
 	if how == simfs.ENOSPC {
 		name = DiskFull
@@ -99,14 +99,11 @@ func (c *Cluster) FailDisk(i, count int, syncs bool, how simfs.Fault) {
 	}
 }
 
-// JumpClock sets the clock of a node forward, as when a machine was suspended. It never goes back: nodes use the monotonic one.
-func (c *Cluster) JumpClock(i int, d time.Duration) {
+// jumpClock sets the clock of a node forward, as when a machine was suspended. It never goes back: nodes use the monotonic one.
+func (c *Cluster) jumpClock(i int, d time.Duration) {
 	c.log("clock jump", "node", c.processes[i].id, "by", d)
 	c.processes[i].jumped += d
 }
-
-// SlowDisk sets the mean time of an append with its fsync.
-func (c *Cluster) SlowDisk(i int, d time.Duration) { c.processes[i].diskDelay = d }
 
 // Up says whether a node has a life.
 func (c *Cluster) Up(i int) bool { return c.processes[i].life != nil }

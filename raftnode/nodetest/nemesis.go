@@ -23,10 +23,10 @@ var faults = []fault{
 	{"crash-in-state", func(n *nemesis) { n.trap(InState, 20, false) }},
 	{"power-loss", func(n *nemesis) { n.c.PowerLoss(n.keep()) }},
 	{"disk-error", (*nemesis).diskError},
-	{"disk-full", func(n *nemesis) { n.c.FailDisk(n.pick().index, n.c.scheduler.random.IntN(20), false, simfs.ENOSPC) }},
-	{"clock-jump", func(n *nemesis) { n.c.JumpClock(n.pick().index, n.c.scheduler.about(5*n.c.options.election())) }},
-	{"disk-loss", func(n *nemesis) { n.c.LoseDisk(n.pick().index) }},
-	{"bit-flip", func(n *nemesis) { n.c.FlipBit(n.pick().index) }},
+	{"disk-full", func(n *nemesis) { n.c.failDisk(n.pick().index, n.c.scheduler.random.IntN(20), false, simfs.ENOSPC) }},
+	{"clock-jump", func(n *nemesis) { n.c.jumpClock(n.pick().index, n.c.scheduler.about(5*n.c.options.election())) }},
+	{"disk-loss", func(n *nemesis) { n.c.loseDisk(n.pick().index) }},
+	{"bit-flip", func(n *nemesis) { n.c.flipBit(n.pick().index) }},
 	{"stop", func(n *nemesis) { n.pick().stop() }},
 	{"pause", (*nemesis).pause},
 	{"partition", (*nemesis).partition},
@@ -128,7 +128,7 @@ func (n *nemesis) trap(place Place, within int, syncs bool) {
 // not written.
 func (n *nemesis) diskError() {
 	p, s := n.pick(), n.c.scheduler
-	n.c.FailDisk(p.index, s.random.IntN(20), s.chance(0.5), simfs.EIO)
+	n.c.failDisk(p.index, s.random.IntN(20), s.chance(0.5), simfs.EIO)
 	if s.chance(0.5) {
 		s.after(s.about(n.pace), "power cut", func() {
 			if !n.stopped {

@@ -36,8 +36,8 @@ func (c *Cluster) ruinable() bool {
 	return min(len(c.processes), c.options.Replicas) >= 3
 }
 
-// LoseDisk takes the disk of a node away; it finds an empty one.
-func (c *Cluster) LoseDisk(i int) {
+// loseDisk takes the disk of a node away; it finds an empty one.
+func (c *Cluster) loseDisk(i int) {
 	p := c.processes[i]
 	if !c.ruinable() {
 		return
@@ -51,9 +51,9 @@ func (c *Cluster) LoseDisk(i int) {
 	}
 }
 
-// FlipBit stops a node in good order and turns a bit in a file of its log. Of one that was not stopped like that, the end of the log may be
+// flipBit stops a node in good order and turns a bit in a file of its log. Of one that was not stopped like that, the end of the log may be
 // taken for one that was never acknowledged.
-func (c *Cluster) FlipBit(i int) {
+func (c *Cluster) flipBit(i int) {
 	p := c.processes[i]
 	if p.life == nil || p.life.node == nil || p.life.node.Err() != nil || !c.ruinable() {
 		return

@@ -10,7 +10,7 @@ import (
 func TestLostDisk(t *testing.T) {
 	inCluster(t, Options{Seed: 1}, func(c *Cluster) {
 		write(t, c, "before")
-		c.LoseDisk(2)
+		c.loseDisk(2)
 		c.Run(5 * time.Second)
 		c.Start(2)
 		write(t, c, "after")
@@ -20,7 +20,7 @@ func TestLostDisk(t *testing.T) {
 		if v := c.Violations(); len(v) > 0 {
 			t.Error(v)
 		}
-		c.LoseDisk(1)
+		c.loseDisk(1)
 		if !c.Up(1) || c.processes[1].ruin != sound {
 			t.Error("a majority is ruined")
 		}
@@ -35,7 +35,7 @@ func TestFlippedBits(t *testing.T) {
 			for range 20 {
 				write(t, c, strings.Repeat("x", 3000))
 			}
-			c.FlipBit(2)
+			c.flipBit(2)
 			c.Start(2)
 			c.Run(5 * time.Second)
 			write(t, c, "after")
