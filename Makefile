@@ -62,6 +62,14 @@ fmt: $(LINTER) $(NODE_TOOLS) ## format the Go and protobuf sources
 test: ## run every Go test under the race detector (needs a C compiler)
 	go test -race ./...
 
+SEEDS ?= 200
+START ?= 1
+
+.PHONY: sim
+sim: ## simulate clusters under faults, a run for each of SEEDS=200 seeds from START=1
+	go test -c -o bin/sim.test ./raftnode/nodetest
+	bin/sim.test -processes=2 -first=$(START) -seeds=$(SEEDS)
+
 .PHONY: build
 build: ## build bin/raftkv
 	go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/raftkv ./cmd/raftkv

@@ -129,6 +129,9 @@ func (f *forwards) answer(from placement.NodeID, resp *peerv1.ForwardResponse) {
 		r.fail(f.lost(w))
 		return
 	}
+	if resp.GetOrigin().GetLeader() && f.n.members[r.Shard] == nil {
+		f.n.shards.setLeader(r.Shard, w.to)
+	}
 	switch body := resp.GetBody().(type) {
 	case *peerv1.ForwardResponse_Write:
 		r.done(Result{Shard: r.Shard, Origin: resp.GetOrigin(), Write: body.Write})
@@ -250,6 +253,9 @@ func (f *forwards) peerDown(node placement.NodeID) {
 // expire gives up the requests that are beyond their deadline.
 func (f *forwards) expire(now time.Time) {
 	for _, w := range f.removeIf(func(w *forward) bool { return w.request.Deadline.Before(now) }) {
+		if f.n.members[w.request.Shard] == nil { // A replica here knows better.
+			f.n.shards.doubt(w.request.Shard, w.to)
+		}
 		if w.request.Read != nil {
 			w.request.fail(ErrTimeout)
 			continue

@@ -66,7 +66,7 @@ func (s *shardMap) leader(shard placement.ShardID) placement.NodeID {
 	return s.leaders[shard]
 }
 
-// setLeader notes who leads a shard, as a local replica knows.
+// setLeader notes who leads a shard, as a local replica or the leader itself says.
 func (s *shardMap) setLeader(shard placement.ShardID, node placement.NodeID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,6 +82,15 @@ func (s *shardMap) suggest(shard placement.ShardID, node placement.NodeID) {
 		}
 	}
 	s.setLeader(shard, "")
+}
+
+// doubt forgets a leader that does not answer, though its connection stands. Another member, asked in turn, knows the next one.
+func (s *shardMap) doubt(shard placement.ShardID, node placement.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaders[shard] == node {
+		s.leaders[shard] = ""
+	}
 }
 
 // holder returns a node to which a request for a shard without a replica here can go: the leader, else the members in turn.

@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -59,10 +60,7 @@ func (l *Log) openDir() error {
 	if err != nil {
 		return err
 	}
-	if err := parent.Sync(); err != nil {
-		return err
-	}
-	if err := parent.Close(); err != nil {
+	if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
 		return err
 	}
 	if l.dirFile, err = l.fs.OpenDir(l.dir); err != nil {

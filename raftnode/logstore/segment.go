@@ -76,10 +76,10 @@ func (l *Log) sweep() error {
 		return s.refs == 1
 	})
 	l.mu.Unlock()
+	if err := l.release(idle...); err != nil {
+		return err
+	}
 	for _, s := range idle {
-		if err := l.release(s); err != nil {
-			return err
-		}
 		if err := l.recycle(s.number); err != nil {
 			return err
 		}

@@ -12,7 +12,6 @@ import (
 // CheckDurable says whether every acknowledged value is still there at the end, unless a write that was acknowledged later, or whose outcome is
 // unknown, or that was concurrent, may have replaced it. final are reads after everything else.
 func CheckDurable(h *History, final []*Operation) error {
-	type place struct{ group, key int }
 	last := make(map[place]*Operation) // of the acknowledged writes, the one that was begun last
 	writers := make(map[string]*Operation)
 	maybe := make(map[place][]*Operation)

@@ -3,6 +3,8 @@ package nodetest
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -21,19 +23,34 @@ type replicaState struct {
 	export uint64
 }
 
-// CheckReplicas compares the disks of nodes that were closed in good order: replicas of a shard at one applied index are equal in every byte
-// (R20, R21), kept digests are those of the records (R25), and the logs agree on all entries that both hold and know to be committed. It
-// returns how many pairs of states were compared.
+// CheckReplicas compares the disks of nodes that were closed in good order after a time without writes: all replicas of a shard have applied
+// the same index and are equal in every byte (R20, R21), kept digests are those of the records (R25), and the logs agree on all entries
+// that both hold and know to be committed. It returns how many pairs of states were compared.
 func CheckReplicas(disks map[placement.NodeID]*simfs.FS) (compared int, err error) {
 	states := make(map[shardIndex]replicaState)
 	terms := make(map[shardIndex]uint64)
+	reached := make(map[placement.ShardID]reachedBy)
 	var errs []error
-	for node, disk := range disks {
-		_, n, err := compareStates(states, node, disk)
+	for _, node := range slices.Sorted(maps.Keys(disks)) {
+		applied, n, err := compareStates(states, node, disks[node])
 		compared += n
-		errs = append(errs, err, compareLogs(terms, node, disk))
+		errs = append(errs, err, compareLogs(terms, node, disks[node]))
+		for _, shard := range slices.Sorted(maps.Keys(applied)) {
+			at := reachedBy{node, applied[shard]}
+			if first, ok := reached[shard]; ok && first.index != at.index {
+				errs = append(errs, fmt.Errorf("shard %d stands at index %d on %s and at %d on %s", shard, first.index, first.node, at.index, node))
+			} else if !ok {
+				reached[shard] = at
+			}
+		}
 	}
 	return compared, errors.Join(errs...)
+}
+
+// reachedBy is how far a node has applied a shard.
+type reachedBy struct {
+	node  placement.NodeID
+	index uint64
 }
 
 type shardIndex struct {

@@ -18,8 +18,9 @@ type Load struct {
 	Clients, Groups int
 	// Think is the mean time between the answer to one operation and the next.
 	Think time.Duration
-	// Reads is the share of reads.
+	// Reads is the share of reads. Of those, one in 1+Pages reads a page of a range; none if Pages is 0.
 	Reads float64
+	Pages int
 	// ValueBytes is the size of values.
 	ValueBytes int
 	// Timeout is how long a client waits.
@@ -38,12 +39,14 @@ type clients struct {
 	// revisions are the highest ones seen, by shard: what a client with an id knows before its first attempt.
 	revisions map[placement.ShardID]uint64
 	known     [][GroupKeys]Cell
+	recovery  *recovery
 }
 
 func newClients(c *Cluster, load Load) *clients {
 	cs := &clients{
 		c: c, load: load, history: &History{Refused: make(map[string]*Operation)},
 		revisions: make(map[placement.ShardID]uint64), known: make([][GroupKeys]Cell, load.Groups),
+		recovery: newRecovery(),
 	}
 	for i := range load.Clients {
 		cl := &client{cs: cs, number: i}
@@ -72,17 +75,21 @@ func (cl *client) think() {
 func (cl *client) begin() {
 	cs, s := cl.cs, cl.cs.c.scheduler
 	op := &Operation{Client: cl.number, Group: s.random.IntN(cs.load.Groups), Call: s.now, Kind: Read}
-	if !s.chance(cs.load.Reads) {
+	a := &attempt{cl: cl, op: op}
+	if s.chance(cs.load.Reads) {
+		a.page = cs.drawPage(op.Group)
+	} else {
 		op.Kind = Write
 		cl.sequence++
 		op.Changes = cl.changes()
 		if s.chance(0.2) {
 			k := s.random.IntN(GroupKeys)
-			op.Condition = &Condition{Key: k, Value: cs.known[op.Group][k].Value}
+			known := cs.known[op.Group][k]
+			op.Condition = &Condition{Key: k, Value: known.Value, ByRevision: s.chance(0.5), Revision: known.Revision}
 		}
 	}
 	cs.busy++
-	a := &attempt{cl: cl, op: op, sequence: cl.sequence, named: s.chance(0.8)}
+	a.sequence, a.named = cl.sequence, s.chance(0.8)
 	a.send()
 }
 
@@ -109,8 +116,10 @@ func (cl *client) changes() []Change {
 
 // attempt is an operation on its way. A write with a name may be sent again when its outcome is unknown.
 type attempt struct {
-	cl       *client
-	op       *Operation
+	cl *client
+	op *Operation
+	// page: the operation reads a page; nil if it reads keys or writes.
+	page     *peerv1.RangeRead
 	sequence uint64
 	named    bool
 	seen     uint64
@@ -153,6 +162,10 @@ func (a *attempt) arrive(l *life, try int) {
 	r.Deadline = l.runtime.Now().Add(cs.load.Timeout)
 	if l.process.serving() && a.op.Kind == Write && l.node.Locate(key(a.op.Group, 0)).Leader != l.process.id {
 		cs.c.seen(ForwardedWrite)
+	}
+	if a.page != nil {
+		a.turn(l, try, r.Deadline)
+		return
 	}
 	r.Done = func(res raftnode.Result) {
 		if l.dead.Load() {
@@ -198,7 +211,10 @@ func (a *attempt) request() *raftnode.Request {
 	}
 	if c := op.Condition; c != nil {
 		compare := &storev1.Compare{Key: key(op.Group, c.Key), Condition: &storev1.Compare_Exists{Exists: false}}
-		if c.Value != "" {
+		switch {
+		case c.ByRevision:
+			compare.Condition = &storev1.Compare_ModRevision{ModRevision: c.Revision}
+		case c.Value != "":
 			compare.Condition = &storev1.Compare_Value{Value: a.cl.cs.pad(c.Value)}
 		}
 		w.Compares = append(w.Compares, compare)
@@ -267,11 +283,10 @@ func (cs *clients) note(a *attempt, res raftnode.Result) {
 // finish notes an operation that happened.
 func (a *attempt) finish(res raftnode.Result) {
 	cs, op := a.cl.cs, a.op
-	op.Return, op.Outcome, op.Shard = cs.c.scheduler.now, Done, res.Shard
+	op.Return, op.Outcome, op.Shard, op.Origin = cs.c.scheduler.now, Done, res.Shard, res.Origin.GetRevision()
 	if op.Kind == Read {
-		for k, r := range res.Read.GetRecords() {
-			cell := Cell{Value: unpad(r.GetRecord().GetValue()), Version: r.GetRecord().GetVersion(), Revision: r.GetRecord().GetModRevision()}
-			op.Cells = append(op.Cells, cell)
+		op.Cells = a.cells(res.Read)
+		for k, cell := range op.Cells {
 			cs.known[op.Group][k] = cell
 			if was, ok := cs.history.Refused[cell.Value]; ok && cell.Value != "" {
 				cs.c.violate("a refused write is visible: %s, seen by %s", was, op)
@@ -284,6 +299,7 @@ func (a *attempt) finish(res raftnode.Result) {
 		op.Outcome = CompareFailed
 	} else {
 		op.Revision = res.Write.GetRevision()
+		cs.recovery.wrote(op)
 		for i, o := range res.Write.GetOperations() {
 			op.Cells = append(op.Cells, Cell{Value: op.Changes[i].Value, Version: o.GetVersion(), Existed: o.GetExisted()})
 		}
@@ -293,6 +309,23 @@ func (a *attempt) finish(res raftnode.Result) {
 	}
 	cs.revisions[res.Shard] = max(cs.revisions[res.Shard], res.Write.GetRevision())
 	cs.close(a)
+}
+
+// cells are the keys that a read shows, from the first of the group.
+func (a *attempt) cells(read *peerv1.ReadResult) []Cell {
+	if a.page != nil {
+		return pageCells(a.op.Group, read)
+	}
+	var out []Cell
+	for _, r := range read.GetRecords() {
+		out = append(out, cellOf(r))
+	}
+	return out
+}
+
+func cellOf(r *peerv1.KeyRecord) Cell {
+	v := r.GetRecord()
+	return Cell{Value: unpad(v.GetValue()), Version: v.GetVersion(), Revision: v.GetModRevision()}
 }
 
 // close puts an operation that happened, or may have, into the history.

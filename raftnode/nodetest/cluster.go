@@ -23,6 +23,10 @@ type Cluster struct {
 	// violations are what must never be. The first one ends a run.
 	violations []string
 	events     [eventCount]uint64
+	// asides are calls that block, on goroutines of their own.
+	asides []*aside
+	// closed are the disks of nodes that were closed in the event under way.
+	closed []closedDisk
 	// ended, if set, hears of every process that has gone down.
 	ended func(*process)
 	// snapshotArrives, if set, is called before a process takes in a snapshot.
@@ -41,24 +45,36 @@ const (
 	CrashInInstall
 	PowerLoss
 	DiskError
+	DiskFull
+	DiskLost
+	BitFlipped
+	Refused
 	RestartReplay
 	InstallFinished
 	SnapshotSent
 	SnapshotInstalled
 	SnapshotCut
+	SnapshotLate
+	SnapshotDoubled
 	Truncation
 	UnknownOutcome
 	Retried
 	ForwardedWrite
+	PageRead
+	PageGoesOn
+	MajorityHealed
 	eventCount
 )
 
 var eventNames = [...]string{
 	LeaderChange: "leader change", Crash: "crash", CrashInLogSync: "crash during fsync of the log", CrashInState: "crash during a write of the state",
-	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error",
+	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error", DiskFull: "disk full", DiskLost: "disk lost", BitFlipped: "bit flipped in a log file", Refused: "node that refuses its disk",
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
-	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off", Truncation: "log truncated",
+	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off",
+	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
 	UnknownOutcome: "unknown outcome", Retried: "unknown outcome found by a retry", ForwardedWrite: "write through a follower",
+	PageRead: "page read", PageGoesOn: "page with more behind it",
+	MajorityHealed: "majority healed alone",
 }
 
 // String names the event.
@@ -104,25 +120,30 @@ func (c *Cluster) settled() {
 			p.life.runtime.collect()
 		}
 	}
+	c.finishAsides()
 	c.network.flush()
 	for _, p := range c.processes {
 		if p.life != nil {
 			c.examine(p)
 		}
 	}
+	c.checkClosed()
 }
 
 // examine ends the life of a process whose trap has sprung or whose node has failed.
 func (c *Cluster) examine(p *process) {
 	l := p.life
+	p.served = p.served || p.serving()
 	switch {
 	case l.trap.sprung():
 		c.sprung(l)
 		p.crash(0, c.grace())
+	case l.trap.faulty() && l.node != nil && l.node.Err() == nil:
+		c.doom(l)
 	case l.node == nil || l.node.Err() == nil:
 	case l.trap.faulty():
 		// R6: the process exits. What the system still holds in memory it still shows to the next one.
-		c.seen(DiskError)
+		c.seen(l.trap.name)
 		c.log("disk error", "node", p.id, "during", l.trap.during.Kind, "path", l.trap.during.Path)
 		p.end(0)
 		if k := l.trap.during.Kind; k != simfs.OpSync && k != simfs.OpWrite {
@@ -130,10 +151,36 @@ func (c *Cluster) examine(p *process) {
 			p.disk = p.disk.Image(simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: simfs.KeepOrdered})
 			c.promises.check(p)
 		}
+	case p.refuses(l.node.Err()):
+		p.refuse(l.node.Err())
 	default:
 		c.violate("%s has failed: %v", p.id, l.node.Err())
 		p.end(0)
 	}
+}
+
+// errorGrace is how long a node may live on after an error of its disk, in steps during which it is not paused.
+const (
+	errorGrace = 20
+	errorStep  = 100 * time.Millisecond
+)
+
+// doom watches a node whose disk has failed: it must stop (R6).
+func (c *Cluster) doom(l *life) {
+	if l.doomed {
+		return
+	}
+	l.doomed = true
+	steps := 0
+	var step func()
+	step = func() {
+		if steps++; steps > errorGrace {
+			c.violate("%s lives on after %s of %s has failed (R6)", l.process.id, l.trap.during.Kind, l.trap.during.Path)
+			return
+		}
+		l.runtime.add(errorStep, "after a disk error", step)
+	}
+	step()
 }
 
 func (c *Cluster) sprung(l *life) {
@@ -182,6 +229,17 @@ func (c *Cluster) RunUntil(d time.Duration, so func() bool) bool {
 		if !c.scheduler.step(until) {
 			return so()
 		}
+	}
+	return false
+}
+
+// await lets time pass until something is so. That it does not come to be is a violation, unless there is one already, which ends the time.
+func (c *Cluster) await(d time.Duration, so func() bool, otherwise func() string) bool {
+	if c.RunUntil(d, so) {
+		return true
+	}
+	if len(c.violations) == 0 {
+		c.violate("%s", otherwise())
 	}
 	return false
 }

@@ -78,30 +78,42 @@ func (c *Cluster) Resume(i int) { c.processes[i].resume() }
 
 // Trap lets a node crash at a moment in the life of its disk: at the count-th changing operation of a place (or sync of it) from now.
 func (c *Cluster) Trap(i int, place Place, count int, syncs bool, keep simfs.Survival) {
+	c.trap(i, Crash, place, count, syncs, keep)
+}
+
+func (c *Cluster) trap(i int, name Event, place Place, count int, syncs bool, keep simfs.Survival) {
 	if l := c.processes[i].life; l != nil {
-		l.trap.set(place, count, syncs, false, simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: keep})
+		l.trap.set(name, place, count, syncs, simfs.NoFault, simfs.CrashOptions{Seed: c.scheduler.random.Uint64(), Keep: keep})
 	}
 }
 
-// FailDisk lets an operation on the log of a node fail, after which its node must stop.
-func (c *Cluster) FailDisk(i, count int, syncs bool) {
+// failDisk lets an operation on the log of a node fail with EIO, or for want of space with ENOSPC, after which its node must stop. There is
+// space again for the next life.
+func (c *Cluster) failDisk(i, count int, syncs bool, how simfs.Fault) {
+	name := DiskError
+	if how == simfs.ENOSPC {
+		name = DiskFull
+	}
 	if l := c.processes[i].life; l != nil {
-		l.trap.set(InLog, count, syncs, true, simfs.CrashOptions{})
+		l.trap.set(name, InLog, count, syncs, how, simfs.CrashOptions{})
 	}
 }
 
-// SlowDisk sets the mean time of an append with its fsync.
-func (c *Cluster) SlowDisk(i int, d time.Duration) { c.processes[i].diskDelay = d }
+// jumpClock sets the clock of a node forward, as when a machine was suspended. It never goes back: nodes use the monotonic one.
+func (c *Cluster) jumpClock(i int, d time.Duration) {
+	c.log("clock jump", "node", c.processes[i].id, "by", d)
+	c.processes[i].jumped += d
+}
 
 // Up says whether a node has a life.
 func (c *Cluster) Up(i int) bool { return c.processes[i].life != nil }
 
-// restoreAll ends all faults: packets pass, disks are fast, every node runs.
-func (c *Cluster) restoreAll() {
+// restore ends all faults of the network and of some nodes: packets pass, disks are fast, the nodes run.
+func (c *Cluster) restore(ps []*process) {
 	c.Heal()
 	c.SetNoise(Calm)
-	c.network.cut = 0
-	for _, p := range c.processes {
+	c.network.cut, c.network.stale = 0, 0
+	for _, p := range ps {
 		p.diskDelay, p.applyDelay = diskDelay, applyDelay
 		p.resume()
 		if p.life != nil {

@@ -42,10 +42,13 @@ type Change struct {
 	Value  string
 }
 
-// Condition is what a write asks for: a key has a value, or does not exist (empty).
+// Condition is what a write asks for: a key has a value, or does not exist (empty). No value is written twice, so to ask for the revision
+// that wrote it is to ask for the value.
 type Condition struct {
-	Key   int
-	Value string
+	Key        int
+	Value      string
+	ByRevision bool
+	Revision   uint64
 }
 
 // Cell is a key as an operation found it (reads), or left it (writes). Version 0: it does not exist.
@@ -69,7 +72,9 @@ type Operation struct {
 	Shard        placement.ShardID
 	// Revision is that of the shard which a write made.
 	Revision uint64
-	// Cells are one for each change of a write, and one for each key of a read.
+	// Origin is the revision of the shard whose state an answer shows; 0 if several shards have made it.
+	Origin uint64
+	// Cells are one for each change of a write, and one for each key of a read, from the first; a page may end before the last.
 	Cells []Cell
 	// Attempts is how often it was sent.
 	Attempts int

@@ -23,6 +23,10 @@ var faults = []fault{
 	{"crash-in-state", func(n *nemesis) { n.trap(InState, 20, false) }},
 	{"power-loss", func(n *nemesis) { n.c.PowerLoss(n.keep()) }},
 	{"disk-error", (*nemesis).diskError},
+	{"disk-full", func(n *nemesis) { n.c.failDisk(n.pick().index, n.c.scheduler.random.IntN(20), false, simfs.ENOSPC) }},
+	{"clock-jump", func(n *nemesis) { n.c.jumpClock(n.pick().index, n.c.scheduler.about(5*n.c.options.election())) }},
+	{"disk-loss", func(n *nemesis) { n.c.loseDisk(n.pick().index) }},
+	{"bit-flip", func(n *nemesis) { n.c.flipBit(n.pick().index) }},
 	{"stop", func(n *nemesis) { n.pick().stop() }},
 	{"pause", (*nemesis).pause},
 	{"partition", (*nemesis).partition},
@@ -35,6 +39,7 @@ var faults = []fault{
 	{"transfer", (*nemesis).transfer},
 	{"crash-in-install", (*nemesis).crashInInstall},
 	{"cut-snapshots", func(n *nemesis) { n.c.network.cut = 0.5 }},
+	{"stale-snapshots", func(n *nemesis) { n.c.network.stale = 0.5 }},
 }
 
 // nemesis does harm to a cluster, again and again, until it is stopped.
@@ -43,12 +48,16 @@ type nemesis struct {
 	kinds   []fault
 	pace    time.Duration
 	stopped bool
+	// done counts the faults by kind.
+	done map[string]uint64
+	// struck, if set, hears of every fault.
+	struck func()
 }
 
 // newNemesis draws which kinds of faults a seed has, and how dense they are.
 func newNemesis(c *Cluster) *nemesis {
 	s := c.scheduler
-	n := &nemesis{c: c, pace: s.between(300*time.Millisecond, 3*time.Second)}
+	n := &nemesis{c: c, done: make(map[string]uint64), pace: s.between(300*time.Millisecond, 3*time.Second)}
 	share := 0.2 + 0.6*s.random.Float64()
 	for _, f := range faults {
 		if s.chance(share) {
@@ -82,7 +91,12 @@ func (n *nemesis) strike() {
 		if n.stopped {
 			return
 		}
-		n.kinds[s.random.IntN(len(n.kinds))].do(n)
+		kind := n.kinds[s.random.IntN(len(n.kinds))]
+		n.done[kind.name]++
+		if n.struck != nil {
+			n.struck()
+		}
+		kind.do(n)
 		n.strike()
 	})
 }
@@ -114,7 +128,7 @@ func (n *nemesis) trap(place Place, within int, syncs bool) {
 // not written.
 func (n *nemesis) diskError() {
 	p, s := n.pick(), n.c.scheduler
-	n.c.FailDisk(p.index, s.random.IntN(20), s.chance(0.5))
+	n.c.failDisk(p.index, s.random.IntN(20), s.chance(0.5), simfs.EIO)
 	if s.chance(0.5) {
 		s.after(s.about(n.pace), "power cut", func() {
 			if !n.stopped {
@@ -174,7 +188,7 @@ func (n *nemesis) oneWay() {
 	s := n.c.scheduler
 	from := n.pick().index
 	to := n.others(from)
-	if s.chance(0.5) {
+	if len(to) > 0 && s.chance(0.5) {
 		to = to[:1+s.random.IntN(len(to))]
 	}
 	n.c.Mute(from, to, s.chance(0.5), n.cut())
@@ -223,14 +237,11 @@ func (n *nemesis) crashInInstall() {
 		if n.stopped || s.chance(0.4) {
 			return
 		}
+		place, within := InLog, 8
 		if s.chance(0.5) {
-			n.c.Trap(p.index, InLog, s.random.IntN(8), false, n.keep())
-		} else {
-			n.c.Trap(p.index, InState, s.random.IntN(50), false, n.keep())
+			place, within = InState, 50
 		}
-		if p.life != nil {
-			p.life.trap.name = CrashInInstall
-		}
+		n.c.trap(p.index, CrashInInstall, place, s.random.IntN(within), false, n.keep())
 	}
 }
 

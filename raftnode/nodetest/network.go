@@ -39,7 +39,9 @@ type network struct {
 	c     *Cluster
 	noise Noise
 	// cut is the probability with which a snapshot breaks off.
-	cut   float64
+	cut float64
+	// stale is the probability with which a snapshot is late, and that with which it comes twice.
+	stale float64
 	links [][]*link
 }
 
@@ -91,6 +93,24 @@ func (n *network) late() time.Duration {
 		return n.c.scheduler.between(0, 4*n.c.options.election())
 	}
 	return n.delay() + n.c.scheduler.about(20*n.noise.Delay)
+}
+
+// exchangeTravel is when a question arrives, and when it arrives again; 0: it does not.
+type exchangeTravel struct{ after, again time.Duration }
+
+// snapshotTravel draws when a snapshot arrives: now and then so late that its receiver lives again, has what it brings or has given it up.
+func (n *network) snapshotTravel() exchangeTravel {
+	s := n.c.scheduler
+	travel := exchangeTravel{after: 2 * n.delay()}
+	if s.chance(n.stale) {
+		travel.after = s.between(0, 4*n.c.options.election())
+		n.c.seen(SnapshotLate)
+	}
+	if s.chance(n.stale) {
+		travel.again = travel.after + s.between(0, 4*n.c.options.election())
+		n.c.seen(SnapshotDoubled)
+	}
+	return travel
 }
 
 // block makes packets from one process to another vanish. What becomes of the connections between the two is not decided by that.

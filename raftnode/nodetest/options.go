@@ -23,6 +23,8 @@ type Options struct {
 	SnapshotEntries, MaxLogEntries uint64
 	SegmentBytes                   int64
 	HistoryBytes                   uint64
+	// MaxLogBytes is that of raftnode.Options. Default: its default, which is never reached here.
+	MaxLogBytes uint64
 	// NoSync leaves fsync out, as raftnode.Options does: a simulation must find that.
 	NoSync bool
 	// Skew lets the clocks of the nodes run up to 5 % too fast or too slow.
@@ -58,8 +60,8 @@ func (o Options) election() time.Duration { return 10 * o.Heartbeat }
 
 // String is the line that a run prints.
 func (o Options) String() string {
-	return fmt.Sprintf("seed=%d nodes=%d shards=%d replicas=%d heartbeat=%s snapshot-entries=%d max-log-entries=%d segment-bytes=%d history-bytes=%d no-sync=%t skew=%t",
-		o.Seed, o.Nodes, o.Shards, o.Replicas, o.Heartbeat, o.SnapshotEntries, o.MaxLogEntries, o.SegmentBytes, o.HistoryBytes, o.NoSync, o.Skew)
+	return fmt.Sprintf("seed=%d nodes=%d shards=%d replicas=%d heartbeat=%s snapshot-entries=%d max-log-entries=%d segment-bytes=%d history-bytes=%d max-log-bytes=%d no-sync=%t skew=%t",
+		o.Seed, o.Nodes, o.Shards, o.Replicas, o.Heartbeat, o.SnapshotEntries, o.MaxLogEntries, o.SegmentBytes, o.HistoryBytes, o.MaxLogBytes, o.NoSync, o.Skew)
 }
 
 // node are the options of the node of a process.
@@ -69,7 +71,7 @@ func (o Options) node(c *Cluster, p *process) raftnode.Options {
 		Shards: o.Shards, Replicas: o.Replicas,
 		HeartbeatInterval: o.Heartbeat, ElectionTimeout: o.election(),
 		SnapshotEntries: o.SnapshotEntries, SnapshotPeriod: 20 * time.Second, MaxLogEntries: o.MaxLogEntries,
-		SegmentBytes: o.SegmentBytes, CacheBytes: 1 << 20, MemTableBytes: memTableBytes, HistoryBytes: o.HistoryBytes, NoSync: o.NoSync,
+		MaxLogBytes: o.MaxLogBytes, SegmentBytes: o.SegmentBytes, CacheBytes: 1 << 20, MemTableBytes: memTableBytes, HistoryBytes: o.HistoryBytes, NoSync: o.NoSync,
 		Logger: p.logger(),
 		// A node that starts again must not draw what it drew before.
 		Seed: c.scheduler.random.Uint64() | 1,

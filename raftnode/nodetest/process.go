@@ -2,13 +2,16 @@ package nodetest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
+	"testing/synctest"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/simfs"
+	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 const dataDir = "/data/node"
@@ -23,6 +26,8 @@ type process struct {
 	// life is nil while the node is down.
 	life  *life
 	lives uint64
+	// served: it has served once, so it knows that the cluster is formed.
+	served bool
 	// paused: time stands still for the process; what happens to it meanwhile is held.
 	paused bool
 	held   []*event
@@ -30,6 +35,11 @@ type process struct {
 	diskDelay, applyDelay time.Duration
 	// rate is how fast its clock runs.
 	rate float64
+	// ruin is what has become of its disk; out: it has refused, and stays down.
+	ruin ruin
+	out  bool
+	// jumped is how far its clock was set forward.
+	jumped time.Duration
 }
 
 const (
@@ -52,6 +62,8 @@ type life struct {
 	cancel context.CancelFunc
 	// ends are called when the life ends.
 	ends []func()
+	// doomed: its disk has failed, and somebody waits for it to stop.
+	doomed bool
 	// stopping: the node answers what waits with good reasons while it closes.
 	stopping bool
 	begun    time.Duration
@@ -59,7 +71,7 @@ type life struct {
 
 // start opens the node on its disk.
 func (p *process) start() {
-	if p.life != nil {
+	if p.life != nil || p.out {
 		return
 	}
 	c := p.c
@@ -79,7 +91,11 @@ func (p *process) start() {
 	c.scheduler.add(0, &event{name: "start", process: p, boot: l.number, run: func() {
 		node, err := raftnode.Open(o)
 		if err != nil {
-			if !l.trap.sprung() {
+			switch {
+			case l.trap.sprung():
+			case p.refuses(err):
+				p.refuse(err)
+			default:
 				c.violate("%s cannot be opened: %v", p.id, err)
 			}
 			return
@@ -110,6 +126,10 @@ func (p *process) end(grace time.Duration) {
 		_ = l.node.Close()
 	}
 	l.dead.Store(true)
+	// Pebble cannot be closed behind an error of its disk (state ends its goroutine), and holds what it holds until the process ends.
+	if l.node == nil || !errors.Is(l.node.Err(), state.ErrFatal) {
+		p.c.closed = append(p.c.closed, closedDisk{p.id, p.disk})
+	}
 	for _, f := range l.ends {
 		f()
 	}
@@ -119,6 +139,26 @@ func (p *process) end(grace time.Duration) {
 	if p.c.ended != nil {
 		p.c.ended(p)
 	}
+}
+
+// closedDisk is a disk whose node has been closed.
+type closedDisk struct {
+	node placement.NodeID
+	disk *simfs.FS
+}
+
+// checkClosed says whether nodes that were closed have left files open, once all goroutines are at rest.
+func (c *Cluster) checkClosed() {
+	if len(c.closed) == 0 {
+		return
+	}
+	synctest.Wait()
+	for _, d := range c.closed {
+		if open := d.disk.OpenFiles(); len(open) > 0 {
+			c.violate("%s is closed and leaves files open: %v", d.node, open)
+		}
+	}
+	c.closed = nil
 }
 
 // crash cuts the power of one machine. grace is how long its peers wait for it in vain; without, they see its connections break.

@@ -18,6 +18,13 @@ type promises struct {
 	known map[promiser]*promise
 	// states are the states that disks have shown, to be compared with others at the same index.
 	states map[shardIndex]replicaState
+	// stood is where each replica stood when its disk was last looked at.
+	stood map[promiser]standing
+}
+
+// standing is what a disk surely holds of a replica: its term, its commit, and what it has applied. None ever falls.
+type standing struct {
+	term, commit, applied uint64
 }
 
 type promiser struct {
@@ -31,7 +38,7 @@ type promise struct {
 }
 
 func newPromises(c *Cluster) *promises {
-	return &promises{c: c, known: make(map[promiser]*promise), states: make(map[shardIndex]replicaState)}
+	return &promises{c: c, known: make(map[promiser]*promise), states: make(map[shardIndex]replicaState), stood: make(map[promiser]standing)}
 }
 
 // made notes a promise that leaves a replica.
@@ -61,6 +68,9 @@ func (ps *promises) made(p *process, shard uint32, m *raftpb.Message) {
 
 // check reads the disk of a process that has crashed, on a copy.
 func (ps *promises) check(p *process) {
+	if p.ruin != sound {
+		return // It keeps nothing that can be relied on.
+	}
 	disk := p.disk.Image(simfs.CrashOptions{Keep: simfs.KeepAll})
 	if _, err := disk.Stat(raftnode.LogDir(disk, dataDir)); err != nil {
 		return // It had not come so far.
@@ -96,10 +106,20 @@ func (ps *promises) check(p *process) {
 		if log.TruncatedIndex > 2 {
 			ps.c.seen(Truncation)
 		}
+		ps.rises(p, shard, standing{log.HardState.GetTerm(), log.HardState.GetCommit(), applied[shard]})
 		if err := ps.kept(p, shard, log); err != nil {
 			ps.c.violate("%s, shard %d: after a crash %v", p.id, shard, err)
 		}
 	}
+}
+
+func (ps *promises) rises(p *process, shard placement.ShardID, now standing) {
+	at := promiser{p.index, uint32(shard)}
+	was := ps.stood[at]
+	if now.term < was.term || now.commit < was.commit || now.applied < was.applied {
+		ps.c.violate("%s, shard %d: after a crash %+v, before it %+v", p.id, shard, now, was)
+	}
+	ps.stood[at] = now
 }
 
 func (ps *promises) kept(p *process, shard placement.ShardID, log logstore.State) error {

@@ -110,7 +110,7 @@ func (r *runtime) Go(name string, f func(context.Context)) {
 }
 
 func (r *runtime) Now() time.Time {
-	return epoch.Add(time.Duration(float64(r.c.scheduler.now) * r.l.process.rate))
+	return epoch.Add(time.Duration(float64(r.c.scheduler.now)*r.l.process.rate) + r.l.process.jumped)
 }
 
 // Close has nothing to stop: whoever closes a node has ended its life before.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,7 +42,8 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// scenario is a cluster and the nodes that have got names in the file: leader is who leads shard 1, old who led when a command named it last.
+// scenario is a cluster and the nodes that have got names in the file: leader is who leads shard 1, old who led when a command named it last,
+// outsider who holds no replica of shard 1.
 type scenario struct {
 	c     *Cluster
 	named map[string]int
@@ -79,6 +81,7 @@ func (s *scenario) cluster(t *testing.T, d *datadriven.TestData) string {
 	d.MaybeScanArgs(t, "seed", &o.Seed)
 	d.MaybeScanArgs(t, "nodes", &o.Nodes)
 	d.MaybeScanArgs(t, "shards", &o.Shards)
+	d.MaybeScanArgs(t, "replicas", &o.Replicas)
 	d.MaybeScanArgs(t, "snapshot-entries", &o.SnapshotEntries)
 	d.MaybeScanArgs(t, "max-log-entries", &o.MaxLogEntries)
 	if os.Getenv("RAFTKV_TEST_LOG") != "" {
@@ -113,6 +116,13 @@ func (s *scenario) node(t *testing.T, d *datadriven.TestData, name string) int {
 		for i := range s.c.processes {
 			if i != leader && s.c.Up(i) && i != s.named["old"] {
 				return i
+			}
+		}
+		return -1
+	case "outsider":
+		for _, n := range s.c.processes[0].life.node.Nodes() {
+			if !slices.Contains(n.Shards, 1) {
+				return s.c.process(n.ID).index
 			}
 		}
 		return -1

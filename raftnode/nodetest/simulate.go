@@ -11,7 +11,6 @@ import (
 	"github.com/raftkv/raftkv/raftnode/simfs"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
-	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 )
 
 // Report is what a run came to.
@@ -23,8 +22,11 @@ type Report struct {
 	Final   []*Operation
 	// Disks are those of the nodes after they were closed in good order.
 	Disks map[placement.NodeID]*simfs.FS
-	// Events counts what should happen in some runs.
+	// Events counts what should happen in some runs, Faults what was done, by kind.
 	Events map[Event]uint64
+	Faults map[string]uint64
+	// Recoveries are the times from a fault to the first write that a shard acknowledged after it.
+	Recoveries []time.Duration
 	// Steps is how many events the simulator ran, Trace a hash over them.
 	Steps, Trace uint64
 	// Time is the virtual time that has passed.
@@ -33,9 +35,6 @@ type Report struct {
 	Violations []string
 }
 
-// livenessElections is how many election timeouts a healed cluster has until every shard takes writes through every node.
-const livenessElections = 10
-
 // Simulate runs one seed, within a synctest bubble: clients under faults, then healing, then draining. Check is for afterwards. Of the options
 // it takes those that a seed does not draw. trace, if not nil, gets every event.
 func Simulate(o Options, trace io.Writer) *Report {
@@ -43,7 +42,7 @@ func Simulate(o Options, trace io.Writer) *Report {
 	r.c.scheduler.trace.print = trace
 	defer r.c.Close()
 	r.faults()
-	if r.heal() && r.drain() {
+	if r.live() && r.drain() {
 		r.final()
 	}
 	return r.report()
@@ -62,15 +61,18 @@ type run struct {
 func newRun(o Options) *run {
 	draw := newScheduler(o.Seed ^ 0x5eed)
 	pick := func(from ...int) int { return from[draw.random.IntN(len(from))] }
-	o.Nodes, o.Shards, o.Heartbeat = pick(3, 3, 3, 5), pick(1, 1, 2, 3), time.Duration(pick(20, 50, 100))*time.Millisecond
+	o.Nodes, o.Shards, o.Heartbeat = pick(1, 2, 3, 3, 3, 3, 4, 5), pick(1, 1, 2, 3), time.Duration(pick(20, 50, 100))*time.Millisecond
 	o.SnapshotEntries, o.MaxLogEntries = uint64(pick(20, 35, 50)), uint64(pick(10, 25, 50))
 	o.SegmentBytes, o.HistoryBytes, o.Skew = int64(pick(16, 32, 64))<<10, uint64(pick(4, 64))<<10, draw.chance(0.3)
-	o.Replicas = pick(3, o.Nodes)
+	o.Replicas = min(pick(3, o.Nodes), o.Nodes)
+	if draw.chance(0.3) {
+		o.MaxLogBytes = 4 * uint64(o.SegmentBytes)
+	}
 	r := &run{c: New(o)}
 	r.nemesis = newNemesis(r.c)
 	r.clients = newClients(r.c, Load{
 		Clients: pick(4, 8), Groups: pick(6, 10), Think: time.Duration(pick(20, 60, 200)) * time.Millisecond, Reads: 0.2 + 0.4*draw.random.Float64(),
-		ValueBytes: pick(8, 100, 400), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
+		Pages: pick(0, 1, 1), ValueBytes: pick(8, 8, 400, 1500, 3000), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
 	})
 	return r
 }
@@ -82,98 +84,43 @@ const (
 )
 
 func (r *run) faults() {
+	r.nemesis.struck = func() { r.clients.recovery.fault(r.c.scheduler.now, r.c.options.Shards) }
 	r.nemesis.start()
 	r.c.RunUntil(faultTime, func() bool { return len(r.clients.history.Operations) >= runOperations })
-}
-
-// heal ends all faults, and waits until every shard takes a write through every node (LIVE).
-func (r *run) heal() bool {
-	r.nemesis.stopped = true
-	r.c.ended = nil
-	r.c.restoreAll()
-	limit := livenessElections * r.c.options.election()
-	if !r.c.Formed(limit) {
-		r.c.violate("the cluster does not serve within %s of healing", limit)
-		return false
-	}
-	waiting := 0
-	for shard := range placement.ShardID(r.c.options.Shards + 1) {
-		for _, p := range r.c.processes {
-			waiting++
-			r.probe(p, shard, r.c.scheduler.now+limit, func() { waiting-- })
-		}
-	}
-	if !r.c.RunUntil(limit, func() bool { return waiting == 0 }) {
-		r.c.violate("%d of %d writes through all nodes to all shards do not succeed within %s of healing",
-			waiting, (r.c.options.Shards+1)*len(r.c.processes), limit)
-		return false
-	}
-	return true
-}
-
-// probe writes a key of its own to a shard through a node until that succeeds.
-func (r *run) probe(p *process, shard placement.ShardID, until time.Duration, done func()) {
-	s := r.c.scheduler
-	write := &storev1.Write{Operations: []*storev1.Operation{{
-		Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: r.probeKey(p, shard), Value: []byte("alive"),
-	}}}
-	s.add(s.between(0, time.Millisecond), &event{name: "probe", process: p, run: func() {
-		p.life.node.Submit(&raftnode.Request{
-			Shard: shard, Command: &storev1.Command{Body: &storev1.Command_Write{Write: write}},
-			Deadline: p.life.runtime.Now().Add(r.c.options.election()),
-			Done: func(res raftnode.Result) {
-				s.after(10*time.Millisecond, "probed", func() {
-					switch {
-					case res.Err == nil:
-						done()
-					case s.now < until && p.life != nil:
-						r.probe(p, shard, until, done)
-					}
-				})
-			},
-		})
-	}})
-}
-
-// probeKey is a key that the shard serves.
-func (r *run) probeKey(p *process, shard placement.ShardID) string {
-	for i := 0; ; i++ {
-		k := fmt.Sprintf("probe-%d", i)
-		if shard == placement.MetaShard || p.life.node.Locate(k).Shard == shard {
-			return k
-		}
-	}
 }
 
 // drain waits until clients have their answers.
 func (r *run) drain() bool {
 	r.clients.stopped = true
-	if !r.c.RunUntil(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy == 0 }) {
-		r.c.violate("%d operations are never answered", r.clients.busy)
-		return false
-	}
-	return true
+	return r.c.await(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy == 0 }, func() string {
+		return fmt.Sprintf("%d operations are never answered", r.clients.busy)
+	})
 }
 
 // final reads everything through every node, waits until all replicas have applied the same, and closes the nodes in good order.
 func (r *run) final() {
 	waiting := 0
 	for g := range r.clients.load.Groups {
-		for _, p := range r.c.processes {
+		for _, p := range r.c.sound() {
 			waiting++
 			r.read(p, g, func() { waiting-- })
 		}
 	}
-	if !r.c.RunUntil(livenessElections*r.c.options.election(), func() bool { return waiting == 0 }) {
-		r.c.violate("%d reads are not answered by a healthy cluster", waiting)
+	if !r.c.await(livenessElections*r.c.options.election(), func() bool { return waiting == 0 }, func() string {
+		return fmt.Sprintf("%d reads are not answered by a healthy cluster", waiting)
+	}) {
 		return
 	}
 	r.c.Run(livenessElections * r.c.options.election())
+	r.c.ended = nil
 	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
 		p.stop()
-		r.disks[p.id] = p.disk
+		if p.ruin == sound {
+			r.disks[p.id] = p.disk
+		}
 	}
+	r.c.checkClosed()
 }
 
 func (r *run) read(p *process, group int, done func()) {
@@ -190,10 +137,9 @@ func (r *run) read(p *process, group int, done func()) {
 					r.c.violate("%s cannot read in the end: %v", p.id, res.Err)
 					return
 				}
-				op.Return, op.Shard = s.now, res.Shard
+				op.Return, op.Shard, op.Origin = s.now, res.Shard, res.Origin.GetRevision()
 				for _, rec := range res.Read.GetRecords() {
-					v := rec.GetRecord()
-					op.Cells = append(op.Cells, Cell{Value: unpad(v.GetValue()), Version: v.GetVersion(), Revision: v.GetModRevision()})
+					op.Cells = append(op.Cells, cellOf(rec))
 				}
 				r.shown = append(r.shown, op)
 				done()
@@ -206,6 +152,7 @@ func (r *run) report() *Report {
 	out := &Report{
 		Line: r.c.options.String() + " " + r.nemesis.String(), History: r.clients.history, Final: r.shown, Disks: r.disks,
 		Events: make(map[Event]uint64), Steps: r.c.scheduler.trace.events, Trace: r.c.Trace(), Time: r.c.Now(), Violations: r.c.violations,
+		Faults: r.nemesis.done, Recoveries: r.clients.recovery.took,
 	}
 	for e, n := range r.c.events {
 		out.Events[Event(e)] = n
@@ -223,12 +170,9 @@ func (r *Report) Check() error {
 		errs = append(errs, errors.New(v))
 	}
 	all := &History{Operations: append(append([]*Operation(nil), r.History.Operations...), r.Final...)}
-	errs = append(errs, CheckRevisions(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout))
+	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout))
 	if len(r.Disks) > 0 {
-		compared, err := CheckReplicas(r.Disks)
-		if err == nil && compared == 0 {
-			err = errors.New("no two replicas were at one index: nothing could be compared")
-		}
+		_, err := CheckReplicas(r.Disks)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -12,10 +12,11 @@ import (
 )
 
 var (
-	seedFlag   = flag.Uint64("seed", 0, "run this seed only, and show what happens")
-	firstFlag  = flag.Uint64("first", 1, "the first seed")
-	seedsFlag  = flag.Int("seeds", seedsDefault, "how many seeds to run")
-	eventsFlag = flag.String("events", "", "with -seed: write every event of the run to this file")
+	seedFlag     = flag.Uint64("seed", 0, "run this seed only, and show what happens")
+	firstFlag    = flag.Uint64("first", 1, "the first seed")
+	seedsFlag    = flag.Int("seeds", seedsDefault, "how many seeds to run")
+	outcomesFlag = flag.String("outcomes", "", "append what each seed came to to this file")
+	eventsFlag   = flag.String("events", "", "with -seed: write every event of the run to this file")
 )
 
 // simulate runs one seed in a bubble of its own.
@@ -34,33 +35,26 @@ func TestSimulation(t *testing.T) {
 		showSeed(t)
 		return
 	}
-	seen := make(map[Event]uint64)
-	operations, unknown := 0, 0
+	var all totals
 	for i := range *seedsFlag {
 		seed := *firstFlag + uint64(i)
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			r := simulate(t, Options{Seed: seed}, nil)
 			t.Logf("%s\n%d events, %d operations, %s of virtual time, trace %016x", r.Line, r.Steps, len(r.History.Operations), r.Time, r.Trace)
-			if err := r.Check(); err != nil {
-				t.Errorf("%v\nrepeat with: go test ./raftnode/nodetest -run 'TestSimulation$' -seed=%d", err, seed)
+			err := r.Check()
+			if err != nil {
+				t.Errorf("%v\nrepeat with: %s", err, repeat(seed))
 			}
-			for e, n := range r.Events {
-				seen[e] += n
-			}
-			for _, op := range r.History.Operations {
-				operations++
-				if op.Outcome == Unknown {
-					unknown++
-				}
+			one := outcomeOf(seed, r, err)
+			all.add(one)
+			if err := one.append(*outcomesFlag); err != nil {
+				t.Error(err)
 			}
 		})
 	}
-	t.Logf("%d operations checked, %d of them of unknown outcome", operations, unknown)
-	for e := range eventCount {
-		t.Logf("%7d × %s", seen[e], e)
-		if seen[e] == 0 && *seedsFlag >= seedsDefault && !raceEnabled {
-			t.Errorf("never seen: %s. The simulation does not show what it should.", e)
-		}
+	t.Log(all.String())
+	if never := all.neverSeen(); len(never) > 0 && *seedsFlag >= seedsDefault && !raceEnabled {
+		t.Errorf("never seen: %v. The simulation does not show what it should.", never)
 	}
 }
 

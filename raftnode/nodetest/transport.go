@@ -94,7 +94,7 @@ func (t *transport) Call(_ context.Context, address string, to placement.NodeID,
 		who    peers.Peer
 	)
 	err = errNoAnswer
-	ok := t.exchange(p, callTimeout, func(from peers.Peer, at *transport) error {
+	ok := t.exchange(p, exchangeTravel{after: 2 * t.c.network.delay()}, callTimeout, func(from peers.Peer, at *transport) error {
 		request, response := &peerv1.CallRequest{}, &peerv1.CallResponse{}
 		who = at.peer()
 		if err := request.UnmarshalVT(question); err != nil {
@@ -126,14 +126,13 @@ func (t *transport) SendSnapshot(_ context.Context, to placement.NodeID, start *
 	}
 	t.c.wire.snapshot(t.c.network.link(t.l.process, p), start)
 	s.trace.content(image)
-	arrives := io.Reader(bytes.NewReader(image))
+	whole := len(image)
 	if s.chance(t.c.network.cut) {
-		cut := s.random.IntN(len(image))
-		arrives = io.MultiReader(bytes.NewReader(image[:cut]), failingReader{})
+		whole = s.random.IntN(len(image))
 		t.c.seen(SnapshotCut)
 	}
 	err = errNoAnswer
-	t.exchange(p, snapshotTimeout, func(from peers.Peer, at *transport) error {
+	arrives := func(from peers.Peer, at *transport) error {
 		if err := t.handshake(at); err != nil {
 			return err
 		}
@@ -148,8 +147,13 @@ func (t *transport) SendSnapshot(_ context.Context, to placement.NodeID, start *
 		if err := fresh.UnmarshalVT(sent); err != nil {
 			return err
 		}
-		return at.options.Handler.HandleSnapshot(from, fresh, arrives)
-	}, func(e error) { err = e })
+		body := io.Reader(bytes.NewReader(image))
+		if whole < len(image) {
+			body = io.MultiReader(bytes.NewReader(image[:whole]), failingReader{})
+		}
+		return at.options.Handler.HandleSnapshot(from, fresh, body)
+	}
+	t.exchange(p, t.c.network.snapshotTravel(), snapshotTimeout, arrives, func(e error) { err = e })
 	return err
 }
 
@@ -159,7 +163,7 @@ type failingReader struct{}
 func (failingReader) Read([]byte) (int, error) { return 0, errBroken }
 
 // exchange lets another process do something on a connection of its own, and waits for what came of it.
-func (t *transport) exchange(p *process, limit time.Duration, do func(peers.Peer, *transport) error, answered func(error)) bool {
+func (t *transport) exchange(p *process, travel exchangeTravel, limit time.Duration, do func(peers.Peer, *transport) error, answered func(error)) bool {
 	s, n := t.c.scheduler, t.c.network
 	return s.await(limit, func(done func()) {
 		reply := func(err error) {
@@ -171,27 +175,33 @@ func (t *transport) exchange(p *process, limit time.Duration, do func(peers.Peer
 			}})
 		}
 		from := t.peer()
-		s.add(2*n.delay(), &event{
-			name: "asked", process: p,
-			run: func() {
-				at := p.life.transport
-				switch {
-				case !n.open(t.l.process, p) || s.chance(n.noise.Drop):
-				case at == nil || !at.started:
-					reply(errUnreachable)
-				default:
-					err := do(from, at)
-					if at.l.trap.sprung() {
-						err = errBroken // The process dies before it can answer.
+		arrive := func(after time.Duration, reply func(error)) {
+			s.add(after, &event{
+				name: "asked", process: p,
+				run: func() {
+					at := p.life.transport
+					switch {
+					case !n.open(t.l.process, p) || s.chance(n.noise.Drop):
+					case at == nil || !at.started:
+						reply(errUnreachable)
+					default:
+						err := do(from, at)
+						if at.l.trap.sprung() {
+							err = errBroken // The process dies before it can answer.
+						}
+						reply(err)
 					}
-					reply(err)
-				}
-			},
-			lost: func() {
-				if n.open(t.l.process, p) {
-					reply(errUnreachable)
-				}
-			},
-		})
+				},
+				lost: func() {
+					if n.open(t.l.process, p) {
+						reply(errUnreachable)
+					}
+				},
+			})
+		}
+		arrive(travel.after, reply)
+		if travel.again > 0 {
+			arrive(travel.again, func(error) {}) // Nobody waits for the answer to the second one.
+		}
 	})
 }

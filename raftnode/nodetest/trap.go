@@ -30,23 +30,24 @@ type trap struct {
 	count int
 	// syncs: only syncs count.
 	syncs bool
-	// fails: the operation fails and nothing else happens.
-	fails  bool
+	// fails, if set, is how the operation fails; nothing else happens then.
+	fails  simfs.Fault
 	crash  simfs.CrashOptions
 	image  *simfs.FS
 	failed bool
-	// name is what springing it is counted as, if it has a name of its own.
+	// name is what springing it is counted as.
 	name Event
 	// during is the operation that sprang it.
 	during simfs.Op
 }
 
-// set arms the trap. It springs once in a life.
-func (t *trap) set(place Place, count int, syncs, fails bool, crash simfs.CrashOptions) {
+// set arms the trap, in the place of one that was set before. It springs once in a life. name is what that is counted as; Crash for
+// what it is by the place.
+func (t *trap) set(name Event, place Place, count int, syncs bool, fails simfs.Fault, crash simfs.CrashOptions) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.image == nil && !t.failed {
-		t.place, t.count, t.syncs, t.fails, t.crash = place, count, syncs, fails, crash
+		t.name, t.place, t.count, t.syncs, t.fails, t.crash = name, place, count, syncs, fails, crash
 	}
 }
 
@@ -74,9 +75,9 @@ func (t *trap) decide(op simfs.Op) simfs.Fault {
 	}
 	place := t.place
 	t.place, t.during = 0, op
-	if t.fails {
+	if t.fails != simfs.NoFault {
 		t.failed = true
-		return simfs.EIO
+		return t.fails
 	}
 	t.image = t.disk.Image(t.crash)
 	if place == InState {

@@ -14,7 +14,17 @@ type wire struct {
 	c       *Cluster
 	leaders map[shardTerm]leader
 	entries map[shardEntry]uint64
+	// said is the highest term and commit that each replica has said to each other process in its present life.
+	said map[conversation]said
 }
+
+type conversation struct {
+	from, to int
+	shard    uint32
+}
+
+// said is of one life of a process: what was not durable may be forgotten in the next.
+type said struct{ life, term, commit uint64 }
 
 type shardTerm struct {
 	shard uint32
@@ -32,7 +42,7 @@ type shardEntry struct {
 }
 
 func newWire(c *Cluster) *wire {
-	return &wire{c: c, leaders: make(map[shardTerm]leader), entries: make(map[shardEntry]uint64)}
+	return &wire{c: c, leaders: make(map[shardTerm]leader), entries: make(map[shardEntry]uint64), said: make(map[conversation]said)}
 }
 
 func (w *wire) sent(l *link, raft *peerv1.RaftMessage) {
@@ -41,6 +51,11 @@ func (w *wire) sent(l *link, raft *peerv1.RaftMessage) {
 		w.c.violate("raft message of %s cannot be decoded: %v", l.from.id, err)
 		return
 	}
+	if l.from.ruin == emptied {
+		w.c.violate("%s, shard %d: has lost its disk and says %s (R13)", l.from.id, raft.GetShard(), m.GetType())
+		return
+	}
+	w.rises(l, raft.GetShard(), m)
 	switch m.GetType() {
 	case raftpb.MsgApp:
 		w.entriesOf(raft.GetShard(), m.GetEntries())
@@ -50,6 +65,32 @@ func (w *wire) sent(l *link, raft *peerv1.RaftMessage) {
 	case raftpb.MsgAppResp, raftpb.MsgVoteResp:
 		w.c.promises.made(l.from, raft.GetShard(), m)
 	}
+}
+
+// rises checks that what a replica says of its term and its commit never falls. Answers to others may leave later than they were made, once
+// something is durable, and a pre-vote speaks of a term that is not the replica's yet, so only what leaves at once counts.
+func (w *wire) rises(l *link, shard uint32, m *raftpb.Message) {
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgTimeoutNow:
+	default:
+		return
+	}
+	at, life := conversation{l.from.index, l.to.index, shard}, l.from.life.number
+	was := w.said[at]
+	if was.life != life {
+		was = said{life: life}
+	}
+	if m.GetTerm() < was.term {
+		w.c.violate("%s, shard %d: says term %d after term %d", l.from.id, shard, m.GetTerm(), was.term)
+	}
+	was.term = max(was.term, m.GetTerm())
+	if m.GetType() == raftpb.MsgApp {
+		if m.GetCommit() < was.commit {
+			w.c.violate("%s, shard %d: says commit %d after commit %d", l.from.id, shard, m.GetCommit(), was.commit)
+		}
+		was.commit = max(was.commit, m.GetCommit())
+	}
+	w.said[at] = was
 }
 
 // snapshot sees a snapshot leave.

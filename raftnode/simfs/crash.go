@@ -14,8 +14,8 @@ const (
 	// KeepSome leaves what the seed decides: each unsynced name, block and sector on its own. It is the worst that a
 	// system may do: new names appear in any order.
 	KeepSome
-	// KeepOrdered is KeepSome for data; of the names that were not synced it leaves all or none, as file systems do that
-	// write their metadata to a journal in order.
+	// KeepOrdered is KeepSome for data; of the changes of names in a directory that were not synced it leaves the first so many, as
+	// file systems do that write their metadata to a journal in order.
 	KeepOrdered
 	// KeepAll leaves everything except what a failed sync has forgotten.
 	KeepAll
@@ -72,12 +72,15 @@ type image struct {
 	files    map[*inode]*inode                // old to new: a file with two names is one file
 }
 
-// chooseNames decides which changes of names have happened. A change never survives without those it comes after.
+// chooseNames decides which changes of names have happened. A change never survives without those it comes after. One that a sync has
+// asked for, and that waits for directories above, survives with them.
 func (im *image) chooseNames() {
-	lucky := im.lucky()
 	happened := map[*change]bool{}
+	stands := func(c *change) bool { return c.state == durable || happened[c] }
+	lucky := im.lucky()
 	for _, c := range im.from.journal {
-		if !lucky(c) || slices.ContainsFunc(c.after, func(b *change) bool { return b.state != durable && !happened[b] }) {
+		waits := !c.ready(stands)
+		if c.synced && waits || !c.synced && !lucky(c, waits) {
 			continue
 		}
 		happened[c] = true
@@ -87,34 +90,67 @@ func (im *image) chooseNames() {
 	}
 }
 
-// lucky returns the rule by which single changes survive.
+// lucky returns the rule by which single changes survive that no sync has asked for. It is asked for each of them in the order of the
+// journal; those that wait for something that has not happened never survive.
 //
 // No file system removes a name on the disk before it adds those that programs added earlier, and programs rely on it
-// (create the new, remove the old, sync the directory). To keep that without asking which goroutine was first, one draw
-// for the whole disk says whether removals can survive at all; if so, everything that adds a name survives.
-func (im *image) lucky() func(*change) bool {
+// (create the new, remove the old, sync the directory). To keep that without asking which goroutine was first, KeepSome makes one draw
+// for the whole disk, which says whether removals can survive at all; if so, everything that adds a name survives.
+func (im *image) lucky() func(c *change, waits bool) bool {
 	coin := func(c *change) bool { return im.seed.below(2, "change", c.key) == 0 }
 	switch {
 	case im.keep == KeepSynced:
-		return func(*change) bool { return false }
+		return func(*change, bool) bool { return false }
 	case im.keep == KeepAll:
-		return func(c *change) bool { return c.state != forgotten }
+		return func(c *change, waits bool) bool { return !waits && c.state != forgotten }
 	case im.keep == KeepOrdered:
-		all := im.seed.below(2, "names") == 0
-		return func(*change) bool { return all }
+		return im.prefixes()
 	case im.seed.below(2, "removals") == 0:
-		return func(c *change) bool { return !c.removes && coin(c) }
+		return func(c *change, waits bool) bool { return !waits && !c.removes && coin(c) }
 	}
 	needed := map[*change]bool{}
 	for _, c := range slices.Backward(im.from.journal) {
 		if c.adds() || needed[c] {
 			needed[c] = true
-			for _, before := range c.after {
+			for _, before := range slices.Concat(c.after, c.above) {
 				needed[before] = true
 			}
 		}
 	}
-	return func(c *change) bool { return needed[c] || coin(c) }
+	return func(c *change, waits bool) bool { return !waits && (needed[c] || coin(c)) }
+}
+
+// prefixes is the rule of KeepOrdered: of the changes in each directory the first so many survive. One that does not, because of another
+// directory that it touches or that it waits for, ends them too.
+func (im *image) prefixes() func(c *change, waits bool) bool {
+	left := map[*directory]int{}
+	for _, c := range im.from.journal {
+		if c.synced {
+			continue
+		}
+		for _, d := range c.dirs() {
+			left[d]++
+		}
+	}
+	for d, n := range left {
+		switch im.seed.below(4, "names", d.id) {
+		case 0:
+			left[d] = 0
+		case 1: // all
+		default:
+			left[d] = im.seed.below(n+1, "prefix", d.id, uint64(n))
+		}
+	}
+	return func(c *change, waits bool) bool {
+		survives := !waits && !slices.ContainsFunc(c.dirs(), func(d *directory) bool { return left[d] == 0 })
+		for _, d := range c.dirs() {
+			left[d]--
+			if !survives {
+				left[d] = 0
+			}
+		}
+		return survives
+	}
 }
 
 func (im *image) touch(t touch) {
@@ -135,7 +171,7 @@ func (im *image) copyDir(old *inode) *inode {
 	if !ok {
 		names = old.dir.disk
 	}
-	dir := newDirectory()
+	dir := newDirectory(old.id)
 	for name, child := range names {
 		copied := im.files[child]
 		if copied == nil {

@@ -229,3 +229,21 @@ func TestStats(t *testing.T) {
 		t.Errorf("stats %+v, want %+v", got, want)
 	}
 }
+
+func TestOpenFiles(t *testing.T) {
+	f := New(Options{})
+	b := create(t, f, "b", "")
+	a := create(t, f, "a", "")
+	d, err := f.OpenDir("/")
+	must(t, err)
+	must(t, b.Close())
+	f.Crash(CrashOptions{})
+	if got, want := f.OpenFiles(), []string{"/", "/a"}; !slices.Equal(got, want) {
+		t.Errorf("open are %q, want %q", got, want)
+	}
+	must(t, a.Close())
+	must(t, d.Close())
+	if got := f.OpenFiles(); len(got) > 0 {
+		t.Errorf("%q are open after all were closed", got)
+	}
+}

@@ -24,7 +24,9 @@ var _ vfs.File = (*file)(nil)
 // open returns a handle. mu is held.
 func (f *FS) open(node *inode, p string, writable bool) *file {
 	node.handles++
-	return &file{fs: f, node: node, path: p, writable: writable}
+	h := &file{fs: f, node: node, path: p, writable: writable}
+	f.handles[h] = true
+	return h
 }
 
 // Open opens a file or directory for reading.
@@ -106,6 +108,7 @@ func (h *file) Close() error {
 	}
 	h.closed = true
 	h.node.handles--
+	delete(h.fs.handles, h)
 	if h.node.dir == nil && !h.fs.dead {
 		h.fs.release(h.node)
 	}

@@ -247,6 +247,29 @@ var rules = []struct {
 		[]string{"<none>", "data"},
 	},
 	{
+		"a rename in a directory whose own name is not synced does not save that name",
+		func(t *testing.T, f *FS) {
+			must(t, f.MkdirAll("d", 0o755))
+			must(t, create(t, f, "d/tmp", "data").Sync())
+			must(t, f.Rename("d/tmp", "d/a"))
+			syncDir(t, f, "/d")
+		},
+		name("d/a"),
+		[]string{"<none>", "data"},
+	},
+	{
+		"a rename that waits for its directory is durable with it",
+		func(t *testing.T, f *FS) {
+			must(t, f.MkdirAll("d", 0o755))
+			must(t, create(t, f, "d/tmp", "data").Sync())
+			must(t, f.Rename("d/tmp", "d/a"))
+			syncDir(t, f, "/d")
+			syncDir(t, f, "/")
+		},
+		name("d/a"),
+		[]string{"data"},
+	},
+	{
 		"a truncation survives with its size or not at all",
 		func(t *testing.T, f *FS) {
 			h := saved(t, f, "a", "123456")
@@ -324,6 +347,18 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestSyncedNamesAlone says that a directory which was synced, and not its own name, is surely there only with that name.
+func TestSyncedNamesAlone(t *testing.T) {
+	f := New(Options{})
+	must(t, f.MkdirAll("d", 0o755))
+	must(t, create(t, f, "d/tmp", "data").Sync())
+	must(t, f.Rename("d/tmp", "d/a"))
+	syncDir(t, f, "/d")
+	if got := content(t, f.Crash(CrashOptions{Keep: KeepSynced}), "d/a"); got != "<none>" {
+		t.Errorf("d/a holds %q after a crash, though nobody synced the name of d", got)
+	}
+}
+
 // TestSectorsTear writes over a whole synced block twice: sectors are old or new, never a mix within, and a disk whose
 // sector is a block never tears.
 func TestSectorsTear(t *testing.T) {
@@ -356,18 +391,49 @@ func TestSectorsTear(t *testing.T) {
 	}
 }
 
-// TestOrderedNames says that KeepOrdered leaves all new names or none, while the data is still drawn for each file.
+// TestOrderedNames says that KeepOrdered leaves the first so many changes of a directory, removals among them, while the data is still drawn
+// for each file.
 func TestOrderedNames(t *testing.T) {
 	f := New(Options{})
-	for _, n := range []string{"a", "b", "c"} {
+	saved(t, f, "x", "x")
+	must(t, create(t, f, "a", "a").Sync())
+	must(t, f.Remove("x"))
+	for _, n := range []string{"b", "c"} {
 		must(t, create(t, f, n, n).Sync())
 	}
 	got := outcomes(f, KeepOrdered, func(after *FS) string {
 		names, err := after.List("/")
 		must(t, err)
+		slices.Sort(names)
 		return strings.Join(names, " ")
 	})
-	if want := []string{"", "a b c"}; !slices.Equal(got, want) {
+	if want := []string{"a", "a b", "a b c", "a x", "x"}; !slices.Equal(got, want) {
+		t.Errorf("outcomes %q, want %q", got, want)
+	}
+}
+
+// TestDirectoriesAreOrderedApart says that KeepOrdered knows no order between directories, but that a rename between two waits for what came
+// before it in both.
+func TestDirectoriesAreOrderedApart(t *testing.T) {
+	f := New(Options{})
+	must(t, f.MkdirAll("d", 0o755))
+	must(t, f.MkdirAll("e", 0o755))
+	syncDir(t, f, "/")
+	saved(t, f, "d/m", "m")
+	for _, n := range []string{"d/a", "e/b"} {
+		must(t, create(t, f, n, "").Sync())
+	}
+	must(t, f.Rename("d/m", "e/m"))
+	got := outcomes(f, KeepOrdered, func(after *FS) string {
+		var all []string
+		for _, n := range []string{"d/a", "e/b", "e/m"} {
+			if _, err := after.Stat(n); err == nil {
+				all = append(all, n)
+			}
+		}
+		return strings.Join(all, " ")
+	})
+	if want := []string{"", "d/a", "d/a e/b", "d/a e/b e/m", "e/b"}; !slices.Equal(got, want) {
 		t.Errorf("outcomes %q, want %q", got, want)
 	}
 }

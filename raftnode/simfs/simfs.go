@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -56,10 +57,12 @@ type FS struct {
 	// journal holds the changes of names that no sync has made durable, in the order in which they were made.
 	journal []*change
 	// seen counts the events on each path. Events on one path number themselves; there is no order between paths.
-	seen   map[event]uint64
-	locks  map[string]bool
-	faults func(Op) Fault
-	stats  Stats
+	seen  map[event]uint64
+	locks map[string]bool
+	// handles are the open files and directories.
+	handles map[*file]bool
+	faults  func(Op) Fault
+	stats   Stats
 	// used is the space of all files that have a name or are open; quota bounds it unless 0.
 	used, quota int64
 }
@@ -91,9 +94,10 @@ func newFS(o Options, seed draw) *FS {
 		blockBytes:  o.BlockBytes,
 		sectorBytes: o.SectorBytes,
 		seed:        seed,
-		root:        &inode{dir: newDirectory()},
+		root:        &inode{dir: newDirectory(0)},
 		seen:        map[event]uint64{},
 		locks:       map[string]bool{},
+		handles:     map[*file]bool{},
 		quota:       o.QuotaBytes,
 	}
 }
@@ -115,6 +119,19 @@ func (f *FS) Stats() Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stats
+}
+
+// OpenFiles returns the names under which the files and directories were opened that are open now, sorted, one for each handle. It works on
+// a dead disk, too: programs that end leave none.
+func (f *FS) OpenFiles() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var open []string
+	for h := range f.handles {
+		open = append(open, h.path)
+	}
+	slices.Sort(open)
+	return open
 }
 
 // SetQuota changes the size of the disk; 0 is no limit.

@@ -112,7 +112,7 @@ func (f *FS) rename(from, to string) error {
 	}
 	f.alter(to, &change{
 		touches: []touch{{fromDir, fromName, nil}, {toDir, toName, node}},
-		after:   births(toDir),
+		above:   births(toDir),
 	})
 	f.unlink(old)
 	return nil
@@ -148,7 +148,8 @@ func (f *FS) mkdirAll(p string) error {
 	case old != nil:
 		return nil
 	}
-	node := &inode{id: f.born(p), dir: newDirectory()}
+	id := f.born(p)
+	node := &inode{id: id, dir: newDirectory(id)}
 	f.alter(p, &change{touches: []touch{{dir, name, node}}})
 	return nil
 }

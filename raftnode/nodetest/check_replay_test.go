@@ -1,0 +1,62 @@
+package nodetest
+
+import (
+	"strings"
+	"testing"
+)
+
+// of names the revision of the state that an answer shows.
+func of(op *Operation, revision uint64) *Operation {
+	op.Origin = revision
+	return op
+}
+
+// conditional makes a write one with a condition.
+func conditional(op *Operation, key int, value string) *Operation {
+	op.Condition, op.Attempts = &Condition{Key: key, Value: value}, 1
+	return op
+}
+
+func TestCheckReplay(t *testing.T) {
+	a, b := func() *Operation { return of(put(1, 0, 1, 0, "a", 1, 1), 1) }, func() *Operation { return of(put(1, 2, 3, 0, "b", 2, 2), 2) }
+	removed := func() *Operation {
+		return &Operation{
+			Client: 1, Kind: Write, Changes: []Change{{Key: 0, Delete: true}}, Outcome: Done, Shard: 1, Revision: 2, Origin: 2, Cells: []Cell{{Existed: true}},
+		}
+	}
+	failed := func(value string) *Operation {
+		op := conditional(of(put(1, 2, 3, 1, "x", 0, 0), 1), 0, value)
+		op.Outcome, op.Cells = CompareFailed, nil
+		return op
+	}
+	other := of(put(1, 4, 5, 1, "c", 4, 1), 4) // revision 3 is of nobody
+	for name, c := range map[string]struct {
+		ops  []*Operation
+		says string
+	}{
+		"the newest":                   {ops: []*Operation{a(), b(), of(read(2, 4, 5, 0, "b", 2, 2), 2)}},
+		"an older one at its revision": {ops: []*Operation{a(), b(), of(read(2, 4, 5, 0, "a", 1, 1), 1)}},
+		"an older one later":           {ops: []*Operation{a(), b(), of(read(2, 4, 5, 0, "a", 1, 1), 2)}, says: "all that came after it is known"},
+		"of the future":                {ops: []*Operation{a(), b(), of(read(2, 4, 5, 0, "b", 2, 2), 1)}, says: "which is later"},
+		"another version":              {ops: []*Operation{a(), b(), of(read(2, 4, 5, 0, "b", 2, 3), 2)}, says: "all that came after it is known"},
+		"nothing":                      {ops: []*Operation{a(), of(read(2, 4, 5, 0, "", 0, 0), 1)}, says: "all that came after it is known"},
+		"removed":                      {ops: []*Operation{a(), removed(), of(read(2, 4, 5, 0, "", 0, 0), 2)}},
+		"removed and there":            {ops: []*Operation{a(), removed(), of(read(2, 4, 5, 0, "a", 1, 1), 2)}, says: "all that came after it is known"},
+		"of unknown outcome":           {ops: []*Operation{a(), b(), other, lost(3, 4, 0, "u"), of(read(2, 4, 5, 0, "u", 3, 3), 3)}},
+		"of nobody":                    {ops: []*Operation{a(), b(), other, of(read(2, 4, 5, 0, "u", 3, 3), 3)}, says: "no write of unknown outcome"},
+		"unknown at a known revision":  {ops: []*Operation{a(), b(), other, lost(3, 4, 0, "u"), of(read(2, 4, 5, 0, "u", 4, 3), 4)}, says: "no write of unknown outcome"},
+		"a write that skips a version": {ops: []*Operation{a(), of(put(1, 2, 3, 0, "b", 2, 3), 2)}, says: "makes version 3"},
+		"a condition that held":        {ops: []*Operation{a(), conditional(b(), 0, "a")}},
+		"a condition that did not":     {ops: []*Operation{a(), conditional(b(), 0, "x")}, says: "is done, but"},
+		"failed with reason":           {ops: []*Operation{a(), failed("x")}},
+		"failed without reason":        {ops: []*Operation{a(), failed("a")}, says: "where the condition holds"},
+	} {
+		err := CheckReplay(&History{Operations: c.ops})
+		switch {
+		case c.says == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
+			t.Errorf("%s: got %v, want something with %q", name, err, c.says)
+		}
+	}
+}
