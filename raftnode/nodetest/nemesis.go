@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,10 @@ var faults = []fault{
 	{"slow-apply", (*nemesis).slowApply},
 	{"noise", (*nemesis).noise},
 	{"transfer", (*nemesis).transfer},
+}
+
+// lasting are faults that wait for snapshots, of which a run has few: a seed that has them has them from its start.
+var lasting = []fault{
 	{"crash-in-install", (*nemesis).crashInInstall},
 	{"cut-snapshots", func(n *nemesis) { n.c.network.cut = 0.5 }},
 	{"stale-snapshots", func(n *nemesis) { n.c.network.stale = 0.5 }},
@@ -45,7 +50,8 @@ var faults = []fault{
 // nemesis does harm to a cluster, again and again, until it is stopped.
 type nemesis struct {
 	c       *Cluster
-	kinds   []fault
+	kinds   []fault // again and again
+	lasting []fault // once
 	pace    time.Duration
 	stopped bool
 	// done counts the faults by kind.
@@ -59,18 +65,22 @@ func newNemesis(c *Cluster) *nemesis {
 	s := c.scheduler
 	n := &nemesis{c: c, done: make(map[string]uint64), pace: s.between(300*time.Millisecond, 3*time.Second)}
 	share := 0.2 + 0.6*s.random.Float64()
-	for _, f := range faults {
-		if s.chance(share) {
-			n.kinds = append(n.kinds, f)
+	draw := func(from []fault) (kinds []fault) {
+		for _, f := range from {
+			if s.chance(share) {
+				kinds = append(kinds, f)
+			}
 		}
+		return kinds
 	}
+	n.kinds, n.lasting = draw(faults), draw(lasting)
 	return n
 }
 
 // String names the faults.
 func (n *nemesis) String() string {
-	names := make([]string, 0, len(n.kinds))
-	for _, f := range n.kinds {
+	var names []string
+	for _, f := range append(slices.Clone(n.kinds), n.lasting...) {
 		names = append(names, f.name)
 	}
 	return "pace=" + n.pace.Round(time.Millisecond).String() + " faults=" + strings.Join(names, ",")
@@ -79,6 +89,10 @@ func (n *nemesis) String() string {
 // start begins. Whatever goes down comes up again some time.
 func (n *nemesis) start() {
 	n.c.ended = func(p *process) { n.later(p.start) }
+	for _, f := range n.lasting {
+		n.done[f.name]++
+		f.do(n)
+	}
 	n.strike()
 }
 
