@@ -74,7 +74,9 @@ func (w *worker) propose(m *member) bool {
 		return false
 	}
 	out, err := m.replica.Ready()
-	if !w.check(m, err) {
+	if err != nil {
+		m.writes = append(batch, m.writes...) // Nothing has left: the node stops, and answers them so.
+		w.check(m, err)
 		return false
 	}
 	last := out.Append.Entries[len(out.Append.Entries)-1]

@@ -169,7 +169,7 @@ func (x *execution) admit(ops []*raftkvv1.ExecOperation, now, deadline time.Time
 	defer budget.give(waiting)
 	for {
 		if budget.flooded() {
-			return nil, budget.room(0)
+			return nil, budget.overloaded(uint64(budget.used.Load()))
 		}
 		select {
 		case <-x.room:

@@ -187,9 +187,10 @@ func (l *Log) takeFile(number uint32) (vfs.File, string, error) {
 	return f, name, nil
 }
 
-// cannotReserve says whether an error means that the file system has no such operation.
+// cannotReserve says whether an error means that the file system has no such operation, or that a signal has interrupted it: that says
+// nothing of the disk, and a segment does without.
 func cannotReserve(err error) bool {
-	return errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL)
+	return errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EINTR)
 }
 
 // fill writes the opening batch and gives the file its name.
