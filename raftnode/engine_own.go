@@ -138,10 +138,18 @@ func (e *ownEngine) apply(jobs []*applyJob) error {
 func (s *ownShard) apply(j *applyJob) error {
 	j.results = make([][]commandResult, len(j.entries))
 	for i, entry := range j.entries {
-		if entry.GetType() != raftpb.EntryNormal {
-			return fmt.Errorf("entry %d: type %s is not known to this version of raftkv; use a newer one", entry.GetIndex(), entry.GetType())
+		switch entry.GetType() {
+		case raftpb.EntryNormal:
+		case raftpb.EntryConfChangeV2:
+			next, err := changedBy(s.members, entry)
+			if err != nil {
+				return fmt.Errorf("entry %d: %w", entry.GetIndex(), err)
+			}
+			s.members, j.configuration = next, next
+		default:
+			return fmt.Errorf("entry %d: %w", entry.GetIndex(), unknownEntry(entry))
 		}
-		if len(entry.GetData()) > 0 {
+		if entry.GetType() == raftpb.EntryNormal && len(entry.GetData()) > 0 {
 			decoded, err := state.DecodeEntry(entry.GetData())
 			if err != nil {
 				return fmt.Errorf("entry %d: %w", entry.GetIndex(), err)
@@ -438,6 +446,16 @@ func (e *ownEngine) ingest(id placement.ShardID, dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return errors.Join(s.restore(f), f.Close())
+}
+
+func (e *ownEngine) forget(id placement.ShardID) error {
+	e.mu.Lock()
+	delete(e.shards, id)
+	e.mu.Unlock()
+	if err := e.fs.Remove(e.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return syncDir(e.fs, e.dir)
 }
 
 func (e *ownEngine) view() engineView           { return ownView{e} }

@@ -101,7 +101,7 @@ func (r *run) drain() bool {
 func (r *run) final() {
 	waiting := 0
 	for g := range r.clients.load.Groups {
-		for _, p := range r.c.sound() {
+		for _, p := range r.c.owing() {
 			waiting++
 			r.read(p, g, func() { waiting-- })
 		}
@@ -112,11 +112,14 @@ func (r *run) final() {
 		return
 	}
 	r.c.Run(livenessElections * r.c.options.election())
+	if !r.rebuilt() {
+		return
+	}
 	r.c.ended = nil
 	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
 		p.stop()
-		if p.ruin == sound {
+		if p.ruin != emptied {
 			r.disks[p.id] = p.disk
 		}
 	}

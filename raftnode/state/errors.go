@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
@@ -77,4 +79,17 @@ type FutureRevisionError struct {
 
 func (e *FutureRevisionError) Error() string {
 	return fmt.Sprintf("state: revision %d is not reached, the shard is at %d", e.Revision, e.Current)
+}
+
+// DamageOf says whether an error tells that what is stored is damaged, and of which shard, if that is known.
+func DamageOf(err error) (shard placement.ShardID, known, damaged bool) {
+	var c *CorruptionError
+	switch {
+	case errors.As(err, &c):
+		return c.Shard, true, true
+	case pebble.IsCorruptionError(err):
+		return 0, false, true
+	default:
+		return 0, false, false
+	}
 }
