@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3/raftpb"
@@ -76,7 +77,7 @@ func (e *ownEngine) open(id placement.ShardID) (position, error) {
 	default:
 		err = errors.Join(s.restore(f), f.Close())
 		if err != nil {
-			return position{}, fmt.Errorf("image %s: %w", e.path(id), err)
+			return position{}, fmt.Errorf("%s: %w", e.path(id), err)
 		}
 	}
 	e.mu.Lock()
@@ -304,7 +305,7 @@ func readHeader(r io.Reader) (*storev1.SnapshotHeader, position, error) {
 		return nil, position{}, noEOF(err)
 	}
 	if fixed[0] != imageFormat {
-		return nil, position{}, fmt.Errorf("format %d: this version of raftkv knows format %d; use the version that wrote it or a newer one", fixed[0], imageFormat)
+		return nil, position{}, &state.FormatError{What: "image", Found: fixed[:1], Want: imageFormat}
 	}
 	n := binary.BigEndian.Uint32(fixed[1:])
 	if n > imageHeaderBytes {
@@ -358,7 +359,12 @@ func (s *ownShard) restore(f vfs.File) error {
 		return err
 	}
 	if _, _, err := verifyImage(bufio.NewReader(io.NewSectionReader(f, 0, info.Size())), skip); err != nil {
-		return err
+		var version *state.FormatError
+		var system syscall.Errno
+		if errors.As(err, &version) || errors.As(err, &system) {
+			return err
+		}
+		return &damageError{s.id, err}
 	}
 	take := func(r io.Reader) error {
 		if s.machine == nil {

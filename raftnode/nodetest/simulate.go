@@ -111,10 +111,10 @@ func (r *run) final() {
 	}) {
 		return
 	}
-	r.c.Run(livenessElections * r.c.options.election())
 	if !r.rebuilt() {
 		return
 	}
+	r.c.Run(livenessElections * r.c.options.election())
 	r.c.ended = nil
 	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
