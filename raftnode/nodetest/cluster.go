@@ -49,7 +49,6 @@ const (
 	DiskLost
 	BitFlipped
 	DirLost
-	Stumbled
 	Rebuilt
 	Refused
 	RestartReplay
@@ -72,7 +71,7 @@ const (
 var eventNames = [...]string{
 	LeaderChange: "leader change", Crash: "crash", CrashInLogSync: "crash during fsync of the log", CrashInState: "crash during a write of the state",
 	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error", DiskFull: "disk full", DiskLost: "disk lost", BitFlipped: "bit flipped in a log file", Refused: "node that refuses its disk",
-	DirLost: "log or state lost", Stumbled: "node stopped by damage", Rebuilt: "replica rebuilt",
+	DirLost: "log or state lost", Rebuilt: "replica rebuilt",
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
 	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off",
 	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
@@ -157,10 +156,6 @@ func (c *Cluster) examine(p *process) {
 		}
 	case p.refuses(l.node.Err()):
 		p.refuse(l.node.Err())
-	case p.stumbles(l.node.Err()):
-		c.seen(Stumbled)
-		c.log("stops on damage", "node", p.id, "err", l.node.Err())
-		p.end(0)
 	default:
 		c.violate("%s has failed: %v", p.id, l.node.Err())
 		p.end(0)

@@ -9,7 +9,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/raftkv/raftkv/raftnode"
-	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/simfs"
 )
 
@@ -21,7 +20,7 @@ const (
 	// emptied: the disk was replaced by an empty one. The node must refuse, and say nothing as a member (R13). It is lost to its cluster then,
 	// because nodes cannot be replaced yet.
 	emptied
-	// damaged: something in it is wrong or gone. The node may stop when it meets that, or never need it; it must not speak for replicas that
+	// damaged: something in it is wrong or gone. The node finds that when it is opened, or never needs it; it must not speak for replicas that
 	// are damaged, and has them rebuilt from the others (R15).
 	damaged
 )
@@ -138,12 +137,6 @@ func (p *process) rot(file string, bit uint64) error {
 // refuses says whether a node on a ruined disk has failed for that reason, clearly.
 func (p *process) refuses(err error) bool {
 	return p.ruin == emptied && errors.Is(err, raftnode.ErrFormedWithout)
-}
-
-// stumbles says whether a node has stopped because it has met what is wrong on its disk.
-func (p *process) stumbles(err error) bool {
-	var damage *logstore.CorruptionError
-	return p.ruin == damaged && errors.As(err, &damage)
 }
 
 // rebuilt says whether all replicas of a node take part, as voters.
