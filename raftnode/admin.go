@@ -29,12 +29,16 @@ func (n *Node) Status() Status {
 	n.ask(func() { s.LogBytes, s.StateBytes = uint64(n.logs.Metrics().Bytes), n.engine.bytes() })
 	shards, _ := n.Shards()
 	for _, sh := range shards {
-		if !sh.Local {
+		if r := n.rebuilds.of(sh.ID); r != nil {
+			s.NotReady = append(s.NotReady, fmt.Sprintf("the replica of shard %d is being replaced: %s", sh.ID, r.why()))
+		}
+		m := n.member(sh.ID)
+		if m == nil || !sh.Local {
 			continue
 		}
 		if sh.Leader == "" {
 			s.NotReady = append(s.NotReady, fmt.Sprintf("shard %d has no leader", sh.ID))
-		} else if !n.members[sh.ID].caughtUp.Load() {
+		} else if !m.caughtUp.Load() {
 			s.NotReady = append(s.NotReady, fmt.Sprintf("shard %d has not caught up with its leader since this node was opened", sh.ID))
 		}
 		s.Shards = append(s.Shards, sh)
@@ -50,11 +54,19 @@ func (n *Node) Shards() ([]ShardStatus, uint64) {
 	var out []ShardStatus
 	for _, id := range n.shards.ids() {
 		s := ShardStatus{ID: id, Slots: n.shards.shards[id].GetSlots(), Leader: n.shards.leader(id)}
-		for _, r := range n.shards.replicas(id) {
-			node := placement.NodeID(r.GetNodeId())
-			s.Replicas = append(s.Replicas, ReplicaStatus{ID: r.GetId(), NodeID: node, Leader: node == s.Leader})
+		m := n.member(id)
+		replicas, learners := n.shards.replicas(id), []uint64(nil)
+		if m != nil {
+			c := m.membership.Load()
+			replicas, learners = c.GetReplicas(), c.GetLearners()
 		}
-		if m := n.members[id]; m != nil {
+		for _, r := range replicas {
+			node := placement.NodeID(r.GetNodeId())
+			s.Replicas = append(s.Replicas, ReplicaStatus{
+				ID: r.GetId(), NodeID: node, Leader: node == s.Leader, Learner: slices.Contains(learners, r.GetId()),
+			})
+		}
+		if m != nil {
 			n.inspectMember(m, &s)
 		}
 		out = append(out, s)
@@ -183,7 +195,7 @@ func (n *Node) TransferLeader(ctx context.Context, shard placement.ShardID, to p
 
 // transferHere hands over the lead of a shard that this node should lead.
 func (n *Node) transferHere(shard placement.ShardID, to placement.NodeID, done func(uint64, error)) {
-	m := n.members[shard]
+	m := n.member(shard)
 	if m == nil {
 		done(0, &NoReplicaError{Shard: shard})
 		return

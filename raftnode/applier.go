@@ -27,10 +27,9 @@ func newApplier(n *Node) *applier {
 }
 
 func (a *applier) add(m *member, work *replica.Apply) {
-	a.put(&applyJob{
-		member: m, shard: m.shard, entries: work.Entries,
-		done: func() { m.worker.post(applyDoneEvent{m: m, a: work}) },
-	})
+	j := &applyJob{member: m, shard: m.shard, entries: work.Entries}
+	j.done = func() { m.worker.post(applyDoneEvent{m: m, a: work, configuration: j.configuration}) }
+	a.put(j)
 }
 
 // barrier calls done once everything that was added before is applied.

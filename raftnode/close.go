@@ -57,9 +57,9 @@ const restTimeout = 5 * time.Second
 func (n *Node) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), n.options.ElectionTimeout)
 	defer cancel()
-	waiting := 0
-	led := make(chan struct{}, len(n.localMembers))
-	for _, m := range n.localMembers {
+	members, waiting := n.locals(), 0
+	led := make(chan struct{}, len(members))
+	for _, m := range members {
 		waiting++
 		m.worker.post(inspectEvent{m: m, look: func(m *member) {
 			to, ok := m.replica.Successor()

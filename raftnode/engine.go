@@ -35,6 +35,8 @@ type engine interface {
 	image(shard placement.ShardID) (engineImage, error)
 	stage(dir string, r io.Reader) (*storev1.SnapshotHeader, error)
 	ingest(shard placement.ShardID, dir string) error
+	// forget removes what is stored of a shard, durably; open makes a new one. Whoever calls it has a tombstone for the replica (R14).
+	forget(shard placement.ShardID) error
 	// bytes is what the state takes on disk.
 	bytes() uint64
 	close() error
@@ -74,6 +76,8 @@ type applyJob struct {
 	results [][]commandResult
 	// after is the position behind the last entry.
 	after position
+	// configuration is the membership there, if the entries have changed it.
+	configuration *storev1.Configuration
 	// done tells the worker.
 	done func()
 }

@@ -106,15 +106,27 @@ func (e *kvEngine) bootstrap(shard placement.ShardID, c *storev1.Configuration, 
 
 func (e *kvEngine) apply(jobs []*applyJob) error {
 	b := e.batch
+	changed := make(map[placement.ShardID]*storev1.Configuration) // in this batch
 	for _, j := range jobs {
 		s := e.shard(j.shard)
 		j.results = make([][]commandResult, len(j.entries))
 		for i, entry := range j.entries {
-			results, err := applyKV(s, b, entry)
+			var err error
+			switch entry.GetType() {
+			case raftpb.EntryNormal:
+				j.results[i], err = applyKV(s, b, entry)
+			case raftpb.EntryConfChangeV2:
+				if j.configuration = changed[j.shard]; j.configuration == nil {
+					j.configuration = s.Configuration()
+				}
+				j.configuration, err = changeKV(s, b, j.configuration, entry)
+				changed[j.shard] = j.configuration
+			default:
+				err = unknownEntry(entry)
+			}
 			if err != nil {
 				return fmt.Errorf("shard %d, entry %d: %w", j.shard, entry.GetIndex(), err)
 			}
-			j.results[i] = results
 		}
 	}
 	if err := b.Commit(); err != nil {
@@ -126,12 +138,21 @@ func (e *kvEngine) apply(jobs []*applyJob) error {
 	return nil
 }
 
-// applyKV applies one entry. A membership change would be one of raft's own types; none is proposed yet, so meeting one means that the
-// entry was written by a newer version.
-func applyKV(s *state.Shard, b *state.Batch, entry *raftpb.Entry) ([]commandResult, error) {
-	if entry.GetType() != raftpb.EntryNormal {
-		return nil, fmt.Errorf("entry type %s is not known to this version of raftkv; use a newer one", entry.GetType())
+func unknownEntry(e *raftpb.Entry) error {
+	return fmt.Errorf("entry type %s is not known to this version of raftkv; use a newer one", e.GetType())
+}
+
+// changeKV applies a change of the membership to c, which is the one at the entry before.
+func changeKV(s *state.Shard, b *state.Batch, c *storev1.Configuration, entry *raftpb.Entry) (*storev1.Configuration, error) {
+	next, err := changedBy(c, entry)
+	if err != nil {
+		return nil, err
 	}
+	return next, s.ApplyConfiguration(b, entry.GetIndex(), entry.GetTerm(), next)
+}
+
+// applyKV applies one entry of commands.
+func applyKV(s *state.Shard, b *state.Batch, entry *raftpb.Entry) ([]commandResult, error) {
 	if len(entry.GetData()) == 0 {
 		return nil, s.ApplyEmpty(b, entry.GetIndex(), entry.GetTerm())
 	}
@@ -175,6 +196,13 @@ func (e *kvEngine) pressure() *OverloadedError {
 func (e *kvEngine) bytes() uint64 { return e.store.Metrics().Bytes }
 
 func (e *kvEngine) close() error { return e.store.Close() }
+
+func (e *kvEngine) forget(shard placement.ShardID) error {
+	e.mu.Lock()
+	delete(e.shards, shard)
+	e.mu.Unlock()
+	return e.store.Drop(shard)
+}
 
 func (e *kvEngine) stage(dir string, r io.Reader) (*storev1.SnapshotHeader, error) {
 	return e.store.Stage(dir, r)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3/raftpb"
@@ -76,7 +77,7 @@ func (e *ownEngine) open(id placement.ShardID) (position, error) {
 	default:
 		err = errors.Join(s.restore(f), f.Close())
 		if err != nil {
-			return position{}, fmt.Errorf("image %s: %w", e.path(id), err)
+			return position{}, fmt.Errorf("%s: %w", e.path(id), err)
 		}
 	}
 	e.mu.Lock()
@@ -138,10 +139,18 @@ func (e *ownEngine) apply(jobs []*applyJob) error {
 func (s *ownShard) apply(j *applyJob) error {
 	j.results = make([][]commandResult, len(j.entries))
 	for i, entry := range j.entries {
-		if entry.GetType() != raftpb.EntryNormal {
-			return fmt.Errorf("entry %d: type %s is not known to this version of raftkv; use a newer one", entry.GetIndex(), entry.GetType())
+		switch entry.GetType() {
+		case raftpb.EntryNormal:
+		case raftpb.EntryConfChangeV2:
+			next, err := changedBy(s.members, entry)
+			if err != nil {
+				return fmt.Errorf("entry %d: %w", entry.GetIndex(), err)
+			}
+			s.members, j.configuration = next, next
+		default:
+			return fmt.Errorf("entry %d: %w", entry.GetIndex(), unknownEntry(entry))
 		}
-		if len(entry.GetData()) > 0 {
+		if entry.GetType() == raftpb.EntryNormal && len(entry.GetData()) > 0 {
 			decoded, err := state.DecodeEntry(entry.GetData())
 			if err != nil {
 				return fmt.Errorf("entry %d: %w", entry.GetIndex(), err)
@@ -296,7 +305,7 @@ func readHeader(r io.Reader) (*storev1.SnapshotHeader, position, error) {
 		return nil, position{}, noEOF(err)
 	}
 	if fixed[0] != imageFormat {
-		return nil, position{}, fmt.Errorf("format %d: this version of raftkv knows format %d; use the version that wrote it or a newer one", fixed[0], imageFormat)
+		return nil, position{}, &state.FormatError{What: "image", Found: fixed[:1], Want: imageFormat}
 	}
 	n := binary.BigEndian.Uint32(fixed[1:])
 	if n > imageHeaderBytes {
@@ -350,7 +359,12 @@ func (s *ownShard) restore(f vfs.File) error {
 		return err
 	}
 	if _, _, err := verifyImage(bufio.NewReader(io.NewSectionReader(f, 0, info.Size())), skip); err != nil {
-		return err
+		var version *state.FormatError
+		var system syscall.Errno
+		if errors.As(err, &version) || errors.As(err, &system) {
+			return err
+		}
+		return &damageError{s.id, err}
 	}
 	take := func(r io.Reader) error {
 		if s.machine == nil {
@@ -438,6 +452,16 @@ func (e *ownEngine) ingest(id placement.ShardID, dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return errors.Join(s.restore(f), f.Close())
+}
+
+func (e *ownEngine) forget(id placement.ShardID) error {
+	e.mu.Lock()
+	delete(e.shards, id)
+	e.mu.Unlock()
+	if err := e.fs.Remove(e.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return syncDir(e.fs, e.dir)
 }
 
 func (e *ownEngine) view() engineView           { return ownView{e} }

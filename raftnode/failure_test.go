@@ -106,7 +106,7 @@ func TestReadyMeansCaughtUp(t *testing.T) {
 	for len(n.Status().NotReady) > 0 {
 		n.housekeeper.wake()
 	}
-	m := n.members[DataShard]
+	m := n.member(DataShard)
 	m.askedLead.Store(true) // nobody finds out any more
 	m.caughtUp.Store(false)
 	if s := n.Status(); len(s.NotReady) != 1 || !strings.Contains(s.NotReady[0], "caught up") {

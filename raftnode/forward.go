@@ -44,6 +44,8 @@ func (n *Node) forward(r *Request, to placement.NodeID) {
 	switch {
 	case r.transferTo != "":
 		m.Body = &peerv1.ForwardRequest_TransferLeaderTo{TransferLeaderTo: string(r.transferTo)}
+	case r.replace != nil:
+		m.Body = &peerv1.ForwardRequest_ReplaceReplica{ReplaceReplica: r.replace}
 	case r.Command != nil:
 		m.Body = &peerv1.ForwardRequest_Command{Command: r.Command}
 	default:
@@ -129,7 +131,7 @@ func (f *forwards) answer(from placement.NodeID, resp *peerv1.ForwardResponse) {
 		r.fail(f.lost(w))
 		return
 	}
-	if resp.GetOrigin().GetLeader() && f.n.members[r.Shard] == nil {
+	if resp.GetOrigin().GetLeader() && f.n.member(r.Shard) == nil {
 		f.n.shards.setLeader(r.Shard, w.to)
 	}
 	switch body := resp.GetBody().(type) {
@@ -139,6 +141,8 @@ func (f *forwards) answer(from placement.NodeID, resp *peerv1.ForwardResponse) {
 		r.done(Result{Shard: r.Shard, Origin: resp.GetOrigin(), Read: body.Read})
 	case *peerv1.ForwardResponse_Opaque:
 		r.done(Result{Shard: r.Shard, Origin: resp.GetOrigin(), Opaque: body.Opaque})
+	case *peerv1.ForwardResponse_ReplacedReplica:
+		r.done(Result{Shard: r.Shard, replaced: body.ReplacedReplica})
 	case *peerv1.ForwardResponse_Failure:
 		f.failed(r, body.Failure)
 	default:
@@ -156,6 +160,8 @@ func answers(r *Request, resp *peerv1.ForwardResponse) bool {
 		return r.Read != nil
 	case *peerv1.ForwardResponse_Opaque:
 		return opaque || r.transferTo != ""
+	case *peerv1.ForwardResponse_ReplacedReplica:
+		return r.replace != nil
 	default:
 		return true
 	}
@@ -169,7 +175,7 @@ func (f *forwards) failed(r *Request, failure *peerv1.Failure) {
 	}
 	switch failure.GetKind() {
 	case peerv1.FailureKind_FAILURE_KIND_NOT_LEADER, peerv1.FailureKind_FAILURE_KIND_STOPPED, peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
-		if f.n.members[r.Shard] == nil { // A replica here knows better.
+		if f.n.member(r.Shard) == nil { // A replica here knows better.
 			f.n.shards.suggest(r.Shard, placement.NodeID(failure.GetLeaderNodeId()))
 		}
 		f.n.retryLater(r, err)
@@ -253,7 +259,7 @@ func (f *forwards) peerDown(node placement.NodeID) {
 // expire gives up the requests that are beyond their deadline.
 func (f *forwards) expire(now time.Time) {
 	for _, w := range f.removeIf(func(w *forward) bool { return w.request.Deadline.Before(now) }) {
-		if f.n.members[w.request.Shard] == nil { // A replica here knows better.
+		if f.n.member(w.request.Shard) == nil { // A replica here knows better.
 			f.n.shards.doubt(w.request.Shard, w.to)
 		}
 		if w.request.Read != nil {
@@ -282,6 +288,16 @@ func (n *Node) serveForward(from transport.Peer, f *peerv1.ForwardRequest) {
 				Origin: &peerv1.Origin{NodeId: to, Term: term},
 				Body:   &peerv1.ForwardResponse_Opaque{},
 			})
+		})
+		return
+	}
+	if ask := f.GetReplaceReplica(); ask != nil {
+		n.replaceHere(shard, from, ask, func(replaced *peerv1.ReplacedReplica, err error) {
+			if err != nil {
+				reply(&peerv1.ForwardResponse{Body: &peerv1.ForwardResponse_Failure{Failure: failureOf(err)}})
+				return
+			}
+			reply(&peerv1.ForwardResponse{Body: &peerv1.ForwardResponse_ReplacedReplica{ReplacedReplica: replaced}})
 		})
 		return
 	}

@@ -31,7 +31,7 @@ func (h *housekeeper) step() {
 	age := n.runtime.Now().Sub(h.flushed)
 	due := age >= n.options.SnapshotPeriod || tight && age >= tightFlushInterval
 	dirty := false
-	for _, m := range n.localMembers {
+	for _, m := range n.locals() {
 		durable, err := n.engine.durable(m.shard)
 		if err != nil {
 			n.fail(err)
@@ -40,6 +40,7 @@ func (h *housekeeper) step() {
 		at := n.engine.position(m.shard)
 		dirty = dirty || at.index > durable
 		due = due || at.index >= durable+n.options.SnapshotEntries
+		due = due || m.membership.Load().GetIndex() > durable // The next change of the membership waits for it (R10).
 		h.truncate(m, durable, tight)
 		h.trim(m, at)
 		h.follow(m)

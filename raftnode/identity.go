@@ -21,6 +21,8 @@ const (
 	logName      = "log"
 	stateName    = "state"
 	stagingName  = "staging"
+	// quarantineName is where a damaged log or state waits for all replicas in it to be replaced.
+	quarantineName = "quarantine"
 
 	identityFormat = 1
 )

@@ -56,7 +56,7 @@ func (w *worker) leadApplied(m *member) {
 // handle makes the followers of a node that is gone forget it, and lets them campaign with jitter: failing over does not wait for an
 // election timeout, and no timeout has to be short for that. Pre-vote protects a leader that only this node has lost.
 func (e peerDownEvent) handle(w *worker) {
-	for _, m := range w.n.localMembers {
+	for _, m := range w.n.locals() {
 		id, member := m.byNode[e.node]
 		if m.worker != w || !member {
 			continue

@@ -44,7 +44,7 @@ func (n *Node) Read(ctx context.Context, shard placement.ShardID, view func(Stat
 		return ErrForming
 	}
 	own, ok := n.engine.(*ownEngine)
-	if !ok || n.members[shard] == nil {
+	if !ok || n.member(shard) == nil {
 		return &InvalidError{Field: "shard", Problem: fmt.Sprintf("this node runs no state machine of its own for shard %d", shard)}
 	}
 	res := n.Do(ctx, &Request{Shard: shard, Read: &peerv1.ReadRequest{}})

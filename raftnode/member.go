@@ -16,9 +16,12 @@ type member struct {
 	shard   placement.ShardID
 	worker  *worker
 	replica *replica.Replica
-	// replicas are the members of the shard by Raft id, as applied (R11).
-	replicas map[uint64]*storev1.Replica
-	byNode   map[placement.NodeID]uint64
+	// configuration is the membership of the shard as applied (R11), replicas and byNode who is in it.
+	configuration *storev1.Configuration
+	replicas      map[uint64]*storev1.Replica
+	byNode        map[placement.NodeID]uint64
+	// changeIndex is where this leader has proposed its last change of the membership.
+	changeIndex uint64
 
 	// dirty says that the member waits in its worker's list.
 	dirty bool
@@ -62,8 +65,9 @@ type member struct {
 	trimming atomic.Bool
 	// reading counts reads that are with the readers; any goroutine may change it.
 	reading atomic.Int64
-	// senders is replicas for any goroutine to load.
-	senders atomic.Pointer[map[uint64]*storev1.Replica]
+	// membership and senders are configuration and replicas for any goroutine to load.
+	membership atomic.Pointer[storev1.Configuration]
+	senders    atomic.Pointer[map[uint64]*storev1.Replica]
 	// lead is the leader as last seen; any goroutine may load it.
 	lead atomic.Pointer[leadership]
 }

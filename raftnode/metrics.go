@@ -7,6 +7,7 @@ type counters struct {
 	proposals, proposedCommands, readRounds          atomic.Uint64
 	leaderChanges, snapshotsSent, installs           atomic.Uint64
 	rejectedMessages, droppedMessages, refusedWrites atomic.Uint64
+	rebuilds                                         atomic.Uint64
 }
 
 // Metrics are the counts of a node since it was opened.
@@ -21,6 +22,8 @@ type Metrics struct {
 	RejectedMessages, DroppedMessages uint64
 	// RefusedWrites were refused because the state engine was behind.
 	RefusedWrites uint64
+	// Rebuilds are replicas that have begun anew in place of damaged ones.
+	Rebuilds uint64
 }
 
 // Metrics returns the counts of the node.
@@ -30,5 +33,6 @@ func (n *Node) Metrics() Metrics {
 		Proposals: c.proposals.Load(), ProposedCommands: c.proposedCommands.Load(), ReadRounds: c.readRounds.Load(),
 		LeaderChanges: c.leaderChanges.Load(), SnapshotsSent: c.snapshotsSent.Load(), SnapshotsInstalled: c.installs.Load(),
 		RejectedMessages: c.rejectedMessages.Load(), DroppedMessages: c.droppedMessages.Load(), RefusedWrites: c.refusedWrites.Load(),
+		Rebuilds: c.rebuilds.Load(),
 	}
 }

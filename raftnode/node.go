@@ -36,16 +36,20 @@ type Node struct {
 	identity   atomic.Pointer[storev1.Identity]
 
 	// The fields of this group are set before serving is, and do not change.
-	logs         *logstore.Log
-	engine       engine
-	shards       *shardMap
-	members      map[placement.ShardID]*member
-	localMembers []*member // by shard
-	workers      []*worker
-	logWriter    *logWriter
-	applier      *applier
-	readers      *readerPool
-	housekeeper  *housekeeper
+	logs        *logstore.Log
+	engine      engine
+	shards      *shardMap
+	workers     []*worker
+	logWriter   *logWriter
+	applier     *applier
+	readers     *readerPool
+	housekeeper *housekeeper
+
+	// members are the replicas here that take part, rebuilds those that do not yet.
+	members  atomic.Pointer[memberTable]
+	rebuilds rebuilds
+	// membersMu orders changes of members. Nothing else is locked under it.
+	membersMu sync.Mutex
 
 	requests  budget
 	forwards  *forwards
@@ -88,8 +92,8 @@ func Open(o Options) (*Node, error) {
 		formed:  make(chan struct{}),
 		done:    make(chan struct{}),
 		staging: make(chan struct{}, snapshotsWaiting),
-		members: make(map[placement.ShardID]*member),
 	}
+	n.members.Store(&memberTable{})
 	if n.runtime == nil {
 		n.runtime = NewRuntime()
 	}
@@ -200,27 +204,11 @@ func (n *Node) admitPeer(p transport.Peer) error {
 
 // start opens log, state and shards, and begins to serve.
 func (n *Node) start() error {
-	fs, dir := n.options.FS, n.options.Dir
-	logs, err := logstore.Open(LogDir(fs, dir), logstore.Options{
-		FS: fs, SegmentBytes: n.options.SegmentBytes, NoSync: n.options.NoSync, Logger: n.log,
-	})
-	if err != nil {
-		return fmt.Errorf("open the log: %w", err)
+	if err := n.openLogs(); err != nil {
+		return err
 	}
-	n.logs = logs
-	stateDir := fs.PathJoin(dir, stateName)
-	flushed := func() {
-		if n.serving.Load() {
-			n.housekeeper.wake()
-		}
-	}
-	if n.options.Machine != nil {
-		n.engine, err = openOwn(stateDir, n.options, flushed)
-	} else {
-		n.engine, err = openKV(stateDir, n.options, flushed, n.fail)
-	}
-	if err != nil {
-		return fmt.Errorf("open the state: %w", err)
+	if err := n.openEngine(); err != nil {
+		return err
 	}
 	n.shards = newShardMap(n.identity.Load().GetFormation())
 	n.logWriter, n.applier, n.readers = newLogWriter(n), newApplier(n), newReaderPool(n)
@@ -247,16 +235,17 @@ func (n *Node) start() error {
 	n.transport.SetPeers(peers)
 	n.runtime.Every("tick", n.options.HeartbeatInterval, n.tick)
 	n.runtime.Every("housekeeping", housekeepInterval, n.housekeeper.wake)
-	n.log.Info("serving", "shards", len(n.localMembers), "peers", len(peers))
+	n.log.Info("serving", "shards", len(n.locals()), "peers", len(peers))
 	if len(peers) == 0 {
 		n.campaignAlone()
 	}
+	n.startRebuilds()
 	return nil
 }
 
 // campaignAlone lets the only member of a cluster lead at once.
 func (n *Node) campaignAlone() {
-	for _, m := range n.localMembers {
+	for _, m := range n.locals() {
 		m.worker.post(inspectEvent{m: m, look: func(m *member) {
 			if m.worker.check(m, m.replica.Campaign()) {
 				m.worker.touch(m)
@@ -281,12 +270,6 @@ func (n *Node) markFormed() error {
 	return nil
 }
 
-func (n *Node) addMember(m *member) {
-	m.worker = n.workers[int(m.shard)%len(n.workers)]
-	n.members[m.shard] = m
-	n.localMembers = append(n.localMembers, m)
-}
-
 // leaderChanged tells the rest of the node who leads a shard.
 func (n *Node) leaderChanged(shard placement.ShardID, l *leadership) {
 	n.shards.setLeader(shard, l.node)
@@ -299,6 +282,9 @@ func (n *Node) leaderChanged(shard placement.ShardID, l *leadership) {
 func (n *Node) isReachable(id placement.NodeID) bool {
 	return id == n.options.NodeID || n.connected(id) && !n.silence.silent(id)
 }
+
+// canAsk says whether another node can be asked for something that this one does not have.
+func (n *Node) canAsk(id placement.NodeID) bool { return id != n.options.NodeID && n.isReachable(id) }
 
 // connected says whether messages to a peer find a connection.
 func (n *Node) connected(id placement.NodeID) bool {
@@ -319,6 +305,11 @@ func (n *Node) clientAddress(id placement.NodeID) string {
 func (n *Node) fail(err error) {
 	if n.failure.CompareAndSwap(nil, &err) {
 		n.log.Error("the node has failed and stops; nothing that it acknowledged is lost", "err", err)
+		if d, damaged := damageOf(err); damaged {
+			if err := n.condemn(d, err); err != nil {
+				n.log.Error("the damage could not be noted; it is looked for when the node is opened again", "err", err)
+			}
+		}
 		n.ending.Do(func() { close(n.done) })
 		if n.serving.Load() {
 			for _, w := range n.workers {

@@ -62,7 +62,7 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 // receiver finds the member for which a message is meant, and checks that it comes from whom it says: the sender's connection has proved
 // node and incarnation, and only members of the applied configuration are heard (R13, R26).
 func (n *Node) receiver(from transport.Peer, shard placement.ShardID, toIncarnation uint64, message *raftpb.Message) (*member, error) {
-	m := n.members[shard]
+	m := n.member(shard)
 	if m == nil {
 		return nil, fmt.Errorf("%w: no replica of shard %d here", replica.ErrRejected, shard)
 	}

@@ -75,7 +75,8 @@ func TestARefusedProposalIsNotRepeatedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &worker{n: &Node{runtime: &later{}, log: quietLog()}}
-	m.worker, w.n.localMembers = w, []*member{m}
+	m.worker = w
+	w.n.members.Store(&memberTable{list: []*member{m}})
 	for range 3 {
 		r := waitingWrite("k")
 		r.Deadline = w.n.runtime.Now().Add(time.Minute)
@@ -105,7 +106,7 @@ func TestARefusedProposalIsNotRepeatedAtOnce(t *testing.T) {
 // What waits is not proposed while the state engine is behind, is told so if its time runs out, and goes on when the engine has caught up.
 func TestWritesWaitWhileTheEngineIsBehind(t *testing.T) {
 	n := alone(t, func(o *Options) { o.HeartbeatInterval, o.ElectionTimeout = time.Hour, 3*time.Hour }) // The test ticks.
-	m := n.members[DataShard]
+	m := n.member(DataShard)
 	waiting := func() int {
 		got := 0
 		for range 2 { // What came before the first is carried out before the second.

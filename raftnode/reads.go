@@ -106,11 +106,15 @@ func (p *readerPool) serve(job readJob) {
 	l := job.m.lead.Load()
 	leads := l != nil && l.local
 	var again []*Request // their view is of before a snapshot was installed
+	var failure error    // of a state that is damaged: the replica must not go on (R15)
 	for _, r := range job.requests {
 		result, at, err := view.read(job.m.shard, r.Read)
 		if errors.Is(err, state.ErrReplaced) {
 			again = append(again, r)
 			continue
+		}
+		if _, damaged := damageOf(err); damaged {
+			failure = err
 		}
 		if err != nil {
 			r.fail(err)
@@ -122,8 +126,11 @@ func (p *readerPool) serve(job readJob) {
 		job.m.worker.post(rereadEvent{m: job.m, requests: again})
 	}
 	job.m.reading.Add(-int64(len(job.requests)))
-	if err := view.close(); err != nil {
-		p.n.fail(fmt.Errorf("close a view of the state: %w", err))
+	if err := view.close(); err != nil && failure == nil {
+		failure = fmt.Errorf("close a view of the state: %w", err)
+	}
+	if failure != nil {
+		p.n.fail(failure)
 	}
 }
 

@@ -24,28 +24,47 @@ const (
 
 // openShards brings every shard of this node to where its replica can go on, and makes the members.
 func (n *Node) openShards() error {
-	f := n.identity.Load().GetFormation()
-	if damaged := n.logs.Damaged(); len(damaged) > 0 {
-		// Acknowledged entries are lost here (R15). Going on would vote with amnesia.
-		return fmt.Errorf("%w; replace this node by a new one", damaged[0])
-	}
-	for _, s := range f.GetShards() {
-		for _, r := range s.GetReplicas() {
-			if placement.NodeID(r.GetNodeId()) != n.options.NodeID {
-				continue
-			}
-			m, err := n.openShard(s, r.GetId())
-			if err != nil {
-				return fmt.Errorf("shard %d: %w", s.GetId(), err)
-			}
-			n.addMember(m)
+	for _, s := range n.identity.Load().GetFormation().GetShards() {
+		// A clone: the record that is made for a sound replica is not kept.
+		r := replacementOf(cloneIdentity(n.identity.Load()), s, n.options.NodeID)
+		if r == nil {
+			continue
+		}
+		if err := n.openReplica(s, r); err != nil {
+			return fmt.Errorf("shard %d: %w", s.GetId(), err)
 		}
 	}
 	return n.clearStaging()
 }
 
+// openReplica lets the replica of a shard take part, or puts it in quarantine.
+func (n *Node) openReplica(s *storev1.Formation_Shard, r *storev1.Replacement) error {
+	shard := placement.ShardID(s.GetId())
+	wait := &rebuild{n: n, shard: shard, id: r.GetReplicaId(), damage: r.GetDamage()}
+	if wait.damage == "" {
+		m, err := n.openShard(s, r.GetReplicaId())
+		switch d, damaged := damageOf(err); {
+		case damaged:
+			if err := n.condemn(d, err); err != nil {
+				return err
+			}
+			wait.damage = err.Error()
+		case err != nil:
+			return err
+		case m != nil:
+			n.addMember(m)
+			return nil
+		default:
+			wait.blank = true
+		}
+	}
+	n.rebuilds.add(wait)
+	return nil
+}
+
 // openShard recovers one shard. With A the durable applied index and S that of an intent: intent and A < S: ingest again, then reset;
-// intent and A ≥ S: reset only; no intent: A must lie within the log, else acknowledged entries are lost.
+// intent and A ≥ S: reset only; no intent: A must lie within the log, else acknowledged entries are lost. It returns no member for a replica
+// that was taken in instead of a damaged one and has nothing yet.
 func (n *Node) openShard(s *storev1.Formation_Shard, id uint64) (*member, error) {
 	shard := placement.ShardID(s.GetId())
 	at, err := n.engine.open(shard)
@@ -61,7 +80,7 @@ func (n *Node) openShard(s *storev1.Formation_Shard, id uint64) (*member, error)
 		at = n.engine.position(shard)
 	}
 	if !exists {
-		return nil, errors.New("its log is gone; replace this node by a new one")
+		return nil, &damageError{shard, errors.New("its log is gone")}
 	}
 	if log.Intent != nil {
 		if log, err = n.finishInstall(shard, log, at); err != nil {
@@ -69,21 +88,33 @@ func (n *Node) openShard(s *storev1.Formation_Shard, id uint64) (*member, error)
 		}
 		at = n.engine.position(shard)
 	}
+	if at.index == 0 && log.LastIndex == 0 {
+		return nil, nil
+	}
 	c := n.engine.configuration(shard)
 	if c == nil || !slices.Contains(slices.Concat(c.GetVoters(), c.GetLearners(), c.GetVotersOutgoing()), id) {
-		return nil, fmt.Errorf("replica %d is not in the membership of its state", id)
+		return nil, &damageError{shard, fmt.Errorf("replica %d is not in the membership of its state", id)}
 	}
-	r, err := replica.New(n.replicaConfig(shard, id, log, at, c))
+	m, err := n.newMember(shard, id, log, at, c)
 	if err != nil {
-		return nil, fmt.Errorf("%w; replace this node by a new one", err)
+		return nil, err
 	}
-	m := &member{shard: shard, replica: r, applied: at.index, staged: make(map[uint64]string)}
-	m.setConfiguration(c)
 	if log.LastIndex == firstIndex && id == firstReplica {
 		// A new shard needs no election timeout to find that it has no leader: its first replica asks for votes once its peers had
 		// time to connect. Should another be faster, it finds a leader by then.
 		m.campaignAt = n.runtime.Now().Add(2 * n.options.HeartbeatInterval)
 	}
+	return m, nil
+}
+
+// newMember makes a member that goes on where its log and its state stand.
+func (n *Node) newMember(shard placement.ShardID, id uint64, log logstore.State, at position, c *storev1.Configuration) (*member, error) {
+	r, err := replica.New(n.replicaConfig(shard, id, log, at, c))
+	if err != nil {
+		return nil, &damageError{shard, err}
+	}
+	m := &member{shard: shard, replica: r, applied: at.index, staged: make(map[uint64]string)}
+	m.setConfiguration(c)
 	return m, nil
 }
 
@@ -178,18 +209,3 @@ func (l shardLog) Entries(lo, hi, maxBytes uint64) ([]*raftpb.Entry, error) {
 	return l.log.Entries(l.shard, lo, hi, maxBytes)
 }
 func (l shardLog) Term(index uint64) (uint64, error) { return l.log.Term(l.shard, index) }
-
-// setConfiguration takes over the membership that has been applied (R11).
-func (m *member) setConfiguration(c *storev1.Configuration) {
-	senders := make(map[uint64]*storev1.Replica)
-	m.byNode = make(map[placement.NodeID]uint64)
-	for _, r := range c.GetReplicas() {
-		senders[r.GetId()] = r
-		m.byNode[placement.NodeID(r.GetNodeId())] = r.GetId()
-	}
-	m.replicas = senders
-	m.senders.Store(&senders)
-}
-
-// sender returns the member of the shard with a Raft id, nil if there is none. Safe from any goroutine.
-func (m *member) sender(id uint64) *storev1.Replica { return (*m.senders.Load())[id] }

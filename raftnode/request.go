@@ -37,6 +37,8 @@ type Request struct {
 	forwarded bool
 	// transferTo makes the request one to hand the lead to another node; it exists between nodes only.
 	transferTo placement.NodeID
+	// replace makes the request one to replace the replica of this node; between nodes only, too.
+	replace *peerv1.ReplaceReplica
 }
 
 // done answers the request.
@@ -60,6 +62,8 @@ type Result struct {
 	Read *peerv1.ReadResult
 	// Opaque is the answer of a caller's own state machine to a command of its own.
 	Opaque []byte
+	// replaced is the answer to Request.replace.
+	replaced *peerv1.ReplacedReplica
 	// Err is one of the errors of this package. All but *UnknownOutcomeError mean that nothing was applied.
 	Err error
 }

@@ -103,7 +103,7 @@ func (n *Node) prepare(r *Request) error {
 
 // dispatch gives a prepared request to the local replica of its shard, or to a node that holds one.
 func (n *Node) dispatch(r *Request) {
-	if m := n.members[r.Shard]; m != nil {
+	if m := n.member(r.Shard); m != nil {
 		m.worker.request(m, r)
 		return
 	}
@@ -111,7 +111,7 @@ func (n *Node) dispatch(r *Request) {
 		r.fail(&NoReplicaError{Shard: r.Shard})
 		return
 	}
-	to, ok := n.shards.holder(r.Shard, n.isReachable)
+	to, ok := n.shards.holder(r.Shard, n.canAsk)
 	if !ok {
 		n.retryLater(r, &NoReplicaError{Shard: r.Shard})
 		return

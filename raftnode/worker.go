@@ -1,11 +1,13 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/replica"
 )
@@ -60,6 +62,8 @@ type (
 	applyDoneEvent struct {
 		m *member
 		a *replica.Apply
+		// configuration is the membership behind the entries, if they have changed it.
+		configuration *storev1.Configuration
 	}
 	rereadEvent struct {
 		m        *member
@@ -128,11 +132,13 @@ func (w *worker) abandon() {
 			e.r.fail(ErrStopped)
 		case transferEvent:
 			e.t.done(0, ErrStopped)
+		case replaceEvent:
+			e.done(nil, ErrStopped)
 		case rereadEvent:
 			failAll(e.requests, ErrStopped)
 		}
 	}
-	for _, m := range w.n.localMembers {
+	for _, m := range w.n.locals() {
 		if m.worker == w {
 			m.abandon()
 		}
@@ -270,6 +276,10 @@ func (w *worker) feedLog(m *member) {
 // check stops the node on an error that a replica cannot go on from.
 func (w *worker) check(m *member, err error) bool {
 	if err != nil {
+		if errors.Is(err, replica.ErrAmnesia) {
+			w.n.fail(&damageError{m.shard, err})
+			return false
+		}
 		w.n.fail(fmt.Errorf("shard %d: %w", m.shard, err))
 		return false
 	}
@@ -278,7 +288,7 @@ func (w *worker) check(m *member, err error) bool {
 
 func (tickEvent) handle(w *worker) {
 	now := w.n.runtime.Now()
-	for _, m := range w.n.localMembers {
+	for _, m := range w.n.locals() {
 		if m.worker != w {
 			continue
 		}
@@ -287,6 +297,7 @@ func (tickEvent) handle(w *worker) {
 		w.expire(m, now)
 		m.replica.AbandonRead()
 		w.campaign(m, now)
+		w.promote(m)
 		w.touch(m)
 	}
 }
@@ -320,6 +331,9 @@ func (e applyDoneEvent) handle(w *worker) {
 	}
 	m.applied = e.a.Entries[len(e.a.Entries)-1].GetIndex()
 	m.refused = false
+	if e.configuration != nil && !w.membershipChanged(m, e.configuration) {
+		return
+	}
 	w.leadApplied(m)
 	w.releaseReads(m)
 	w.touch(m)

@@ -40,6 +40,7 @@ var nodeCounters = []nodeCounter{
 	counter("leader_changes_total", "Changes of the leader of any shard of the node.", func(m raftnode.Metrics) uint64 { return m.LeaderChanges }),
 	counter("snapshots_sent_total", "Images of shards sent to nodes that lag.", func(m raftnode.Metrics) uint64 { return m.SnapshotsSent }),
 	counter("snapshots_installed_total", "Images of shards taken over.", func(m raftnode.Metrics) uint64 { return m.SnapshotsInstalled }),
+	counter("replicas_rebuilt_total", "Replicas that began anew in place of damaged ones.", func(m raftnode.Metrics) uint64 { return m.Rebuilds }),
 	counter("peer_messages_rejected_total", "Messages of peers that were not heard.", func(m raftnode.Metrics) uint64 { return m.RejectedMessages }),
 	counter("peer_messages_dropped_total", "Messages of peers for which there was no room.", func(m raftnode.Metrics) uint64 { return m.DroppedMessages }),
 	counter("writes_refused_total", "Writes refused because the state engine was behind.", func(m raftnode.Metrics) uint64 { return m.RefusedWrites }),
@@ -49,8 +50,12 @@ func counter(name, help string, value func(raftnode.Metrics) uint64) nodeCounter
 	return nodeCounter{prometheus.NewDesc("raftkv_"+name, help, nil, nil), value}
 }
 
+// rebuilding is the one figure that is not a count.
+var rebuilding = prometheus.NewDesc("raftkv_replicas_rebuilding", "Replicas that were damaged and are not voters again yet.", nil, nil)
+
 // Describe tells what there is.
 func (nodeCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- rebuilding
 	for _, c := range nodeCounters {
 		out <- c.desc
 	}
@@ -58,6 +63,7 @@ func (nodeCollector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect tells how much.
 func (c nodeCollector) Collect(out chan<- prometheus.Metric) {
+	out <- prometheus.MustNewConstMetric(rebuilding, prometheus.GaugeValue, float64(len(c.node.Rebuilding())))
 	m := c.node.Metrics()
 	for _, n := range nodeCounters {
 		out <- prometheus.MustNewConstMetric(n.desc, prometheus.CounterValue, float64(n.value(m)))

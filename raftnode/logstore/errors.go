@@ -33,7 +33,7 @@ type CorruptionError struct {
 }
 
 func (e *CorruptionError) Error() string {
-	whose, remedy := "which shards are affected cannot be known", "replace this node"
+	whose, remedy := "which shards are affected cannot be known", "let all replicas of the node be rebuilt from the others"
 	if len(e.Shards) > 0 {
 		ids := make([]string, len(e.Shards))
 		for i, s := range e.Shards {

@@ -48,6 +48,8 @@ const (
 	DiskFull
 	DiskLost
 	BitFlipped
+	DirLost
+	Rebuilt
 	Refused
 	RestartReplay
 	InstallFinished
@@ -69,6 +71,7 @@ const (
 var eventNames = [...]string{
 	LeaderChange: "leader change", Crash: "crash", CrashInLogSync: "crash during fsync of the log", CrashInState: "crash during a write of the state",
 	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error", DiskFull: "disk full", DiskLost: "disk lost", BitFlipped: "bit flipped in a log file", Refused: "node that refuses its disk",
+	DirLost: "log or state lost", Rebuilt: "replica rebuilt",
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
 	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off",
 	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",

@@ -24,7 +24,7 @@ func (r *run) live() bool {
 		return false
 	}
 	r.c.restore(r.c.processes)
-	return r.serves(r.c.sound()) && r.refused()
+	return r.serves(r.c.owing()) && r.refused()
 }
 
 // refused waits until no node is left that has lost its disk.
@@ -35,6 +35,24 @@ func (r *run) refused() bool {
 	limit := livenessElections * r.c.options.election()
 	return r.c.await(limit, func() bool { return !remains() }, func() string {
 		return fmt.Sprintf("a node that has lost its disk does not refuse within %s (R13)", limit)
+	})
+}
+
+// rebuildTime is how long the last of a damaged disk may take to be replaced once all nodes are healthy.
+const rebuildTime = 20 * time.Second
+
+// rebuilt waits until all replicas take part again.
+func (r *run) rebuilt() bool {
+	left := func() (ps []*process) {
+		for _, p := range r.c.owing() {
+			if !p.rebuilt() {
+				ps = append(ps, p)
+			}
+		}
+		return ps
+	}
+	return r.c.await(rebuildTime, func() bool { return len(left()) == 0 }, func() string {
+		return fmt.Sprintf("%s are not rebuilt within %s of healing (R15)", names(left()), rebuildTime)
 	})
 }
 

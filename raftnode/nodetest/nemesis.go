@@ -28,6 +28,8 @@ var faults = []fault{
 	{"clock-jump", func(n *nemesis) { n.c.jumpClock(n.pick().index, n.c.scheduler.about(5*n.c.options.election())) }},
 	{"disk-loss", func(n *nemesis) { n.c.loseDisk(n.pick().index) }},
 	{"bit-flip", func(n *nemesis) { n.c.flipBit(n.pick().index) }},
+	{"log-loss", func(n *nemesis) { n.c.loseDir(n.pick().index, "log") }},
+	{"state-loss", func(n *nemesis) { n.c.loseDir(n.pick().index, "state") }},
 	{"stop", func(n *nemesis) { n.pick().stop() }},
 	{"pause", (*nemesis).pause},
 	{"partition", (*nemesis).partition},

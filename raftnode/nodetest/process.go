@@ -134,7 +134,9 @@ func (p *process) end(grace time.Duration) {
 		f()
 	}
 	if l.node != nil {
-		p.c.events[SnapshotInstalled] += l.node.Metrics().SnapshotsInstalled
+		counts := l.node.Metrics()
+		p.c.events[SnapshotInstalled] += counts.SnapshotsInstalled
+		p.c.events[Rebuilt] += counts.Rebuilds
 	}
 	if p.c.ended != nil {
 		p.c.ended(p)

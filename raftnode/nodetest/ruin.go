@@ -9,20 +9,20 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/raftkv/raftkv/raftnode"
-	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/simfs"
 )
 
-// ruin is what has become of a disk beyond the promises of a disk. A node on it may only refuse, and is lost to its cluster then, because
-// nodes cannot be replaced yet.
+// ruin is what has become of a disk beyond the promises of a disk.
 type ruin uint8
 
 const (
 	sound ruin = iota
-	// emptied: the disk was replaced by an empty one. The node must refuse, and say nothing as a member (R13).
+	// emptied: the disk was replaced by an empty one. The node must refuse, and say nothing as a member (R13). It is lost to its cluster then,
+	// because nodes cannot be replaced yet.
 	emptied
-	// flipped: a bit of a log file is wrong. The node may refuse when it is opened, or when it reads the bit, or never need it.
-	flipped
+	// damaged: something in it is wrong or gone. The node finds that when it is opened, or never needs it; it must not speak for replicas that
+	// are damaged, and has them rebuilt from the others (R15).
+	damaged
 )
 
 // ruinable says whether one more disk may be ruined: a majority of each shard must stay sound, and a cluster that is not formed yet has
@@ -51,18 +51,49 @@ func (c *Cluster) loseDisk(i int) {
 	}
 }
 
-// flipBit stops a node in good order and turns a bit in a file of its log. Of one that was not stopped like that, the end of the log may be
-// taken for one that was never acknowledged.
-func (c *Cluster) flipBit(i int) {
+// stopToDamage stops a node in good order, if its disk may be damaged. Of one that was not stopped like that, the end of the log may be taken for
+// one that was never acknowledged.
+func (c *Cluster) stopToDamage(i int) (*process, bool) {
 	p := c.processes[i]
 	if p.life == nil || p.life.node == nil || p.life.node.Err() != nil || !c.ruinable() {
-		return
+		return nil, false
 	}
 	p.stop()
-	file, bit := p.flip(c.scheduler.random.Uint64())
-	p.ruin = flipped
-	c.seen(BitFlipped)
-	c.log("bit flip", "node", p.id, "file", file, "bit", bit)
+	p.ruin = damaged
+	return p, true
+}
+
+// flipBit turns a bit in a file of the log of a node.
+func (c *Cluster) flipBit(i int) {
+	if p, ok := c.stopToDamage(i); ok {
+		file, bit := p.flip(c.scheduler.random.Uint64())
+		c.seen(BitFlipped)
+		c.log("bit flip", "node", p.id, "file", file, "bit", bit)
+	}
+}
+
+// loseDir takes the log or the state of a node away.
+func (c *Cluster) loseDir(i int, name string) {
+	p, ok := c.stopToDamage(i)
+	if !ok {
+		return
+	}
+	c.seen(DirLost)
+	c.log("lost", "node", p.id, "what", name)
+	if err := p.remove(path.Join(dataDir, name)); err != nil {
+		c.violate("%s: %v", p.id, err)
+	}
+}
+
+func (p *process) remove(dir string) error {
+	if err := p.disk.RemoveAll(dir); err != nil {
+		return err
+	}
+	d, err := p.disk.OpenDir(path.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // flip turns a bit of a log file on the disk.
@@ -105,15 +136,12 @@ func (p *process) rot(file string, bit uint64) error {
 
 // refuses says whether a node on a ruined disk has failed for that reason, clearly.
 func (p *process) refuses(err error) bool {
-	var damage *logstore.CorruptionError
-	switch p.ruin {
-	case emptied:
-		return errors.Is(err, raftnode.ErrFormedWithout)
-	case flipped:
-		return errors.As(err, &damage)
-	default:
-		return false
-	}
+	return p.ruin == emptied && errors.Is(err, raftnode.ErrFormedWithout)
+}
+
+// rebuilt says whether all replicas of a node take part, as voters.
+func (p *process) rebuilt() bool {
+	return p.serving() && len(p.life.node.Rebuilding()) == 0
 }
 
 // refuse ends a node that has refused, for good.
@@ -124,11 +152,11 @@ func (p *process) refuse(err error) {
 	p.end(0)
 }
 
-// sound are the processes that owe service.
-func (c *Cluster) sound() []*process {
+// owing are the processes that owe service in the end.
+func (c *Cluster) owing() []*process {
 	var out []*process
 	for _, p := range c.processes {
-		if p.ruin == sound {
+		if p.ruin != emptied {
 			out = append(out, p)
 		}
 	}

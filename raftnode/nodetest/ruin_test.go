@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/simfs"
 )
 
 // TestLostDisk gives a node an empty disk: it refuses and stays down, the others go on.
@@ -27,9 +30,10 @@ func TestLostDisk(t *testing.T) {
 	})
 }
 
-// TestFlippedBits turns bits in the log of a node that takes no part afterwards but by what it has: it refuses, or serves as the others do.
+// TestFlippedBits turns bits in the log of a node that takes no part afterwards but by what it has: it has the damaged replicas rebuilt, or does
+// not need the bit.
 func TestFlippedBits(t *testing.T) {
-	refused := 0
+	rebuilt := uint64(0)
 	for seed := uint64(1); seed <= 6; seed++ {
 		inCluster(t, Options{Seed: seed, SegmentBytes: 16 << 10}, func(c *Cluster) {
 			for range 20 {
@@ -37,16 +41,52 @@ func TestFlippedBits(t *testing.T) {
 			}
 			c.flipBit(2)
 			c.Start(2)
-			c.Run(5 * time.Second)
+			c.RunUntil(20*time.Second, c.processes[2].rebuilt)
 			write(t, c, "after")
-			refused += int(c.events[Refused])
+			if !c.processes[2].rebuilt() {
+				t.Errorf("seed %d: not rebuilt", seed)
+			}
+			c.Stop(2)
+			rebuilt += c.events[Rebuilt]
 			if v := c.Violations(); len(v) > 0 {
 				t.Errorf("seed %d: %v", seed, v)
 			}
 		})
 	}
-	if refused == 0 {
+	if rebuilt == 0 {
 		t.Error("no node has noticed a flipped bit")
+	}
+}
+
+// TestLostDirs takes log and state of a node away: its replicas are rebuilt, under other ids, and are what those of the others are.
+func TestLostDirs(t *testing.T) {
+	for _, dir := range []string{"log", "state"} {
+		inCluster(t, Options{Seed: 1, Shards: 2}, func(c *Cluster) {
+			for range 5 {
+				write(t, c, strings.Repeat("x", 3000))
+			}
+			c.loseDir(2, dir)
+			c.Start(2)
+			if !c.RunUntil(20*time.Second, c.processes[2].rebuilt) {
+				t.Errorf("%s: not rebuilt", dir)
+			}
+			write(t, c, "after")
+			c.Run(2 * time.Second)
+			disks := make(map[placement.NodeID]*simfs.FS)
+			for i, p := range c.processes {
+				c.Stop(i)
+				disks[p.id] = p.disk
+			}
+			if n := c.events[Rebuilt]; n != 3 {
+				t.Errorf("%s: %d replicas are rebuilt, want those of the meta shard and of two others", dir, n)
+			}
+			if n, err := CheckReplicas(disks); err != nil || n < 6 {
+				t.Errorf("%s: %d pairs of states compared, %v", dir, n, err)
+			}
+			if v := c.Violations(); len(v) > 0 {
+				t.Errorf("%s: %v", dir, v)
+			}
+		})
 	}
 }
 

@@ -101,7 +101,7 @@ func (r *run) drain() bool {
 func (r *run) final() {
 	waiting := 0
 	for g := range r.clients.load.Groups {
-		for _, p := range r.c.sound() {
+		for _, p := range r.c.owing() {
 			waiting++
 			r.read(p, g, func() { waiting-- })
 		}
@@ -111,12 +111,15 @@ func (r *run) final() {
 	}) {
 		return
 	}
+	if !r.rebuilt() {
+		return
+	}
 	r.c.Run(livenessElections * r.c.options.election())
 	r.c.ended = nil
 	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
 		p.stop()
-		if p.ruin == sound {
+		if p.ruin != emptied {
 			r.disks[p.id] = p.disk
 		}
 	}

@@ -290,6 +290,9 @@ func (r *Replica) AppendDone(a *Append) ([]*raftpb.Message, error) {
 func (r *Replica) ApplyDone(a *Apply) error {
 	last := a.Entries[len(a.Entries)-1]
 	r.storage.applied, r.storage.appliedTerm = last.GetIndex(), last.GetTerm()
+	if err := r.changed(a.Entries); err != nil {
+		return err
+	}
 	for _, m := range a.responses {
 		if err := r.guard(func() error { return r.node.Step(m) }); err != nil {
 			return fmt.Errorf("step %s: %w", m.GetType(), err)

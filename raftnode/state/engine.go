@@ -1,8 +1,10 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -62,6 +64,9 @@ func (s *Store) listener() *pebble.EventListener {
 				s.options.OnFlush()
 			}
 		},
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			s.fatal.fail(fmt.Errorf("%w: %s: %w", ErrDamaged, i.Path, i.Details))
+		},
 		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
 			s.options.Logger.Warn("state: Pebble stalls writes", "reason", i.Reason)
 		},
@@ -73,7 +78,18 @@ func openEngine(dir string, e *pebble.Options) (*pebble.DB, error) {
 	if err := makeDir(e.FS, dir); err != nil {
 		return nil, err
 	}
-	return pebble.Open(dir, e)
+	// What another version wrote is refused here, so that it is not taken for damage below.
+	if _, err := pebble.Peek(dir, e.FS); err != nil {
+		return nil, err
+	}
+	db, err := pebble.Open(dir, e)
+	var system syscall.Errno
+	if err != nil && (!errors.As(err, &system) || system == syscall.ENOENT) {
+		// The system has done all that it was asked to, so what it has is wrong. Pebble does not mark all of that: not that a file has
+		// another size, or is not there.
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return db, err
 }
 
 // engineLogger passes on what Pebble says.

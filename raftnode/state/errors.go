@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
@@ -24,6 +26,8 @@ var (
 	ErrReplaced = errors.New("state: the image of the shard was replaced since the view was opened; open another view")
 	// ErrBadSnapshot means that a snapshot stream is damaged, cut off or not a snapshot. Nothing was changed; ask for another.
 	ErrBadSnapshot = errors.New("state: bad snapshot")
+	// ErrDamaged means that the store is damaged as a whole. Its replicas must be rebuilt.
+	ErrDamaged = errors.New("state: the store is damaged")
 	// ErrReference means that a record keeps its value in the log, which this version cannot read.
 	ErrReference = errors.New("state: the value stands in the log, which this version cannot read; run the version that wrote it")
 )
@@ -77,4 +81,17 @@ type FutureRevisionError struct {
 
 func (e *FutureRevisionError) Error() string {
 	return fmt.Sprintf("state: revision %d is not reached, the shard is at %d", e.Revision, e.Current)
+}
+
+// DamageOf says whether an error tells that what is stored is damaged, and of which shard, if that is known.
+func DamageOf(err error) (shard placement.ShardID, known, damaged bool) {
+	var c *CorruptionError
+	switch {
+	case errors.As(err, &c):
+		return c.Shard, true, true
+	case errors.Is(err, ErrDamaged), pebble.IsCorruptionError(err):
+		return 0, false, true
+	default:
+		return 0, false, false
+	}
 }

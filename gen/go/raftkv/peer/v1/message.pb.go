@@ -561,6 +561,7 @@ type ForwardRequest struct {
 	//	*ForwardRequest_Command
 	//	*ForwardRequest_Read
 	//	*ForwardRequest_TransferLeaderTo
+	//	*ForwardRequest_ReplaceReplica
 	Body isForwardRequest_Body `protobuf_oneof:"body"`
 	// The trace of the caller, if any.
 	Trace         *v1.TraceContext `protobuf:"bytes,7,opt,name=trace,proto3" json:"trace,omitempty"`
@@ -653,6 +654,15 @@ func (x *ForwardRequest) GetTransferLeaderTo() string {
 	return ""
 }
 
+func (x *ForwardRequest) GetReplaceReplica() *ReplaceReplica {
+	if x != nil {
+		if x, ok := x.Body.(*ForwardRequest_ReplaceReplica); ok {
+			return x.ReplaceReplica
+		}
+	}
+	return nil
+}
+
 func (x *ForwardRequest) GetTrace() *v1.TraceContext {
 	if x != nil {
 		return x.Trace
@@ -679,11 +689,18 @@ type ForwardRequest_TransferLeaderTo struct {
 	TransferLeaderTo string `protobuf:"bytes,6,opt,name=transfer_leader_to,json=transferLeaderTo,proto3,oneof"`
 }
 
+type ForwardRequest_ReplaceReplica struct {
+	// Replace the replica of the sender, which is damaged.
+	ReplaceReplica *ReplaceReplica `protobuf:"bytes,8,opt,name=replace_replica,json=replaceReplica,proto3,oneof"`
+}
+
 func (*ForwardRequest_Command) isForwardRequest_Body() {}
 
 func (*ForwardRequest_Read) isForwardRequest_Body() {}
 
 func (*ForwardRequest_TransferLeaderTo) isForwardRequest_Body() {}
+
+func (*ForwardRequest_ReplaceReplica) isForwardRequest_Body() {}
 
 // ForwardResponse is its answer.
 type ForwardResponse struct {
@@ -700,6 +717,7 @@ type ForwardResponse struct {
 	//	*ForwardResponse_Read
 	//	*ForwardResponse_Opaque
 	//	*ForwardResponse_Failure
+	//	*ForwardResponse_ReplacedReplica
 	Body          isForwardResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -792,6 +810,15 @@ func (x *ForwardResponse) GetFailure() *Failure {
 	return nil
 }
 
+func (x *ForwardResponse) GetReplacedReplica() *ReplacedReplica {
+	if x != nil {
+		if x, ok := x.Body.(*ForwardResponse_ReplacedReplica); ok {
+			return x.ReplacedReplica
+		}
+	}
+	return nil
+}
+
 type isForwardResponse_Body interface {
 	isForwardResponse_Body()
 }
@@ -816,6 +843,11 @@ type ForwardResponse_Failure struct {
 	Failure *Failure `protobuf:"bytes,6,opt,name=failure,proto3,oneof"`
 }
 
+type ForwardResponse_ReplacedReplica struct {
+	// How far replacing the replica of the sender is.
+	ReplacedReplica *ReplacedReplica `protobuf:"bytes,7,opt,name=replaced_replica,json=replacedReplica,proto3,oneof"`
+}
+
 func (*ForwardResponse_Write) isForwardResponse_Body() {}
 
 func (*ForwardResponse_Read) isForwardResponse_Body() {}
@@ -823,6 +855,119 @@ func (*ForwardResponse_Read) isForwardResponse_Body() {}
 func (*ForwardResponse_Opaque) isForwardResponse_Body() {}
 
 func (*ForwardResponse_Failure) isForwardResponse_Body() {}
+
+func (*ForwardResponse_ReplacedReplica) isForwardResponse_Body() {}
+
+// ReplaceReplica asks the leader of a shard to remove the sender's replica from the membership and to take in another one as a learner. The sender
+// asks again until it is told the new id. Its name and its incarnation are those that its connection has proved.
+type ReplaceReplica struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Raft id of the replica that the sender had last. It will not speak under that id again, unless blank is set.
+	ReplicaId uint64 `protobuf:"varint,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	// The replica has been taken in and has nothing yet: the sender only needs to know who the others are.
+	Blank         bool `protobuf:"varint,2,opt,name=blank,proto3" json:"blank,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceReplica) Reset() {
+	*x = ReplaceReplica{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceReplica) ProtoMessage() {}
+
+func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceReplica.ProtoReflect.Descriptor instead.
+func (*ReplaceReplica) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReplaceReplica) GetReplicaId() uint64 {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return 0
+}
+
+func (x *ReplaceReplica) GetBlank() bool {
+	if x != nil {
+		return x.Blank
+	}
+	return false
+}
+
+// ReplacedReplica answers it.
+type ReplacedReplica struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Raft id under which the sender may begin, with nothing; 0 while the change of the membership is under way.
+	ReplicaId uint64 `protobuf:"varint,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	// The membership, in which the sender is a learner.
+	Configuration *v1.Configuration `protobuf:"bytes,2,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplacedReplica) Reset() {
+	*x = ReplacedReplica{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplacedReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplacedReplica) ProtoMessage() {}
+
+func (x *ReplacedReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplacedReplica.ProtoReflect.Descriptor instead.
+func (*ReplacedReplica) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReplacedReplica) GetReplicaId() uint64 {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return 0
+}
+
+func (x *ReplacedReplica) GetConfiguration() *v1.Configuration {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
 
 // Origin is the state from which an answer comes.
 type Origin struct {
@@ -843,7 +988,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1000,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1013,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Origin) GetNodeId() string {
@@ -919,7 +1064,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1076,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1089,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReadRequest) GetKeys() []string {
@@ -982,7 +1127,7 @@ type RangeRead struct {
 
 func (x *RangeRead) Reset() {
 	*x = RangeRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1139,7 @@ func (x *RangeRead) String() string {
 func (*RangeRead) ProtoMessage() {}
 
 func (x *RangeRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1152,7 @@ func (x *RangeRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRead.ProtoReflect.Descriptor instead.
 func (*RangeRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RangeRead) GetStart() string {
@@ -1065,7 +1210,7 @@ type KeyRecord struct {
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1222,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1235,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KeyRecord) GetKey() string {
@@ -1122,7 +1267,7 @@ type ReadResult struct {
 
 func (x *ReadResult) Reset() {
 	*x = ReadResult{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1279,7 @@ func (x *ReadResult) String() string {
 func (*ReadResult) ProtoMessage() {}
 
 func (x *ReadResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1292,7 @@ func (x *ReadResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResult.ProtoReflect.Descriptor instead.
 func (*ReadResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReadResult) GetRecords() []*KeyRecord {
@@ -1194,7 +1339,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1351,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1364,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -1287,7 +1432,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1444,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1457,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CallRequest) GetBody() isCallRequest_Body {
@@ -1374,7 +1519,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1531,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1544,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CallResponse) GetBody() isCallResponse_Body {
@@ -1454,7 +1599,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1611,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1624,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 // ProbeResponse says who a node is (R13).
@@ -1501,7 +1646,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1658,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1671,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProbeResponse) GetNodeId() string {
@@ -1575,7 +1720,7 @@ type FormRequest struct {
 
 func (x *FormRequest) Reset() {
 	*x = FormRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1732,7 @@ func (x *FormRequest) String() string {
 func (*FormRequest) ProtoMessage() {}
 
 func (x *FormRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1745,7 @@ func (x *FormRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormRequest.ProtoReflect.Descriptor instead.
 func (*FormRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FormRequest) GetFormation() *v1.Formation {
@@ -1623,7 +1768,7 @@ type FormResponse struct {
 
 func (x *FormResponse) Reset() {
 	*x = FormResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1780,7 @@ func (x *FormResponse) String() string {
 func (*FormResponse) ProtoMessage() {}
 
 func (x *FormResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1793,7 @@ func (x *FormResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormResponse.ProtoReflect.Descriptor instead.
 func (*FormResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FormResponse) GetAccepted() bool {
@@ -1681,7 +1826,7 @@ type SnapshotStart struct {
 
 func (x *SnapshotStart) Reset() {
 	*x = SnapshotStart{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1838,7 @@ func (x *SnapshotStart) String() string {
 func (*SnapshotStart) ProtoMessage() {}
 
 func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1851,7 @@ func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotStart.ProtoReflect.Descriptor instead.
 func (*SnapshotStart) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotStart) GetShard() uint32 {
@@ -1741,7 +1886,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1898,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1911,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1806,7 +1951,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\fR\amessage\"0\n" +
 	"\rNodeHeartbeat\x12\x1f\n" +
 	"\vmap_version\x18\x01 \x01(\x04R\n" +
-	"mapVersion\"\xab\x02\n" +
+	"mapVersion\"\xf6\x02\n" +
 	"\x0eForwardRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x1d\n" +
@@ -1814,17 +1959,27 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\x124\n" +
 	"\acommand\x18\x04 \x01(\v2\x18.raftkv.store.v1.CommandH\x00R\acommand\x121\n" +
 	"\x04read\x18\x05 \x01(\v2\x1b.raftkv.peer.v1.ReadRequestH\x00R\x04read\x12.\n" +
-	"\x12transfer_leader_to\x18\x06 \x01(\tH\x00R\x10transferLeaderTo\x123\n" +
+	"\x12transfer_leader_to\x18\x06 \x01(\tH\x00R\x10transferLeaderTo\x12I\n" +
+	"\x0freplace_replica\x18\b \x01(\v2\x1e.raftkv.peer.v1.ReplaceReplicaH\x00R\x0ereplaceReplica\x123\n" +
 	"\x05trace\x18\a \x01(\v2\x1d.raftkv.store.v1.TraceContextR\x05traceB\x06\n" +
-	"\x04body\"\x90\x02\n" +
+	"\x04body\"\xde\x02\n" +
 	"\x0fForwardResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x06origin\x18\x02 \x01(\v2\x16.raftkv.peer.v1.OriginR\x06origin\x124\n" +
 	"\x05write\x18\x03 \x01(\v2\x1c.raftkv.store.v1.WriteResultH\x00R\x05write\x120\n" +
 	"\x04read\x18\x04 \x01(\v2\x1a.raftkv.peer.v1.ReadResultH\x00R\x04read\x12\x18\n" +
 	"\x06opaque\x18\x05 \x01(\fH\x00R\x06opaque\x123\n" +
-	"\afailure\x18\x06 \x01(\v2\x17.raftkv.peer.v1.FailureH\x00R\afailureB\x06\n" +
-	"\x04body\"\x7f\n" +
+	"\afailure\x18\x06 \x01(\v2\x17.raftkv.peer.v1.FailureH\x00R\afailure\x12L\n" +
+	"\x10replaced_replica\x18\a \x01(\v2\x1f.raftkv.peer.v1.ReplacedReplicaH\x00R\x0freplacedReplicaB\x06\n" +
+	"\x04body\"E\n" +
+	"\x0eReplaceReplica\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +
+	"\x05blank\x18\x02 \x01(\bR\x05blank\"v\n" +
+	"\x0fReplacedReplica\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12D\n" +
+	"\rconfiguration\x18\x02 \x01(\v2\x1e.raftkv.store.v1.ConfigurationR\rconfiguration\"\x7f\n" +
 	"\x06Origin\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
@@ -1917,37 +2072,40 @@ func file_raftkv_peer_v1_message_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_peer_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_raftkv_peer_v1_message_proto_goTypes = []any{
-	(Purpose)(0),            // 0: raftkv.peer.v1.Purpose
-	(FailureKind)(0),        // 1: raftkv.peer.v1.FailureKind
-	(*Hello)(nil),           // 2: raftkv.peer.v1.Hello
-	(*MessageBatch)(nil),    // 3: raftkv.peer.v1.MessageBatch
-	(*Message)(nil),         // 4: raftkv.peer.v1.Message
-	(*RaftMessage)(nil),     // 5: raftkv.peer.v1.RaftMessage
-	(*NodeHeartbeat)(nil),   // 6: raftkv.peer.v1.NodeHeartbeat
-	(*ForwardRequest)(nil),  // 7: raftkv.peer.v1.ForwardRequest
-	(*ForwardResponse)(nil), // 8: raftkv.peer.v1.ForwardResponse
-	(*Origin)(nil),          // 9: raftkv.peer.v1.Origin
-	(*ReadRequest)(nil),     // 10: raftkv.peer.v1.ReadRequest
-	(*RangeRead)(nil),       // 11: raftkv.peer.v1.RangeRead
-	(*KeyRecord)(nil),       // 12: raftkv.peer.v1.KeyRecord
-	(*ReadResult)(nil),      // 13: raftkv.peer.v1.ReadResult
-	(*Failure)(nil),         // 14: raftkv.peer.v1.Failure
-	(*CallRequest)(nil),     // 15: raftkv.peer.v1.CallRequest
-	(*CallResponse)(nil),    // 16: raftkv.peer.v1.CallResponse
-	(*ProbeRequest)(nil),    // 17: raftkv.peer.v1.ProbeRequest
-	(*ProbeResponse)(nil),   // 18: raftkv.peer.v1.ProbeResponse
-	(*FormRequest)(nil),     // 19: raftkv.peer.v1.FormRequest
-	(*FormResponse)(nil),    // 20: raftkv.peer.v1.FormResponse
-	(*SnapshotStart)(nil),   // 21: raftkv.peer.v1.SnapshotStart
-	(*SnapshotDone)(nil),    // 22: raftkv.peer.v1.SnapshotDone
-	(*v1.Command)(nil),      // 23: raftkv.store.v1.Command
-	(*v1.TraceContext)(nil), // 24: raftkv.store.v1.TraceContext
-	(*v1.WriteResult)(nil),  // 25: raftkv.store.v1.WriteResult
-	(*v1.Record)(nil),       // 26: raftkv.store.v1.Record
-	(*v1.SlotTable)(nil),    // 27: raftkv.store.v1.SlotTable
-	(*v1.Formation)(nil),    // 28: raftkv.store.v1.Formation
+	(Purpose)(0),             // 0: raftkv.peer.v1.Purpose
+	(FailureKind)(0),         // 1: raftkv.peer.v1.FailureKind
+	(*Hello)(nil),            // 2: raftkv.peer.v1.Hello
+	(*MessageBatch)(nil),     // 3: raftkv.peer.v1.MessageBatch
+	(*Message)(nil),          // 4: raftkv.peer.v1.Message
+	(*RaftMessage)(nil),      // 5: raftkv.peer.v1.RaftMessage
+	(*NodeHeartbeat)(nil),    // 6: raftkv.peer.v1.NodeHeartbeat
+	(*ForwardRequest)(nil),   // 7: raftkv.peer.v1.ForwardRequest
+	(*ForwardResponse)(nil),  // 8: raftkv.peer.v1.ForwardResponse
+	(*ReplaceReplica)(nil),   // 9: raftkv.peer.v1.ReplaceReplica
+	(*ReplacedReplica)(nil),  // 10: raftkv.peer.v1.ReplacedReplica
+	(*Origin)(nil),           // 11: raftkv.peer.v1.Origin
+	(*ReadRequest)(nil),      // 12: raftkv.peer.v1.ReadRequest
+	(*RangeRead)(nil),        // 13: raftkv.peer.v1.RangeRead
+	(*KeyRecord)(nil),        // 14: raftkv.peer.v1.KeyRecord
+	(*ReadResult)(nil),       // 15: raftkv.peer.v1.ReadResult
+	(*Failure)(nil),          // 16: raftkv.peer.v1.Failure
+	(*CallRequest)(nil),      // 17: raftkv.peer.v1.CallRequest
+	(*CallResponse)(nil),     // 18: raftkv.peer.v1.CallResponse
+	(*ProbeRequest)(nil),     // 19: raftkv.peer.v1.ProbeRequest
+	(*ProbeResponse)(nil),    // 20: raftkv.peer.v1.ProbeResponse
+	(*FormRequest)(nil),      // 21: raftkv.peer.v1.FormRequest
+	(*FormResponse)(nil),     // 22: raftkv.peer.v1.FormResponse
+	(*SnapshotStart)(nil),    // 23: raftkv.peer.v1.SnapshotStart
+	(*SnapshotDone)(nil),     // 24: raftkv.peer.v1.SnapshotDone
+	(*v1.Command)(nil),       // 25: raftkv.store.v1.Command
+	(*v1.TraceContext)(nil),  // 26: raftkv.store.v1.TraceContext
+	(*v1.WriteResult)(nil),   // 27: raftkv.store.v1.WriteResult
+	(*v1.Configuration)(nil), // 28: raftkv.store.v1.Configuration
+	(*v1.Record)(nil),        // 29: raftkv.store.v1.Record
+	(*v1.SlotTable)(nil),     // 30: raftkv.store.v1.SlotTable
+	(*v1.Formation)(nil),     // 31: raftkv.store.v1.Formation
 }
 var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	0,  // 0: raftkv.peer.v1.Hello.purpose:type_name -> raftkv.peer.v1.Purpose
@@ -1956,28 +2114,31 @@ var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	7,  // 3: raftkv.peer.v1.Message.forward_request:type_name -> raftkv.peer.v1.ForwardRequest
 	8,  // 4: raftkv.peer.v1.Message.forward_response:type_name -> raftkv.peer.v1.ForwardResponse
 	6,  // 5: raftkv.peer.v1.Message.heartbeat:type_name -> raftkv.peer.v1.NodeHeartbeat
-	23, // 6: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
-	10, // 7: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
-	24, // 8: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
-	9,  // 9: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
-	25, // 10: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
-	13, // 11: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
-	14, // 12: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
-	11, // 13: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
-	26, // 14: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
-	12, // 15: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
-	27, // 16: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
-	1,  // 17: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
-	17, // 18: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
-	19, // 19: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
-	18, // 20: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
-	20, // 21: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
-	28, // 22: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	25, // 6: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
+	12, // 7: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
+	9,  // 8: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
+	26, // 9: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
+	11, // 10: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
+	27, // 11: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
+	15, // 12: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
+	16, // 13: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
+	10, // 14: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
+	28, // 15: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
+	13, // 16: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
+	29, // 17: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
+	14, // 18: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
+	30, // 19: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
+	1,  // 20: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
+	19, // 21: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
+	21, // 22: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
+	20, // 23: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
+	22, // 24: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
+	31, // 25: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_peer_v1_message_proto_init() }
@@ -1995,18 +2156,20 @@ func file_raftkv_peer_v1_message_proto_init() {
 		(*ForwardRequest_Command)(nil),
 		(*ForwardRequest_Read)(nil),
 		(*ForwardRequest_TransferLeaderTo)(nil),
+		(*ForwardRequest_ReplaceReplica)(nil),
 	}
 	file_raftkv_peer_v1_message_proto_msgTypes[6].OneofWrappers = []any{
 		(*ForwardResponse_Write)(nil),
 		(*ForwardResponse_Read)(nil),
 		(*ForwardResponse_Opaque)(nil),
 		(*ForwardResponse_Failure)(nil),
+		(*ForwardResponse_ReplacedReplica)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[13].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[15].OneofWrappers = []any{
 		(*CallRequest_Probe)(nil),
 		(*CallRequest_Form)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[14].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[16].OneofWrappers = []any{
 		(*CallResponse_Probe)(nil),
 		(*CallResponse_Form)(nil),
 	}
@@ -2016,7 +2179,7 @@ func file_raftkv_peer_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_peer_v1_message_proto_rawDesc), len(file_raftkv_peer_v1_message_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

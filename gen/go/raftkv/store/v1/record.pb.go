@@ -598,7 +598,9 @@ type Configuration struct {
 	// Whether the joint configuration is left by itself.
 	AutoLeave bool `protobuf:"varint,6,opt,name=auto_leave,json=autoLeave,proto3" json:"auto_leave,omitempty"`
 	// Who the replicas are, ascending by id.
-	Replicas      []*Replica `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas []*Replica `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// The Raft id that the next new replica gets; 0 in a formation, where it is the one behind the highest.
+	NextReplicaId uint64 `protobuf:"varint,8,opt,name=next_replica_id,json=nextReplicaId,proto3" json:"next_replica_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -680,6 +682,13 @@ func (x *Configuration) GetReplicas() []*Replica {
 		return x.Replicas
 	}
 	return nil
+}
+
+func (x *Configuration) GetNextReplicaId() uint64 {
+	if x != nil {
+		return x.NextReplicaId
+	}
+	return 0
 }
 
 // ShardMeta is the position of a shard's state. It is written in every batch (R1, R9). On disk one byte with the format version stands
@@ -811,7 +820,11 @@ type Identity struct {
 	// What the node has agreed to; absent while it is new.
 	Formation *Formation `protobuf:"bytes,3,opt,name=formation,proto3" json:"formation,omitempty"`
 	// Every member has made the formation durable; voters may start.
-	Formed        bool `protobuf:"varint,4,opt,name=formed,proto3" json:"formed,omitempty"`
+	Formed bool `protobuf:"varint,4,opt,name=formed,proto3" json:"formed,omitempty"`
+	// Replicas of this node that are not those of the formation any more, or that may not go on; by shard.
+	Replacements []*Replacement `protobuf:"bytes,5,rep,name=replacements,proto3" json:"replacements,omitempty"`
+	// The state of all shards is damaged. It is set aside when the node is opened.
+	StateDamaged  bool `protobuf:"varint,6,opt,name=state_damaged,json=stateDamaged,proto3" json:"state_damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +887,84 @@ func (x *Identity) GetFormed() bool {
 	return false
 }
 
+func (x *Identity) GetReplacements() []*Replacement {
+	if x != nil {
+		return x.Replacements
+	}
+	return nil
+}
+
+func (x *Identity) GetStateDamaged() bool {
+	if x != nil {
+		return x.StateDamaged
+	}
+	return false
+}
+
+// Replacement is what has become of a replica of the formation on this node.
+type Replacement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard.
+	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// The Raft id of this node's replica. An id that was used is never used again (R13).
+	ReplicaId uint64 `protobuf:"varint,2,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	// What is wrong with what is stored of this replica, which may not speak again. Empty if nothing is.
+	Damage        string `protobuf:"bytes,3,opt,name=damage,proto3" json:"damage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replacement) Reset() {
+	*x = Replacement{}
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replacement) ProtoMessage() {}
+
+func (x *Replacement) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replacement.ProtoReflect.Descriptor instead.
+func (*Replacement) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Replacement) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Replacement) GetReplicaId() uint64 {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return 0
+}
+
+func (x *Replacement) GetDamage() string {
+	if x != nil {
+		return x.Damage
+	}
+	return ""
+}
+
 // Formation is the founding agreement of a cluster (R13).
 type Formation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -889,7 +980,7 @@ type Formation struct {
 
 func (x *Formation) Reset() {
 	*x = Formation{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +992,7 @@ func (x *Formation) String() string {
 func (*Formation) ProtoMessage() {}
 
 func (x *Formation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1005,7 @@ func (x *Formation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation.ProtoReflect.Descriptor instead.
 func (*Formation) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Formation) GetClusterId() []byte {
@@ -953,7 +1044,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1056,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1069,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ShardMap) GetVersion() uint64 {
@@ -1019,7 +1110,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1122,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1135,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotHeader) GetShard() uint32 {
@@ -1090,7 +1181,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1193,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1206,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotTrailer) GetPairs() uint64 {
@@ -1154,7 +1245,7 @@ type History_Change struct {
 
 func (x *History_Change) Reset() {
 	*x = History_Change{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1257,7 @@ func (x *History_Change) String() string {
 func (*History_Change) ProtoMessage() {}
 
 func (x *History_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1311,7 @@ type Formation_Member struct {
 
 func (x *Formation_Member) Reset() {
 	*x = Formation_Member{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1323,7 @@ func (x *Formation_Member) String() string {
 func (*Formation_Member) ProtoMessage() {}
 
 func (x *Formation_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1336,7 @@ func (x *Formation_Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Member.ProtoReflect.Descriptor instead.
 func (*Formation_Member) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10, 0}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *Formation_Member) GetNodeId() string {
@@ -1291,7 +1382,7 @@ type Formation_Shard struct {
 
 func (x *Formation_Shard) Reset() {
 	*x = Formation_Shard{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1394,7 @@ func (x *Formation_Shard) String() string {
 func (*Formation_Shard) ProtoMessage() {}
 
 func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1407,7 @@ func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Shard.ProtoReflect.Descriptor instead.
 func (*Formation_Shard) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10, 1}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11, 1}
 }
 
 func (x *Formation_Shard) GetId() uint32 {
@@ -1391,7 +1482,7 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
-	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\"\xfc\x01\n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\"\xa4\x02\n" +
 	"\rConfiguration\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06voters\x18\x02 \x03(\x04R\x06voters\x12\x1a\n" +
@@ -1400,7 +1491,8 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\rlearners_next\x18\x05 \x03(\x04R\flearnersNext\x12\x1d\n" +
 	"\n" +
 	"auto_leave\x18\x06 \x01(\bR\tautoLeave\x124\n" +
-	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\"\xb2\x02\n" +
+	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\x12&\n" +
+	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\xb2\x02\n" +
 	"\tShardMeta\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\x12\x1a\n" +
@@ -1411,12 +1503,19 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\vhistory_end\x18\a \x01(\x04R\n" +
 	"historyEnd\x12'\n" +
 	"\x0fcommand_version\x18\b \x01(\rR\x0ecommandVersion\x12\x12\n" +
-	"\x04keys\x18\t \x01(\x04R\x04keys\"\x97\x01\n" +
+	"\x04keys\x18\t \x01(\x04R\x04keys\"\xfe\x01\n" +
 	"\bIdentity\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x128\n" +
 	"\tformation\x18\x03 \x01(\v2\x1a.raftkv.store.v1.FormationR\tformation\x12\x16\n" +
-	"\x06formed\x18\x04 \x01(\bR\x06formed\"\xb2\x03\n" +
+	"\x06formed\x18\x04 \x01(\bR\x06formed\x12@\n" +
+	"\freplacements\x18\x05 \x03(\v2\x1c.raftkv.store.v1.ReplacementR\freplacements\x12#\n" +
+	"\rstate_damaged\x18\x06 \x01(\bR\fstateDamaged\"Z\n" +
+	"\vReplacement\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x02 \x01(\x04R\treplicaId\x12\x16\n" +
+	"\x06damage\x18\x03 \x01(\tR\x06damage\"\xb2\x03\n" +
 	"\tFormation\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12;\n" +
@@ -1457,7 +1556,7 @@ func file_raftkv_store_v1_record_proto_rawDescGZIP() []byte {
 	return file_raftkv_store_v1_record_proto_rawDescData
 }
 
-var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Reference)(nil),        // 0: raftkv.store.v1.Reference
 	(*Separated)(nil),        // 1: raftkv.store.v1.Separated
@@ -1469,35 +1568,37 @@ var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Configuration)(nil),    // 7: raftkv.store.v1.Configuration
 	(*ShardMeta)(nil),        // 8: raftkv.store.v1.ShardMeta
 	(*Identity)(nil),         // 9: raftkv.store.v1.Identity
-	(*Formation)(nil),        // 10: raftkv.store.v1.Formation
-	(*ShardMap)(nil),         // 11: raftkv.store.v1.ShardMap
-	(*SnapshotHeader)(nil),   // 12: raftkv.store.v1.SnapshotHeader
-	(*SnapshotTrailer)(nil),  // 13: raftkv.store.v1.SnapshotTrailer
-	(*History_Change)(nil),   // 14: raftkv.store.v1.History.Change
-	(*Formation_Member)(nil), // 15: raftkv.store.v1.Formation.Member
-	(*Formation_Shard)(nil),  // 16: raftkv.store.v1.Formation.Shard
-	(*WriteResult)(nil),      // 17: raftkv.store.v1.WriteResult
-	(*SlotTable)(nil),        // 18: raftkv.store.v1.SlotTable
+	(*Replacement)(nil),      // 10: raftkv.store.v1.Replacement
+	(*Formation)(nil),        // 11: raftkv.store.v1.Formation
+	(*ShardMap)(nil),         // 12: raftkv.store.v1.ShardMap
+	(*SnapshotHeader)(nil),   // 13: raftkv.store.v1.SnapshotHeader
+	(*SnapshotTrailer)(nil),  // 14: raftkv.store.v1.SnapshotTrailer
+	(*History_Change)(nil),   // 15: raftkv.store.v1.History.Change
+	(*Formation_Member)(nil), // 16: raftkv.store.v1.Formation.Member
+	(*Formation_Shard)(nil),  // 17: raftkv.store.v1.Formation.Shard
+	(*WriteResult)(nil),      // 18: raftkv.store.v1.WriteResult
+	(*SlotTable)(nil),        // 19: raftkv.store.v1.SlotTable
 }
 var file_raftkv_store_v1_record_proto_depIdxs = []int32{
 	0,  // 0: raftkv.store.v1.Record.reference:type_name -> raftkv.store.v1.Reference
 	1,  // 1: raftkv.store.v1.Record.separated:type_name -> raftkv.store.v1.Separated
-	14, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
-	17, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
+	15, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
+	18, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
 	6,  // 4: raftkv.store.v1.Configuration.replicas:type_name -> raftkv.store.v1.Replica
-	10, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
-	15, // 6: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
-	16, // 7: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
-	15, // 8: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
-	16, // 9: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
-	7,  // 10: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
-	18, // 11: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
-	6,  // 12: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
+	10, // 6: raftkv.store.v1.Identity.replacements:type_name -> raftkv.store.v1.Replacement
+	16, // 7: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
+	17, // 8: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
+	16, // 9: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
+	17, // 10: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
+	7,  // 11: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
+	19, // 12: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
+	6,  // 13: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_store_v1_record_proto_init() }
@@ -1517,7 +1618,7 @@ func file_raftkv_store_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_store_v1_record_proto_rawDesc), len(file_raftkv_store_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

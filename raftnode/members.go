@@ -1,0 +1,61 @@
+package raftnode
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// memberTable is the replicas of a node. It does not change; a replica that comes in makes a new one.
+type memberTable struct {
+	byShard map[placement.ShardID]*member
+	list    []*member // by shard
+}
+
+// member returns the replica of a shard that this node holds, nil if it holds none, or none that may speak.
+func (n *Node) member(shard placement.ShardID) *member {
+	if t := n.members.Load(); t != nil {
+		return t.byShard[shard]
+	}
+	return nil
+}
+
+// locals returns all of them, by shard.
+func (n *Node) locals() []*member {
+	if t := n.members.Load(); t != nil {
+		return t.list
+	}
+	return nil
+}
+
+// addMember lets a replica take part.
+func (n *Node) addMember(m *member) {
+	m.worker = n.workers[int(m.shard)%len(n.workers)]
+	n.membersMu.Lock()
+	defer n.membersMu.Unlock()
+	t := n.members.Load()
+	next := &memberTable{byShard: make(map[placement.ShardID]*member), list: append(slices.Clone(t.list), m)}
+	maps.Copy(next.byShard, t.byShard)
+	next.byShard[m.shard] = m
+	slices.SortFunc(next.list, func(a, b *member) int { return cmp.Compare(a.shard, b.shard) })
+	n.members.Store(next)
+}
+
+// setConfiguration takes over the membership that has been applied (R11).
+func (m *member) setConfiguration(c *storev1.Configuration) {
+	replicas := make(map[uint64]*storev1.Replica)
+	m.byNode = make(map[placement.NodeID]uint64)
+	for _, r := range c.GetReplicas() {
+		replicas[r.GetId()] = r
+		m.byNode[placement.NodeID(r.GetNodeId())] = r.GetId()
+	}
+	m.configuration, m.replicas = c, replicas
+	m.senders.Store(&replicas)
+	m.membership.Store(c)
+}
+
+// sender returns the member of the shard with a Raft id, nil if there is none. Safe from any goroutine.
+func (m *member) sender(id uint64) *storev1.Replica { return (*m.senders.Load())[id] }

@@ -1,0 +1,60 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+	"google.golang.org/protobuf/proto"
+)
+
+// ProposeChange proposes a change of the membership, under the conditions of Propose. Raft proposes an empty entry instead while another
+// change may be under way.
+func (r *Replica) ProposeChange(c *raftpb.ConfChangeV2) error {
+	if r.state != raft.StateLeader {
+		return ErrNotLeader
+	}
+	err := r.guard(func() error { return r.node.ProposeConfChange(c) })
+	switch {
+	case err == nil:
+		return nil
+	case r.storage.failure != nil || !errors.Is(err, raft.ErrProposalDropped):
+		return fmt.Errorf("propose a change of the membership: %w", err)
+	default:
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
+	}
+}
+
+// changed makes raft go by the changes of the membership that have been applied (R11).
+func (r *Replica) changed(entries []*raftpb.Entry) error {
+	for _, e := range entries {
+		if e.GetType() != raftpb.EntryConfChangeV2 {
+			continue
+		}
+		var c raftpb.ConfChangeV2
+		if err := proto.Unmarshal(e.GetData(), &c); err != nil {
+			return fmt.Errorf("decode the change of the membership at index %d: %w", e.GetIndex(), err)
+		}
+		err := r.guard(func() error { r.storage.confState = r.node.ApplyConfChange(&c); return nil })
+		if err != nil {
+			return fmt.Errorf("change the membership at index %d: %w", e.GetIndex(), err)
+		}
+	}
+	return nil
+}
+
+// Membership is what raft goes by.
+func (r *Replica) Membership() *raftpb.ConfState { return r.storage.confState }
+
+// Follows says whether a member is heard of, takes entries as they come, and lacks at most so many of the committed ones.
+func (r *Replica) Follows(id, within uint64) bool {
+	follows := false
+	r.node.WithProgress(func(other uint64, _ raft.ProgressType, p tracker.Progress) {
+		if other == id {
+			follows = p.RecentActive && p.State == tracker.StateReplicate && p.Match+within >= r.commit
+		}
+	})
+	return follows && r.Leads()
+}
