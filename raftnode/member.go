@@ -61,6 +61,8 @@ type member struct {
 	// caughtUp says that the member has applied what a leader had committed after the node was opened, and askedLead that it is finding out;
 	// any goroutine may change them.
 	caughtUp, askedLead atomic.Bool
+	// agreement compares the state with those of the other replicas. It has a lock of its own.
+	agreement agreement
 	// trimming says that a TrimHistory is under way; any goroutine may change it.
 	trimming atomic.Bool
 	// reading counts reads that are with the readers; any goroutine may change it.

@@ -303,13 +303,15 @@ func (n *Node) clientAddress(id placement.NodeID) string {
 
 // fail ends the node: nothing is acknowledged any more (R6). The process must exit.
 func (n *Node) fail(err error) {
+	if d, damaged := damageOf(err); damaged && !n.failed() {
+		if failed := n.condemn(d, err); failed != nil {
+			n.log.Error("the damage is not noted; it is looked for when the node is opened again", "err", failed)
+		} else {
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
 	if n.failure.CompareAndSwap(nil, &err) {
 		n.log.Error("the node has failed and stops; nothing that it acknowledged is lost", "err", err)
-		if d, damaged := damageOf(err); damaged {
-			if err := n.condemn(d, err); err != nil {
-				n.log.Error("the damage could not be noted; it is looked for when the node is opened again", "err", err)
-			}
-		}
 		n.ending.Do(func() { close(n.done) })
 		if n.serving.Load() {
 			for _, w := range n.workers {

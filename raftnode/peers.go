@@ -48,6 +48,8 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 			n.serveForward(from, body.ForwardRequest)
 		case *peerv1.Message_ForwardResponse:
 			n.forwards.answer(from.NodeID, body.ForwardResponse)
+		case *peerv1.Message_Checkpoint:
+			n.hearCheckpoint(from, body.Checkpoint)
 		case *peerv1.Message_Heartbeat:
 			// It has kept the connection alive and the peer from being taken for silent.
 		}

@@ -71,7 +71,7 @@ func (n *Node) condemn(d damage, why error) error {
 			continue
 		}
 		if len(s.GetReplicas()) < replicasToRebuild {
-			return fmt.Errorf("%w; shard %d has too few other replicas to rebuild it from: bring back a sound disk, or restore a backup", why, s.GetId())
+			return fmt.Errorf("%v; shard %d has too few other replicas to rebuild it from: bring back a sound disk, or restore a backup", why, s.GetId())
 		}
 		if r.GetDamage() == "" {
 			r.Damage = why.Error()

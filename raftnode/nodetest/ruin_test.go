@@ -1,10 +1,15 @@
 package nodetest
 
 import (
+	"errors"
+	"path"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/simfs"
 )
@@ -99,4 +104,66 @@ func TestMemberOnAnEmptiedDiskIsFound(t *testing.T) {
 			t.Errorf("violations %q", v)
 		}
 	})
+}
+
+// TestDivergedReplica lets the digest of a replica differ from what the others have: it finds that out, and is rebuilt (R25).
+func TestDivergedReplica(t *testing.T) {
+	inCluster(t, Options{Seed: 1}, func(c *Cluster) {
+		write(t, c, "before")
+		c.Run(time.Second) // All have applied it.
+		p := c.processes[2]
+		p.stop()
+		p.ruin = damaged
+		if err := p.falsify(); err != nil {
+			t.Fatal(err)
+		}
+		failed := false
+		c.ended = func(q *process) {
+			failed = failed || q == p
+			c.scheduler.after(0, "start again", q.start)
+		}
+		p.start()
+		for i := 0; i < 200 && !failed; i++ {
+			write(t, c, "more")
+		}
+		if !failed {
+			t.Fatal("nobody has noticed")
+		}
+		if !c.RunUntil(20*time.Second, p.rebuilt) {
+			t.Error("not rebuilt")
+		}
+		if v := c.Violations(); len(v) > 0 {
+			t.Error(v)
+		}
+	})
+}
+
+// quiet drops what Pebble says.
+type quiet struct{ pebble.Logger }
+
+func (quiet) Infof(string, ...any) {}
+
+// falsify changes the digests that the state on the disk of a stopped node keeps.
+func (p *process) falsify() error {
+	db, err := pebble.Open(path.Join(dataDir, "state"), &pebble.Options{
+		FS: p.disk, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true, Logger: quiet{pebble.DefaultLogger},
+	})
+	if err != nil {
+		return err
+	}
+	lower, upper := []byte{1, 0, 0, 0, 1, 't'}, []byte{1, 0, 0, 0, 1, 'u'} // the slot summaries of shard 1
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var s storev1.SlotSummary
+		if err = s.UnmarshalVT(it.Value()[1:]); err == nil {
+			s.DigestLow++
+			var value []byte
+			value, err = s.MarshalVT()
+			err = errors.Join(err, db.Set(it.Key(), append([]byte{it.Value()[0]}, value...), pebble.NoSync))
+		}
+	}
+	return errors.Join(err, it.Close(), db.Flush(), db.Close())
 }
