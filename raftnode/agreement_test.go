@@ -35,7 +35,9 @@ func TestDiverges(t *testing.T) {
 // What is remembered is bounded, and a replica counts once.
 func TestAgreementRemembers(t *testing.T) {
 	var a agreement
-	at := func(index uint64) state.Checkpoint { return state.Checkpoint{Index: index, Digest: state.Digest{Low: index}} }
+	at := func(index uint64) state.Checkpoint {
+		return state.Checkpoint{Index: index, Digest: state.Digest{Low: index}}
+	}
 	for i := range uint64(3 * agreementIndexes) {
 		if got := a.hear("b", at(64*(i+1))); len(got) != 1 {
 			t.Fatalf("index %d: %v", 64*(i+1), got)

@@ -16,10 +16,11 @@ type member struct {
 	shard   placement.ShardID
 	worker  *worker
 	replica *replica.Replica
-	// configuration is the membership of the shard as applied (R11), replicas and byNode who is in it.
+	// configuration is the membership of the shard as applied (R11), byNode who is in it. newcomers are replicas that are not in it yet and were
+	// heard of: the lead may be theirs.
 	configuration *storev1.Configuration
-	replicas      map[uint64]*storev1.Replica
 	byNode        map[placement.NodeID]uint64
+	newcomers     map[placement.NodeID]*storev1.Replica
 	// changeIndex is where this leader has proposed its last change of the membership.
 	changeIndex uint64
 
@@ -67,9 +68,8 @@ type member struct {
 	trimming atomic.Bool
 	// reading counts reads that are with the readers; any goroutine may change it.
 	reading atomic.Int64
-	// membership and senders are configuration and replicas for any goroutine to load.
+	// membership is configuration for any goroutine to load.
 	membership atomic.Pointer[storev1.Configuration]
-	senders    atomic.Pointer[map[uint64]*storev1.Replica]
 	// lead is the leader as last seen; any goroutine may load it.
 	lead atomic.Pointer[leadership]
 }

@@ -41,7 +41,8 @@ type (
 	// messageEvent is a message of another replica, checked for identity.
 	messageEvent struct {
 		m *member
-		// from is the sender as its connection proved it.
+		// sender is who has sent it, as its connection has proved.
+		sender  *storev1.Replica
 		message *raftpb.Message
 		// staged is where the snapshot of a MsgSnap waits.
 		staged string

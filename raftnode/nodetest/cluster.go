@@ -139,6 +139,9 @@ func (c *Cluster) settled() {
 func (c *Cluster) examine(p *process) {
 	l := p.life
 	p.served = p.served || p.serving()
+	if p.ruin == damaged && p.rebuilt() && l.node.Metrics().Rebuilds > 0 {
+		p.heal()
+	}
 	switch {
 	case l.trap.sprung():
 		c.sprung(l)

@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"context"
 	"errors"
 	"path"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/simfs"
 )
@@ -166,4 +168,53 @@ func (p *process) falsify() error {
 		}
 	}
 	return errors.Join(err, it.Close(), db.Flush(), db.Close())
+}
+
+// TestRebuiltReplicaLeads lets a replica that is newer than what a node knows of the membership take the lead: the node hears it nevertheless.
+func TestRebuiltReplicaLeads(t *testing.T) {
+	inCluster(t, Options{Seed: 1, Nodes: 5, Replicas: 5}, func(c *Cluster) {
+		write(t, c, "before")
+		c.Run(time.Second)
+		c.Crash(4, simfs.KeepAll)
+		c.loseDir(1, "state")
+		c.Start(1)
+		if !c.RunUntil(20*time.Second, c.processes[1].rebuilt) {
+			t.Fatal("not rebuilt")
+		}
+		transferred := false
+		for i := 0; i < 20 && !transferred; i++ {
+			node := c.processes[0].life.node
+			c.asides = append(c.asides, newAside(c.processes[0].life, func() func() {
+				_, err := node.TransferLeader(context.Background(), raftnode.DataShard, c.processes[1].id)
+				return func() { transferred = err == nil }
+			}))
+			c.Run(time.Second)
+		}
+		if !transferred || c.Leader(raftnode.DataShard) != 1 {
+			t.Fatalf("n2 does not lead: %d does", c.Leader(raftnode.DataShard)+1)
+		}
+		c.Start(4)
+		if !c.RunUntil(10*time.Second, c.processes[4].rebuilt) {
+			t.Fatal("n5 does not serve")
+		}
+		c.Crash(0, simfs.KeepAll)
+		c.Crash(2, simfs.KeepAll)
+		c.Run(3 * time.Second)
+		wrote := false
+		c.scheduler.add(0, &event{name: "request", process: c.processes[4], run: func() {
+			command := &storev1.Command{Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{{
+				Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: "k", Value: []byte("with n5"),
+			}}}}}
+			c.processes[4].life.node.Submit(&raftnode.Request{
+				AutoShard: true, Command: command, Deadline: c.processes[4].life.runtime.Now().Add(10 * time.Second),
+				Done: func(res raftnode.Result) { wrote = res.Err == nil },
+			})
+		}})
+		if !c.RunUntil(12*time.Second, func() bool { return wrote }) {
+			t.Error("a majority with the rebuilt replica and a node that has missed its rebuilding takes no writes")
+		}
+		if v := c.Violations(); len(v) > 0 {
+			t.Error(v)
+		}
+	})
 }
