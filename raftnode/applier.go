@@ -28,7 +28,9 @@ func newApplier(n *Node) *applier {
 
 func (a *applier) add(m *member, work *replica.Apply) {
 	j := &applyJob{member: m, shard: m.shard, entries: work.Entries}
-	j.done = func() { m.worker.post(applyDoneEvent{m: m, a: work, configuration: j.configuration}) }
+	j.done = func() {
+		m.worker.post(applyDoneEvent{m: m, a: work, configuration: j.configuration, checkpoint: j.checkpoint})
+	}
 	a.put(j)
 }
 

@@ -63,7 +63,7 @@ func (n *Node) handOver() {
 		waiting++
 		m.worker.post(inspectEvent{m: m, look: func(m *member) {
 			to, ok := m.replica.Successor()
-			r := m.replicas[to]
+			r := m.peer(to)
 			if !ok || r == nil {
 				led <- struct{}{}
 				return

@@ -8,6 +8,7 @@ import (
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 // engine is what committed entries of all shards of a node are applied to: the key-value state (kvEngine) or an embedding
@@ -74,8 +75,9 @@ type applyJob struct {
 	entries []*raftpb.Entry
 	// results are the answers to the commands of each entry; entries without commands have none.
 	results [][]commandResult
-	// after is the position behind the last entry.
-	after position
+	// after is the position behind the last entry, checkpoint the newest checkpoint there.
+	after      position
+	checkpoint state.Checkpoint
 	// configuration is the membership there, if the entries have changed it.
 	configuration *storev1.Configuration
 	// done tells the worker.

@@ -133,7 +133,7 @@ func (e *kvEngine) apply(jobs []*applyJob) error {
 		return err
 	}
 	for _, j := range jobs {
-		j.after = e.position(j.shard)
+		j.after, j.checkpoint = e.position(j.shard), e.shard(j.shard).Checkpoint()
 	}
 	return nil
 }

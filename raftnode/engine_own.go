@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -45,7 +46,8 @@ type ownShard struct {
 	machine StateMachine
 	at      position
 	members *storev1.Configuration
-	durable uint64
+	// durable is the index of the newest image. Who asks for it does not wait for the machine.
+	durable atomic.Uint64
 }
 
 var _ engine = (*ownEngine)(nil)
@@ -107,10 +109,7 @@ func (e *ownEngine) configuration(id placement.ShardID) *storev1.Configuration {
 }
 
 func (e *ownEngine) durable(id placement.ShardID) (uint64, error) {
-	s := e.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.durable, nil
+	return e.shard(id).durable.Load(), nil
 }
 
 func (e *ownEngine) bootstrap(id placement.ShardID, c *storev1.Configuration, _ *storev1.SlotTable) error {
@@ -199,7 +198,7 @@ func (e *ownEngine) save(s *ownShard) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
-	if s.at.index == s.durable {
+	if s.at.index == s.durable.Load() {
 		s.mu.Unlock()
 		return nil
 	}
@@ -213,9 +212,7 @@ func (e *ownEngine) save(s *ownShard) error {
 	if err != nil {
 		return fmt.Errorf("shard %d: write image: %w", s.id, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.durable = max(s.durable, at.index)
+	s.durable.Store(max(s.durable.Load(), at.index))
 	return nil
 }
 
@@ -379,7 +376,8 @@ func (s *ownShard) restore(f vfs.File) error {
 	if h.GetShard() != uint32(s.id) {
 		return fmt.Errorf("it is of shard %d", h.GetShard())
 	}
-	s.at, s.members, s.durable = at, h.GetConfiguration(), at.index
+	s.at, s.members = at, h.GetConfiguration()
+	s.durable.Store(at.index)
 	return nil
 }
 

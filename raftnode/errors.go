@@ -14,6 +14,8 @@ var (
 	ErrStopped = errors.New("the node is stopping; ask another node")
 	// ErrForming says that the cluster has not formed yet.
 	ErrForming = errors.New("the cluster is forming: it waits until all founding members are reachable; see the log of this node")
+	// ErrDamaged says why a node has stopped: what is stored of its replicas is damaged. It wraps the reason.
+	ErrDamaged = errors.New("replicas of this node are damaged; start it again, and they are rebuilt from the others")
 	// ErrReadFailed says that the state could not be read. It wraps the reason, which is for the operator of the node.
 	ErrReadFailed = errors.New("the state of this node cannot be read; ask another node, and see the log of this one")
 	// ErrTimeout says that time ran out before anything was proposed, or before a read was confirmed.

@@ -40,7 +40,9 @@ func (h *housekeeper) step() {
 		at := n.engine.position(m.shard)
 		dirty = dirty || at.index > durable
 		due = due || at.index >= durable+n.options.SnapshotEntries
-		due = due || m.membership.Load().GetIndex() > durable // The next change of the membership waits for it (R10).
+		if changed := m.membership.Load().GetIndex(); changed > durable && changed <= at.index {
+			due = true // The next change of the membership waits for this one to be durable (R10).
+		}
 		h.truncate(m, durable, tight)
 		h.trim(m, at)
 		h.follow(m)

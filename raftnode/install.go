@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -16,6 +17,7 @@ import (
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/replica"
+	"github.com/raftkv/raftkv/raftnode/state"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
 
@@ -32,7 +34,7 @@ func (h peerHandler) HandleSnapshot(from transport.Peer, start *peerv1.SnapshotS
 	if message.GetType() != raftpb.MsgSnap {
 		return fmt.Errorf("%w: %s instead of a snapshot", replica.ErrRejected, message.GetType())
 	}
-	m, err := n.receiver(from, placement.ShardID(start.GetShard()), start.GetToIncarnation(), message)
+	m, sender, err := n.receiver(from, placement.ShardID(start.GetShard()), start.GetToIncarnation(), message)
 	if err != nil {
 		return err
 	}
@@ -54,7 +56,7 @@ func (h peerHandler) HandleSnapshot(from transport.Peer, start *peerv1.SnapshotS
 	if err != nil {
 		return errors.Join(err, n.options.FS.RemoveAll(dir))
 	}
-	m.worker.post(messageEvent{m: m, message: message, staged: dir})
+	m.worker.post(messageEvent{m: m, sender: sender, message: message, staged: dir})
 	return nil
 }
 
@@ -89,7 +91,7 @@ func (w *worker) install(m *member, a *replica.Append) {
 	ingest := func() {
 		n.runtime.Go("install", func(ctx context.Context) {
 			if err := n.engine.ingest(m.shard, dir); err != nil {
-				n.fail(fmt.Errorf("shard %d: ingest snapshot: %w", m.shard, err))
+				n.fail(fmt.Errorf("shard %d: ingest snapshot: %w", m.shard, ingestError(m.shard, err)))
 				return
 			}
 			reset()
@@ -99,6 +101,16 @@ func (w *worker) install(m *member, a *replica.Append) {
 		intent := logstore.Intent{Index: meta.GetIndex(), Term: meta.GetTerm(), Dir: n.options.FS.PathBase(dir)}
 		n.logWriter.intend(m.shard, intent, ingest)
 	})
+}
+
+// ingestError tells damage of a staged image from an error of the system: it concerns one replica, whose install cannot be finished.
+func ingestError(shard placement.ShardID, err error) error {
+	var version *state.FormatError
+	var system syscall.Errno
+	if errors.As(err, &version) || errors.As(err, &system) && system != syscall.ENOENT {
+		return err
+	}
+	return &damageError{shard, err}
 }
 
 func (e installedEvent) handle(w *worker) {

@@ -12,7 +12,7 @@ func (w *worker) roleChanged(m *member) {
 	id, term := m.replica.Lead()
 	was := m.lead.Load()
 	now := &leadership{id: id, term: term, local: m.replica.Leads()}
-	if r := m.replicas[id]; r != nil {
+	if r := m.peer(id); r != nil {
 		now.node = placement.NodeID(r.GetNodeId())
 	}
 	if was != nil && was.id == now.id && was.term == now.term && was.local == now.local {
@@ -23,6 +23,7 @@ func (w *worker) roleChanged(m *member) {
 		m.campaignAt = time.Time{}
 	}
 	if now.local {
+		m.changeIndex = 0 // What it has proposed before may be lost; raft takes no change before it has applied all that is left.
 		m.clock.start(w.n.engine.position(m.shard).clockMs, w.n.runtime.Now())
 	}
 	if was == nil || was.id != id {

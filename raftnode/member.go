@@ -16,10 +16,11 @@ type member struct {
 	shard   placement.ShardID
 	worker  *worker
 	replica *replica.Replica
-	// configuration is the membership of the shard as applied (R11), replicas and byNode who is in it.
+	// configuration is the membership of the shard as applied (R11), byNode who is in it. newcomers are replicas that are not in it yet and were
+	// heard of: the lead may be theirs.
 	configuration *storev1.Configuration
-	replicas      map[uint64]*storev1.Replica
 	byNode        map[placement.NodeID]uint64
+	newcomers     map[placement.NodeID]*storev1.Replica
 	// changeIndex is where this leader has proposed its last change of the membership.
 	changeIndex uint64
 
@@ -61,13 +62,14 @@ type member struct {
 	// caughtUp says that the member has applied what a leader had committed after the node was opened, and askedLead that it is finding out;
 	// any goroutine may change them.
 	caughtUp, askedLead atomic.Bool
+	// agreement compares the state with those of the other replicas. It has a lock of its own.
+	agreement agreement
 	// trimming says that a TrimHistory is under way; any goroutine may change it.
 	trimming atomic.Bool
 	// reading counts reads that are with the readers; any goroutine may change it.
 	reading atomic.Int64
-	// membership and senders are configuration and replicas for any goroutine to load.
+	// membership is configuration for any goroutine to load.
 	membership atomic.Pointer[storev1.Configuration]
-	senders    atomic.Pointer[map[uint64]*storev1.Replica]
 	// lead is the leader as last seen; any goroutine may load it.
 	lead atomic.Pointer[leadership]
 }

@@ -46,16 +46,44 @@ func (n *Node) addMember(m *member) {
 
 // setConfiguration takes over the membership that has been applied (R11).
 func (m *member) setConfiguration(c *storev1.Configuration) {
-	replicas := make(map[uint64]*storev1.Replica)
 	m.byNode = make(map[placement.NodeID]uint64)
 	for _, r := range c.GetReplicas() {
-		replicas[r.GetId()] = r
 		m.byNode[placement.NodeID(r.GetNodeId())] = r.GetId()
 	}
-	m.configuration, m.replicas = c, replicas
-	m.senders.Store(&replicas)
+	m.configuration, m.newcomers = c, nil
 	m.membership.Store(c)
 }
 
-// sender returns the member of the shard with a Raft id, nil if there is none. Safe from any goroutine.
-func (m *member) sender(id uint64) *storev1.Replica { return (*m.senders.Load())[id] }
+// described returns who a replica of a membership is, nil if it is not in it.
+func described(c *storev1.Configuration, id uint64) *storev1.Replica {
+	for _, r := range c.GetReplicas() {
+		if r.GetId() == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// meet takes note of a replica that is newer than the applied membership, one for each node.
+func (m *member) meet(r *storev1.Replica) {
+	if described(m.configuration, r.GetId()) != nil || m.newcomers[nodeID(r)].GetId() == r.GetId() {
+		return
+	}
+	if m.newcomers == nil {
+		m.newcomers = make(map[placement.NodeID]*storev1.Replica)
+	}
+	m.newcomers[nodeID(r)] = r
+}
+
+// peer returns who a replica is, nil if that is not known.
+func (m *member) peer(id uint64) *storev1.Replica {
+	if r := described(m.configuration, id); r != nil {
+		return r
+	}
+	for _, r := range m.newcomers { // At most one has the id.
+		if r.GetId() == id {
+			return r
+		}
+	}
+	return nil
+}

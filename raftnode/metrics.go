@@ -7,7 +7,7 @@ type counters struct {
 	proposals, proposedCommands, readRounds          atomic.Uint64
 	leaderChanges, snapshotsSent, installs           atomic.Uint64
 	rejectedMessages, droppedMessages, refusedWrites atomic.Uint64
-	rebuilds                                         atomic.Uint64
+	rebuilds, digestsCompared, digestMismatches      atomic.Uint64
 }
 
 // Metrics are the counts of a node since it was opened.
@@ -24,6 +24,8 @@ type Metrics struct {
 	RefusedWrites uint64
 	// Rebuilds are replicas that have begun anew in place of damaged ones.
 	Rebuilds uint64
+	// DigestsCompared counts comparisons of a replica's state with that of another at the same index, DigestMismatches those that failed.
+	DigestsCompared, DigestMismatches uint64
 }
 
 // Metrics returns the counts of the node.
@@ -33,6 +35,6 @@ func (n *Node) Metrics() Metrics {
 		Proposals: c.proposals.Load(), ProposedCommands: c.proposedCommands.Load(), ReadRounds: c.readRounds.Load(),
 		LeaderChanges: c.leaderChanges.Load(), SnapshotsSent: c.snapshotsSent.Load(), SnapshotsInstalled: c.installs.Load(),
 		RejectedMessages: c.rejectedMessages.Load(), DroppedMessages: c.droppedMessages.Load(), RefusedWrites: c.refusedWrites.Load(),
-		Rebuilds: c.rebuilds.Load(),
+		Rebuilds: c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
 	}
 }

@@ -239,8 +239,7 @@ func (n *Node) start() error {
 	if len(peers) == 0 {
 		n.campaignAlone()
 	}
-	n.startRebuilds()
-	return nil
+	return n.startRebuilds()
 }
 
 // campaignAlone lets the only member of a cluster lead at once.
@@ -303,14 +302,18 @@ func (n *Node) clientAddress(id placement.NodeID) string {
 
 // fail ends the node: nothing is acknowledged any more (R6). The process must exit.
 func (n *Node) fail(err error) {
+	d, damaged := damageOf(err)
+	if damaged && n.rebuildable(n.identity.Load(), d, err) == nil {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if n.failure.CompareAndSwap(nil, &err) {
 		n.log.Error("the node has failed and stops; nothing that it acknowledged is lost", "err", err)
-		if d, damaged := damageOf(err); damaged {
-			if err := n.condemn(d, err); err != nil {
-				n.log.Error("the damage could not be noted; it is looked for when the node is opened again", "err", err)
-			}
+		end := func() { n.ending.Do(func() { close(n.done) }) }
+		if damaged {
+			n.noteDamage(d, err, end)
+		} else {
+			end()
 		}
-		n.ending.Do(func() { close(n.done) })
 		if n.serving.Load() {
 			for _, w := range n.workers {
 				w.wake() // to answer what waits

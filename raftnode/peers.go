@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/replica"
 	"github.com/raftkv/raftkv/raftnode/transport"
@@ -35,7 +36,7 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 				n.rejected(from, err)
 				continue
 			}
-			m, err := n.receiver(from, placement.ShardID(body.Raft.GetShard()), body.Raft.GetToIncarnation(), message)
+			m, sender, err := n.receiver(from, placement.ShardID(body.Raft.GetShard()), body.Raft.GetToIncarnation(), message)
 			if err == nil && message.GetType() == raftpb.MsgSnap {
 				err = fmt.Errorf("%w: a snapshot outside of a snapshot stream", replica.ErrRejected)
 			}
@@ -43,11 +44,13 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 				n.rejected(from, err)
 				continue
 			}
-			byWorker[m.worker.index] = append(byWorker[m.worker.index], messageEvent{m: m, message: message, bytes: len(body.Raft.GetMessage())})
+			byWorker[m.worker.index] = append(byWorker[m.worker.index], messageEvent{m: m, sender: sender, message: message, bytes: len(body.Raft.GetMessage())})
 		case *peerv1.Message_ForwardRequest:
 			n.serveForward(from, body.ForwardRequest)
 		case *peerv1.Message_ForwardResponse:
 			n.forwards.answer(from.NodeID, body.ForwardResponse)
+		case *peerv1.Message_Checkpoint:
+			n.hearCheckpoint(from, body.Checkpoint)
 		case *peerv1.Message_Heartbeat:
 			// It has kept the connection alive and the peer from being taken for silent.
 		}
@@ -60,20 +63,25 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 }
 
 // receiver finds the member for which a message is meant, and checks that it comes from whom it says: the sender's connection has proved
-// node and incarnation, and only members of the applied configuration are heard (R13, R26).
-func (n *Node) receiver(from transport.Peer, shard placement.ShardID, toIncarnation uint64, message *raftpb.Message) (*member, error) {
+// node and incarnation, and only members are heard (R13, R26). One that is newer than the applied configuration is heard, too, if its node has a
+// place in the shard: it may lead, and the entry that has taken it in be among those that it brings.
+func (n *Node) receiver(from transport.Peer, shard placement.ShardID, toIncarnation uint64, message *raftpb.Message) (*member, *storev1.Replica, error) {
 	m := n.member(shard)
 	if m == nil {
-		return nil, fmt.Errorf("%w: no replica of shard %d here", replica.ErrRejected, shard)
+		return nil, nil, fmt.Errorf("%w: no replica of shard %d here", replica.ErrRejected, shard)
 	}
 	if toIncarnation != 0 && toIncarnation != n.identity.Load().GetIncarnation() {
-		return nil, fmt.Errorf("%w: meant for incarnation %x of this node", replica.ErrRejected, toIncarnation)
+		return nil, nil, fmt.Errorf("%w: meant for incarnation %x of this node", replica.ErrRejected, toIncarnation)
 	}
-	r := m.sender(message.GetFrom())
+	c := m.membership.Load()
+	r := described(c, message.GetFrom())
+	if r == nil && message.GetFrom() >= nextReplica(c) && n.places(shard, from) {
+		r = &storev1.Replica{Id: message.GetFrom(), NodeId: string(from.NodeID), Incarnation: from.Incarnation}
+	}
 	if r == nil || placement.NodeID(r.GetNodeId()) != from.NodeID || r.GetIncarnation() != from.Incarnation {
-		return nil, fmt.Errorf("%w: replica %d of shard %d is not on node %s, incarnation %x", replica.ErrRejected, message.GetFrom(), shard, from.NodeID, from.Incarnation)
+		return nil, nil, fmt.Errorf("%w: replica %d of shard %d is not on node %s, incarnation %x", replica.ErrRejected, message.GetFrom(), shard, from.NodeID, from.Incarnation)
 	}
-	return m, nil
+	return m, r, nil
 }
 
 // rejected counts a message that is not heard.
@@ -99,6 +107,7 @@ func (h peerHandler) PeerDown(node placement.NodeID, cause error) {
 
 func (e messageEvent) handle(w *worker) {
 	m := e.m
+	m.meet(e.sender)
 	if e.staged != "" {
 		index := e.message.GetSnapshot().GetMetadata().GetIndex()
 		if m.awaitsSnapshot(index) {
@@ -132,7 +141,7 @@ func (e messageEvent) handle(w *worker) {
 // send hands messages to the transport. Those of one turn leave together, because the transport gathers what waits for a peer.
 func (w *worker) send(m *member, messages []*raftpb.Message) {
 	for _, message := range messages {
-		to := m.replicas[message.GetTo()]
+		to := m.peer(message.GetTo())
 		if to == nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -62,24 +63,50 @@ func (n *Node) condemn(d damage, why error) error {
 	n.identityMu.Lock()
 	defer n.identityMu.Unlock()
 	id := cloneIdentity(n.identity.Load())
-	if !id.GetFormed() {
-		return why
+	if err := n.rebuildable(id, d, why); err != nil {
+		return err
 	}
 	for _, s := range id.GetFormation().GetShards() {
-		r := replacementOf(id, s, n.options.NodeID)
-		if r == nil || !d.all && !slices.Contains(d.shards, placement.ShardID(s.GetId())) {
+		if !d.of(s) {
 			continue
 		}
-		if len(s.GetReplicas()) < replicasToRebuild {
-			return fmt.Errorf("%w; shard %d has too few other replicas to rebuild it from: bring back a sound disk, or restore a backup", why, s.GetId())
-		}
-		if r.GetDamage() == "" {
+		if r := replacementOf(id, s, n.options.NodeID); r != nil && r.GetDamage() == "" {
 			r.Damage = why.Error()
 			n.log.Error("a replica is damaged and in quarantine; it is rebuilt from the others", "shard", s.GetId(), "replica", r.GetReplicaId(), "err", why)
 		}
 	}
 	id.StateDamaged = id.GetStateDamaged() || d.state
 	return n.replaceIdentity(id)
+}
+
+// of says whether the damage is of the replica of a shard.
+func (d damage) of(s *storev1.Formation_Shard) bool {
+	return d.all || slices.Contains(d.shards, placement.ShardID(s.GetId()))
+}
+
+// rebuildable says whether the others could replace what is damaged; if not, it returns why, and what to do.
+func (n *Node) rebuildable(id *storev1.Identity, d damage, why error) error {
+	if !id.GetFormed() {
+		return why
+	}
+	for _, s := range id.GetFormation().GetShards() {
+		here := slices.ContainsFunc(s.GetReplicas(), func(r *storev1.Replica) bool { return nodeID(r) == n.options.NodeID })
+		if here && d.of(s) && len(s.GetReplicas()) < replicasToRebuild {
+			return fmt.Errorf("%v; shard %d has too few other replicas to rebuild it from: bring back a sound disk, or restore a backup", why, s.GetId())
+		}
+	}
+	return nil
+}
+
+// noteDamage condemns what has failed the node, aside, and then calls end: the caller may hold locks of the engine, and a disk may hang.
+func (n *Node) noteDamage(d damage, why error, end func()) {
+	n.runtime.Go("note damage", func(context.Context) {
+		defer end()
+		if err := n.condemn(d, why); err != nil {
+			n.log.Error("the damage cannot be noted: do not start this node on this disk again before that is found out", "err", err)
+		}
+	})
+	n.runtime.After(restTimeout, end)
 }
 
 // replaceIdentity makes an identity durable. The caller holds identityMu.
@@ -159,7 +186,8 @@ func (n *Node) openEngine() error {
 		}
 	}
 	err := open()
-	if _, damaged := damageOf(err); damaged {
+	if _, damaged := damageOf(err); damaged && !errors.Is(err, state.ErrFatal) {
+		// Not behind a fatal error: the store may still be open then. The node stops, and the next start goes on from the note.
 		if err = n.condemn(damage{all: true, state: true}, err); err == nil {
 			err = n.setStateAside()
 		}
@@ -185,17 +213,18 @@ func (n *Node) setStateAside() error {
 	return n.replaceIdentity(id)
 }
 
-// setAside moves a directory of the node into the quarantine, durably, in place of an earlier one.
+// setAside moves a directory of the node into the quarantine, durably, beside what is there already.
 func (n *Node) setAside(name string) error {
 	fs := n.options.FS
 	from, dir := fs.PathJoin(n.options.Dir, name), fs.PathJoin(n.options.Dir, quarantineName)
 	if _, err := fs.Stat(from); errors.Is(err, os.ErrNotExist) {
 		return nil // A crash has interrupted this behind the move.
 	}
-	to := fs.PathJoin(dir, name)
 	err := fs.MkdirAll(dir, 0o700)
-	if err == nil {
-		err = fs.RemoveAll(to)
+	to, err1 := "", error(nil)
+	for i := 1; err1 == nil; i++ { // until one does not exist
+		to = fs.PathJoin(dir, fmt.Sprintf("%s-%d", name, i))
+		_, err1 = fs.Stat(to)
 	}
 	if err == nil {
 		err = fs.Rename(from, to)

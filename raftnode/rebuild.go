@@ -35,6 +35,8 @@ type rebuild struct {
 	blank bool
 	// damage says what is wrong with the old replica.
 	damage string
+	// warned: a refusal of the leader was logged.
+	warned bool
 }
 
 // why says why the replica does not take part.
@@ -70,6 +72,12 @@ func (r *rebuilds) remove(shard placement.ShardID) (last bool) {
 	return len(r.waiting) == 0
 }
 
+func (r *rebuilds) none() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.waiting) == 0
+}
+
 func (r *rebuilds) of(shard placement.ShardID) *rebuild {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,12 +85,16 @@ func (r *rebuilds) of(shard placement.ShardID) *rebuild {
 }
 
 // startRebuilds begins to ask for what is to be rebuilt.
-func (n *Node) startRebuilds() {
+func (n *Node) startRebuilds() error {
+	if n.rebuilds.none() {
+		return n.clearQuarantine() // A crash may have interrupted it.
+	}
 	for _, id := range n.shards.ids() {
 		if r := n.rebuilds.of(id); r != nil {
 			n.runtime.After(0, r.ask)
 		}
 	}
+	return nil
 }
 
 // ask asks the leader of the shard how far the replacement is.
@@ -104,6 +116,10 @@ func (r *rebuild) answered(res Result) {
 	switch id := res.replaced.GetReplicaId(); {
 	case n.failed() || n.closing.Load():
 	case res.Err != nil:
+		if invalid := (*InvalidError)(nil); errors.As(res.Err, &invalid) && !r.warned {
+			r.warned = true
+			n.log.Warn("the leader does not replace a damaged replica", "shard", r.shard, "replica", r.id, "err", res.Err)
+		}
 		n.log.Debug("a replica waits to be rebuilt", "shard", r.shard, "err", res.Err)
 		n.runtime.After(rebuildRetry+n.jitter(rebuildPause), r.ask)
 	case id == 0:

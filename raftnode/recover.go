@@ -44,6 +44,8 @@ func (n *Node) openReplica(s *storev1.Formation_Shard, r *storev1.Replacement) e
 	if wait.damage == "" {
 		m, err := n.openShard(s, r.GetReplicaId())
 		switch d, damaged := damageOf(err); {
+		case damaged && d.all:
+			return err // Replicas that are open already are damaged as well. The node stops, and the next start goes on from the note.
 		case damaged:
 			if err := n.condemn(d, err); err != nil {
 				return err
@@ -147,7 +149,7 @@ func (n *Node) finishInstall(shard placement.ShardID, log logstore.State, at pos
 	if at.index < intent.Index {
 		dir := fs.PathJoin(n.options.Dir, stagingName, intent.Dir)
 		if err := n.engine.ingest(shard, dir); err != nil {
-			return log, fmt.Errorf("finish the install of the snapshot at index %d: %w", intent.Index, err)
+			return log, fmt.Errorf("finish the install of the snapshot at index %d: %w", intent.Index, ingestError(shard, err))
 		}
 	}
 	hs := &raftpb.HardState{

@@ -35,7 +35,7 @@ func (e replaceEvent) handle(w *worker) {
 		e.done(under, nil)
 		return
 	}
-	own := m.replicas[m.byNode[e.from.NodeID]]
+	own := described(m.configuration, m.byNode[e.from.NodeID])
 	learner := slices.Contains(m.configuration.GetLearners(), own.GetId())
 	switch {
 	case own == nil && !w.n.places(m.shard, e.from):
@@ -48,11 +48,15 @@ func (e replaceEvent) handle(w *worker) {
 			w.change(m, c)
 			e.done(under, nil)
 		}
-	case learner && (own.GetId() > e.ask.GetReplicaId() || own.GetId() == e.ask.GetReplicaId() && e.ask.GetBlank()):
-		e.done(&peerv1.ReplacedReplica{ReplicaId: own.GetId(), Configuration: m.configuration}, nil)
-	default:
+	case own.GetId() == e.ask.GetReplicaId() && !e.ask.GetBlank():
 		w.change(m, removal(own.GetId()))
 		e.done(under, nil)
+	case learner && own.GetId() >= e.ask.GetReplicaId():
+		e.done(&peerv1.ReplacedReplica{ReplicaId: own.GetId(), Configuration: m.configuration}, nil)
+	default:
+		// The question is an old one: the replica that it tells of has been replaced, and the new one is sound.
+		e.done(nil, &InvalidError{Field: "replica", Problem: fmt.Sprintf(
+			"replica %d of shard %d on node %s is not to be replaced, replica %d stands there", e.ask.GetReplicaId(), m.shard, e.from.NodeID, own.GetId())})
 	}
 }
 
@@ -94,11 +98,11 @@ const followsWithin = 64
 // promote makes a learner that has caught up a voter (R12).
 func (w *worker) promote(m *member) {
 	l := m.lead.Load()
-	if len(m.configuration.GetLearners()) == 0 || l == nil || !l.local || !w.settled(m, l) {
+	if l == nil || !l.local {
 		return
 	}
 	for _, id := range m.configuration.GetLearners() {
-		if m.replica.Follows(id, followsWithin) {
+		if m.replica.Follows(id, followsWithin) && w.settled(m, l) {
 			w.change(m, promotion(id))
 			return
 		}
@@ -107,6 +111,12 @@ func (w *worker) promote(m *member) {
 
 // membershipChanged takes over a membership that has been applied (R11), and says whether the node goes on.
 func (w *worker) membershipChanged(m *member, c *storev1.Configuration) bool {
+	if c.GetIndex() <= m.replica.Restored() {
+		return true // Raft goes by that of a snapshot already, which is about to be installed.
+	}
+	if described(c, m.replica.ID()) == nil {
+		return w.check(m, &damageError{m.shard, fmt.Errorf("replica %d was removed from the membership", m.replica.ID())})
+	}
 	if !sameMembership(c, m.replica.Membership()) {
 		return w.check(m, fmt.Errorf("at index %d the state has another membership than raft: %v and %v", c.GetIndex(), c, m.replica.Membership()))
 	}

@@ -104,7 +104,7 @@ func (s *sending) expire(now time.Time, silent func(placement.NodeID) bool) {
 // made to fit it.
 func (w *worker) sendSnapshot(m *member, message *raftpb.Message) {
 	n, id := w.n, message.GetTo()
-	to := m.replicas[id]
+	to := m.peer(id)
 	o, ok := n.sending.begin(placement.NodeID(to.GetNodeId()), n.runtime.Now())
 	if !ok {
 		m.worker.post(snapshotSent{m: m, to: id})

@@ -70,7 +70,9 @@ func TestSnapshotToAFrozenReceiver(t *testing.T) {
 	n := &Node{log: quietLog(), runtime: runtime, transport: sender, engine: engine}
 	reported := make(chan struct{}, 1)
 	w := &worker{n: n, wake: func() { reported <- struct{}{} }}
-	m := &member{shard: DataShard, worker: w, replicas: map[uint64]*storev1.Replica{2: {Id: 2, NodeId: "n2", Incarnation: 7}}}
+	m := &member{shard: DataShard, worker: w, configuration: &storev1.Configuration{
+		Voters: []uint64{2}, Replicas: []*storev1.Replica{{Id: 2, NodeId: "n2", Incarnation: 7}},
+	}}
 
 	nobody, everybody := func(placement.NodeID) bool { return false }, func(placement.NodeID) bool { return true }
 	for name, end := range map[string]func(){

@@ -10,6 +10,7 @@ import (
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/replica"
+	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 // worker steps the replicas of some shards. Everything that concerns them reaches it as an event; nothing else touches them.
@@ -40,7 +41,8 @@ type (
 	// messageEvent is a message of another replica, checked for identity.
 	messageEvent struct {
 		m *member
-		// from is the sender as its connection proved it.
+		// sender is who has sent it, as its connection has proved.
+		sender  *storev1.Replica
 		message *raftpb.Message
 		// staged is where the snapshot of a MsgSnap waits.
 		staged string
@@ -64,6 +66,8 @@ type (
 		a *replica.Apply
 		// configuration is the membership behind the entries, if they have changed it.
 		configuration *storev1.Configuration
+		// checkpoint is the newest behind them.
+		checkpoint state.Checkpoint
 	}
 	rereadEvent struct {
 		m        *member
@@ -334,6 +338,7 @@ func (e applyDoneEvent) handle(w *worker) {
 	if e.configuration != nil && !w.membershipChanged(m, e.configuration) {
 		return
 	}
+	w.tellCheckpoint(m, e.checkpoint)
 	w.leadApplied(m)
 	w.releaseReads(m)
 	w.touch(m)

@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -50,6 +51,7 @@ const (
 	BitFlipped
 	DirLost
 	Rebuilt
+	StatesCompared
 	Refused
 	RestartReplay
 	InstallFinished
@@ -71,7 +73,7 @@ const (
 var eventNames = [...]string{
 	LeaderChange: "leader change", Crash: "crash", CrashInLogSync: "crash during fsync of the log", CrashInState: "crash during a write of the state",
 	CrashInInstall: "crash during the install of a snapshot", PowerLoss: "power loss of all", DiskError: "disk error", DiskFull: "disk full", DiskLost: "disk lost", BitFlipped: "bit flipped in a log file", Refused: "node that refuses its disk",
-	DirLost: "log or state lost", Rebuilt: "replica rebuilt",
+	DirLost: "log or state lost", Rebuilt: "replica rebuilt", StatesCompared: "states compared by replicas",
 	RestartReplay: "restart replaying the log", InstallFinished: "restart finishing an install", SnapshotSent: "snapshot sent",
 	SnapshotInstalled: "snapshot installed", SnapshotCut: "snapshot cut off",
 	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
@@ -137,6 +139,9 @@ func (c *Cluster) settled() {
 func (c *Cluster) examine(p *process) {
 	l := p.life
 	p.served = p.served || p.serving()
+	if p.ruin == damaged && p.rebuilt() && l.node.Metrics().Rebuilds > 0 {
+		p.heal()
+	}
 	switch {
 	case l.trap.sprung():
 		c.sprung(l)
@@ -156,6 +161,9 @@ func (c *Cluster) examine(p *process) {
 		}
 	case p.refuses(l.node.Err()):
 		p.refuse(l.node.Err())
+	case p.ruin == damaged && errors.Is(l.node.Err(), raftnode.ErrDamaged):
+		c.log("stops on damage", "node", p.id, "err", l.node.Err())
+		p.end(0)
 	default:
 		c.violate("%s has failed: %v", p.id, l.node.Err())
 		p.end(0)

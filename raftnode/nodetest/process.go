@@ -137,6 +137,7 @@ func (p *process) end(grace time.Duration) {
 		counts := l.node.Metrics()
 		p.c.events[SnapshotInstalled] += counts.SnapshotsInstalled
 		p.c.events[Rebuilt] += counts.Rebuilds
+		p.c.events[StatesCompared] += counts.DigestsCompared
 	}
 	if p.c.ended != nil {
 		p.c.ended(p)

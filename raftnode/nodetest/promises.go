@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"fmt"
+	"maps"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -111,6 +112,12 @@ func (ps *promises) check(p *process) {
 			ps.c.violate("%s, shard %d: after a crash %v", p.id, shard, err)
 		}
 	}
+}
+
+// forget drops what is known of a process.
+func (ps *promises) forget(p *process) {
+	maps.DeleteFunc(ps.known, func(by promiser, _ *promise) bool { return by.process == p.index })
+	maps.DeleteFunc(ps.stood, func(by promiser, _ standing) bool { return by.process == p.index })
 }
 
 func (ps *promises) rises(p *process, shard placement.ShardID, now standing) {

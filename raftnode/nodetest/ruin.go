@@ -139,6 +139,13 @@ func (p *process) refuses(err error) bool {
 	return p.ruin == emptied && errors.Is(err, raftnode.ErrFormedWithout)
 }
 
+// heal makes a disk count as sound again whose replicas are all rebuilt. What those before had promised is nobody's promise any more.
+func (p *process) heal() {
+	p.ruin = sound
+	p.c.promises.forget(p)
+	p.c.log("rebuilt", "node", p.id)
+}
+
 // rebuilt says whether all replicas of a node take part, as voters.
 func (p *process) rebuilt() bool {
 	return p.serving() && len(p.life.node.Rebuilding()) == 0

@@ -1,10 +1,18 @@
 package nodetest
 
 import (
+	"context"
+	"errors"
+	"path"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/simfs"
 )
@@ -97,6 +105,111 @@ func TestMemberOnAnEmptiedDiskIsFound(t *testing.T) {
 		c.Run(5 * time.Second)
 		if v := c.Violations(); len(v) == 0 || !strings.Contains(v[0], "n1, shard") || !strings.Contains(v[0], "has lost its disk and says") {
 			t.Errorf("violations %q", v)
+		}
+	})
+}
+
+// TestDivergedReplica lets the digest of a replica differ from what the others have: it finds that out, and is rebuilt (R25).
+func TestDivergedReplica(t *testing.T) {
+	inCluster(t, Options{Seed: 1}, func(c *Cluster) {
+		write(t, c, "before")
+		c.Run(time.Second) // All have applied it.
+		p := c.processes[2]
+		p.stop()
+		p.ruin = damaged
+		if err := p.falsify(); err != nil {
+			t.Fatal(err)
+		}
+		failed := false
+		c.ended = func(q *process) {
+			failed = failed || q == p
+			c.scheduler.after(0, "start again", q.start)
+		}
+		p.start()
+		for i := 0; i < 200 && !failed; i++ {
+			write(t, c, "more")
+		}
+		if !failed {
+			t.Fatal("nobody has noticed")
+		}
+		if !c.RunUntil(20*time.Second, p.rebuilt) {
+			t.Error("not rebuilt")
+		}
+		if v := c.Violations(); len(v) > 0 {
+			t.Error(v)
+		}
+	})
+}
+
+// quiet drops what Pebble says.
+type quiet struct{ pebble.Logger }
+
+func (quiet) Infof(string, ...any) {}
+
+// falsify changes the digests that the state on the disk of a stopped node keeps.
+func (p *process) falsify() error {
+	db, err := pebble.Open(path.Join(dataDir, "state"), &pebble.Options{
+		FS: p.disk, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true, Logger: quiet{pebble.DefaultLogger},
+	})
+	if err != nil {
+		return err
+	}
+	lower, upper := []byte{1, 0, 0, 0, 1, 't'}, []byte{1, 0, 0, 0, 1, 'u'} // the slot summaries of shard 1
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var s storev1.SlotSummary
+		if err = s.UnmarshalVT(it.Value()[1:]); err == nil {
+			s.DigestLow++
+			var value []byte
+			value, err = s.MarshalVT()
+			err = errors.Join(err, db.Set(it.Key(), append([]byte{it.Value()[0]}, value...), pebble.NoSync))
+		}
+	}
+	return errors.Join(err, it.Close(), db.Flush(), db.Close())
+}
+
+// TestRebuiltReplicaLeads lets a replica that is newer than what a node knows of the membership take the lead: the node hears it nevertheless.
+func TestRebuiltReplicaLeads(t *testing.T) {
+	inCluster(t, Options{Seed: 1, Nodes: 5, Replicas: 5}, func(c *Cluster) {
+		write(t, c, "before")
+		c.Run(time.Second)
+		c.Crash(4, simfs.KeepAll)
+		c.loseDir(1, "state")
+		c.Start(1)
+		if !c.RunUntil(20*time.Second, c.processes[1].rebuilt) {
+			t.Fatal("not rebuilt")
+		}
+		transferred := false
+		for i := 0; i < 20 && !transferred; i++ {
+			node := c.processes[0].life.node
+			c.asides = append(c.asides, newAside(c.processes[0].life, func() func() {
+				_, err := node.TransferLeader(context.Background(), raftnode.DataShard, c.processes[1].id)
+				return func() { transferred = err == nil }
+			}))
+			c.Run(time.Second)
+		}
+		if !transferred || c.Leader(raftnode.DataShard) != 1 {
+			t.Fatalf("n2 does not lead: %d does", c.Leader(raftnode.DataShard)+1)
+		}
+		c.Start(4)
+		if !c.RunUntil(10*time.Second, c.processes[4].rebuilt) {
+			t.Fatal("n5 does not serve")
+		}
+		read := false
+		c.scheduler.add(0, &event{name: "request", process: c.processes[4], run: func() {
+			c.processes[4].life.node.Submit(&raftnode.Request{
+				AutoShard: true, Read: &peerv1.ReadRequest{Keys: []string{"k"}}, Deadline: c.processes[4].life.runtime.Now().Add(10 * time.Second),
+				Done: func(res raftnode.Result) { read = res.Err == nil },
+			})
+		}})
+		if !c.RunUntil(12*time.Second, func() bool { return read }) || c.Leader(raftnode.DataShard) != 1 {
+			t.Errorf("n5 does not follow the rebuilt replica; n%d leads", c.Leader(raftnode.DataShard)+1)
+		}
+		if v := c.Violations(); len(v) > 0 {
+			t.Error(v)
 		}
 	})
 }

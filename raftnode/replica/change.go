@@ -27,10 +27,11 @@ func (r *Replica) ProposeChange(c *raftpb.ConfChangeV2) error {
 	}
 }
 
-// changed makes raft go by the changes of the membership that have been applied (R11).
+// changed makes raft go by the changes of the membership that have been applied (R11), except for those that a snapshot has brought it before:
+// raft goes by a snapshot once it has taken the message, and entries that were handed out earlier are reported applied after that.
 func (r *Replica) changed(entries []*raftpb.Entry) error {
 	for _, e := range entries {
-		if e.GetType() != raftpb.EntryConfChangeV2 {
+		if e.GetType() != raftpb.EntryConfChangeV2 || e.GetIndex() <= r.restored {
 			continue
 		}
 		var c raftpb.ConfChangeV2
@@ -45,7 +46,10 @@ func (r *Replica) changed(entries []*raftpb.Entry) error {
 	return nil
 }
 
-// Membership is what raft goes by.
+// Restored is the index of the last snapshot that raft has taken.
+func (r *Replica) Restored() uint64 { return r.restored }
+
+// Membership is what raft goes by, as of the last entry or snapshot that is in the state.
 func (r *Replica) Membership() *raftpb.ConfState { return r.storage.confState }
 
 // Follows says whether a member is heard of, takes entries as they come, and lacks at most so many of the committed ones.

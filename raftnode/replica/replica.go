@@ -48,6 +48,8 @@ type Replica struct {
 	state              raft.StateType
 	// last is the index of the last entry, durable or not.
 	last uint64
+	// restored is the index of the last snapshot that raft has taken; it goes by the membership of that since.
+	restored uint64
 	// leadFrom is the index of the entry with which this leader began its term.
 	leadFrom uint64
 }
@@ -199,6 +201,7 @@ func (r *Replica) Ready() (Output, error) {
 	}
 	if !raft.IsEmptySnap(rd.Snapshot) {
 		r.last = rd.Snapshot.GetMetadata().GetIndex()
+		r.restored = r.last
 	}
 	if n := len(rd.Entries); n > 0 {
 		r.last = rd.Entries[n-1].GetIndex()

@@ -83,6 +83,7 @@ func (sh *Shard) begin(b *Batch, index, term uint64) error {
 		sh.open = b
 		b.shards = append(b.shards, sh)
 	}
+	sh.note()
 	sh.meta.AppliedIndex, sh.meta.AppliedTerm = index, term
 	return nil
 }

@@ -37,6 +37,28 @@ func hashRecord(key string, stored []byte) Digest {
 	}
 }
 
+// checkpointEntries is after how many entries a shard notes its digest. All replicas do so at the same indexes.
+const checkpointEntries = 64
+
+// Checkpoint is the digest of all records of a shard as an entry has left them. Replicas compare theirs (R25).
+type Checkpoint struct {
+	// Index is that of the entry; 0 if there is no checkpoint yet.
+	Index  uint64
+	Digest Digest
+}
+
+// note makes a checkpoint of the image before the next entry, if its time has come.
+func (sh *Shard) note() {
+	last := sh.meta.AppliedIndex
+	if last == 0 || last%checkpointEntries != 0 {
+		return
+	}
+	sh.checkpoint = Checkpoint{Index: last}
+	for i := range sh.summaries {
+		sh.checkpoint.Digest.add(sh.summaries[i].digest)
+	}
+}
+
 // scramble is the finaliser of MurmurHash3.
 func scramble(x uint64) uint64 {
 	x ^= x >> 33

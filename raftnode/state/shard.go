@@ -46,6 +46,7 @@ type Shard struct {
 	slots         *slotStates
 	summaries     [placement.SlotCount]slotSummary
 	dedup         *dedupIndex
+	checkpoint    Checkpoint
 	dropped       bool
 
 	open    *Batch  // the batch that holds changes of this shard; nil after its commit
@@ -64,6 +65,7 @@ type Shard struct {
 type committed struct {
 	position      Position
 	configuration *storev1.Configuration
+	checkpoint    Checkpoint
 }
 
 // slotSummary is a SlotSummary in memory.
@@ -89,9 +91,12 @@ func (sh *Shard) Position() Position { return sh.committed.Load().position }
 // Configuration returns the membership as of the last commit, nil before the first. It must not be changed.
 func (sh *Shard) Configuration() *storev1.Configuration { return sh.committed.Load().configuration }
 
+// Checkpoint returns the newest checkpoint of what is committed.
+func (sh *Shard) Checkpoint() Checkpoint { return sh.committed.Load().checkpoint }
+
 // publish shows the image to other goroutines.
 func (sh *Shard) publish() {
-	sh.committed.Store(&committed{position: position(&sh.meta), configuration: sh.configuration})
+	sh.committed.Store(&committed{position: position(&sh.meta), configuration: sh.configuration, checkpoint: sh.checkpoint})
 }
 
 var errMissing = errors.New("it is not there")
@@ -122,7 +127,7 @@ func (sh *Shard) reset() {
 	sh.meta.HistoryFloor = 1
 	sh.configuration, sh.slotTable, sh.slots = nil, nil, nil
 	sh.summaries = [placement.SlotCount]slotSummary{}
-	sh.touched, sh.open = nil, nil
+	sh.touched, sh.open, sh.checkpoint = nil, nil, Checkpoint{}
 	sh.dedup = newDedupIndex()
 	sh.overlay.init()
 	sh.publish()

@@ -325,6 +325,7 @@ type Message struct {
 	//	*Message_ForwardRequest
 	//	*Message_ForwardResponse
 	//	*Message_Heartbeat
+	//	*Message_Checkpoint
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -403,6 +404,15 @@ func (x *Message) GetHeartbeat() *NodeHeartbeat {
 	return nil
 }
 
+func (x *Message) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		if x, ok := x.Body.(*Message_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
 type isMessage_Body interface {
 	isMessage_Body()
 }
@@ -427,6 +437,11 @@ type Message_Heartbeat struct {
 	Heartbeat *NodeHeartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
 }
 
+type Message_Checkpoint struct {
+	// A checkpoint of a replica of the sender.
+	Checkpoint *Checkpoint `protobuf:"bytes,5,opt,name=checkpoint,proto3,oneof"`
+}
+
 func (*Message_Raft) isMessage_Body() {}
 
 func (*Message_ForwardRequest) isMessage_Body() {}
@@ -434,6 +449,81 @@ func (*Message_ForwardRequest) isMessage_Body() {}
 func (*Message_ForwardResponse) isMessage_Body() {}
 
 func (*Message_Heartbeat) isMessage_Body() {}
+
+func (*Message_Checkpoint) isMessage_Body() {}
+
+// Checkpoint is the digest of all records of a shard at an index. Replicas compare theirs (R25).
+type Checkpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard.
+	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// The index of the entry that has left the records so.
+	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// The digest, low half.
+	DigestLow uint64 `protobuf:"fixed64,3,opt,name=digest_low,json=digestLow,proto3" json:"digest_low,omitempty"`
+	// High half.
+	DigestHigh    uint64 `protobuf:"fixed64,4,opt,name=digest_high,json=digestHigh,proto3" json:"digest_high,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Checkpoint) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetDigestLow() uint64 {
+	if x != nil {
+		return x.DigestLow
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetDigestHigh() uint64 {
+	if x != nil {
+		return x.DigestHigh
+	}
+	return 0
+}
 
 // RaftMessage is a message from replica to replica (R13, R26).
 type RaftMessage struct {
@@ -450,7 +540,7 @@ type RaftMessage struct {
 
 func (x *RaftMessage) Reset() {
 	*x = RaftMessage{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[3]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +552,7 @@ func (x *RaftMessage) String() string {
 func (*RaftMessage) ProtoMessage() {}
 
 func (x *RaftMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[3]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +565,7 @@ func (x *RaftMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMessage.ProtoReflect.Descriptor instead.
 func (*RaftMessage) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{3}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RaftMessage) GetShard() uint32 {
@@ -510,7 +600,7 @@ type NodeHeartbeat struct {
 
 func (x *NodeHeartbeat) Reset() {
 	*x = NodeHeartbeat{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[4]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +612,7 @@ func (x *NodeHeartbeat) String() string {
 func (*NodeHeartbeat) ProtoMessage() {}
 
 func (x *NodeHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[4]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +625,7 @@ func (x *NodeHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeHeartbeat.ProtoReflect.Descriptor instead.
 func (*NodeHeartbeat) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{4}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NodeHeartbeat) GetMapVersion() uint64 {
@@ -571,7 +661,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[5]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +673,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[5]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +686,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{5}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ForwardRequest) GetId() uint64 {
@@ -725,7 +815,7 @@ type ForwardResponse struct {
 
 func (x *ForwardResponse) Reset() {
 	*x = ForwardResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[6]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +827,7 @@ func (x *ForwardResponse) String() string {
 func (*ForwardResponse) ProtoMessage() {}
 
 func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[6]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +840,7 @@ func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
 func (*ForwardResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{6}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ForwardResponse) GetId() uint64 {
@@ -872,7 +962,7 @@ type ReplaceReplica struct {
 
 func (x *ReplaceReplica) Reset() {
 	*x = ReplaceReplica{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +974,7 @@ func (x *ReplaceReplica) String() string {
 func (*ReplaceReplica) ProtoMessage() {}
 
 func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[7]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +987,7 @@ func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceReplica.ProtoReflect.Descriptor instead.
 func (*ReplaceReplica) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReplaceReplica) GetReplicaId() uint64 {
@@ -927,7 +1017,7 @@ type ReplacedReplica struct {
 
 func (x *ReplacedReplica) Reset() {
 	*x = ReplacedReplica{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1029,7 @@ func (x *ReplacedReplica) String() string {
 func (*ReplacedReplica) ProtoMessage() {}
 
 func (x *ReplacedReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1042,7 @@ func (x *ReplacedReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacedReplica.ProtoReflect.Descriptor instead.
 func (*ReplacedReplica) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReplacedReplica) GetReplicaId() uint64 {
@@ -988,7 +1078,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1090,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1103,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Origin) GetNodeId() string {
@@ -1064,7 +1154,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1166,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1179,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReadRequest) GetKeys() []string {
@@ -1127,7 +1217,7 @@ type RangeRead struct {
 
 func (x *RangeRead) Reset() {
 	*x = RangeRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1229,7 @@ func (x *RangeRead) String() string {
 func (*RangeRead) ProtoMessage() {}
 
 func (x *RangeRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1242,7 @@ func (x *RangeRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRead.ProtoReflect.Descriptor instead.
 func (*RangeRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RangeRead) GetStart() string {
@@ -1210,7 +1300,7 @@ type KeyRecord struct {
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1312,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1325,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeyRecord) GetKey() string {
@@ -1267,7 +1357,7 @@ type ReadResult struct {
 
 func (x *ReadResult) Reset() {
 	*x = ReadResult{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1369,7 @@ func (x *ReadResult) String() string {
 func (*ReadResult) ProtoMessage() {}
 
 func (x *ReadResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1382,7 @@ func (x *ReadResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResult.ProtoReflect.Descriptor instead.
 func (*ReadResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReadResult) GetRecords() []*KeyRecord {
@@ -1339,7 +1429,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1441,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1454,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -1432,7 +1522,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1534,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1547,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CallRequest) GetBody() isCallRequest_Body {
@@ -1519,7 +1609,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1621,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1634,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CallResponse) GetBody() isCallResponse_Body {
@@ -1599,7 +1689,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1701,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1714,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 // ProbeResponse says who a node is (R13).
@@ -1646,7 +1736,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1748,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1761,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProbeResponse) GetNodeId() string {
@@ -1720,7 +1810,7 @@ type FormRequest struct {
 
 func (x *FormRequest) Reset() {
 	*x = FormRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1822,7 @@ func (x *FormRequest) String() string {
 func (*FormRequest) ProtoMessage() {}
 
 func (x *FormRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1835,7 @@ func (x *FormRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormRequest.ProtoReflect.Descriptor instead.
 func (*FormRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FormRequest) GetFormation() *v1.Formation {
@@ -1768,7 +1858,7 @@ type FormResponse struct {
 
 func (x *FormResponse) Reset() {
 	*x = FormResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1870,7 @@ func (x *FormResponse) String() string {
 func (*FormResponse) ProtoMessage() {}
 
 func (x *FormResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1883,7 @@ func (x *FormResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormResponse.ProtoReflect.Descriptor instead.
 func (*FormResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FormResponse) GetAccepted() bool {
@@ -1826,7 +1916,7 @@ type SnapshotStart struct {
 
 func (x *SnapshotStart) Reset() {
 	*x = SnapshotStart{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1928,7 @@ func (x *SnapshotStart) String() string {
 func (*SnapshotStart) ProtoMessage() {}
 
 func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1941,7 @@ func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotStart.ProtoReflect.Descriptor instead.
 func (*SnapshotStart) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotStart) GetShard() uint32 {
@@ -1886,7 +1976,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1988,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2001,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1938,13 +2028,24 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"to_node_id\x18\x06 \x01(\tR\btoNodeId\x12\x18\n" +
 	"\arefusal\x18\a \x01(\tR\arefusal\"C\n" +
 	"\fMessageBatch\x123\n" +
-	"\bmessages\x18\x01 \x03(\v2\x17.raftkv.peer.v1.MessageR\bmessages\"\x9c\x02\n" +
+	"\bmessages\x18\x01 \x03(\v2\x17.raftkv.peer.v1.MessageR\bmessages\"\xda\x02\n" +
 	"\aMessage\x121\n" +
 	"\x04raft\x18\x01 \x01(\v2\x1b.raftkv.peer.v1.RaftMessageH\x00R\x04raft\x12I\n" +
 	"\x0fforward_request\x18\x02 \x01(\v2\x1e.raftkv.peer.v1.ForwardRequestH\x00R\x0eforwardRequest\x12L\n" +
 	"\x10forward_response\x18\x03 \x01(\v2\x1f.raftkv.peer.v1.ForwardResponseH\x00R\x0fforwardResponse\x12=\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x1d.raftkv.peer.v1.NodeHeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"d\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x1d.raftkv.peer.v1.NodeHeartbeatH\x00R\theartbeat\x12<\n" +
+	"\n" +
+	"checkpoint\x18\x05 \x01(\v2\x1a.raftkv.peer.v1.CheckpointH\x00R\n" +
+	"checkpointB\x06\n" +
+	"\x04body\"x\n" +
+	"\n" +
+	"Checkpoint\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1d\n" +
+	"\n" +
+	"digest_low\x18\x03 \x01(\x06R\tdigestLow\x12\x1f\n" +
+	"\vdigest_high\x18\x04 \x01(\x06R\n" +
+	"digestHigh\"d\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12%\n" +
 	"\x0eto_incarnation\x18\x02 \x01(\x04R\rtoIncarnation\x12\x18\n" +
@@ -2072,73 +2173,75 @@ func file_raftkv_peer_v1_message_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_peer_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(Purpose)(0),             // 0: raftkv.peer.v1.Purpose
 	(FailureKind)(0),         // 1: raftkv.peer.v1.FailureKind
 	(*Hello)(nil),            // 2: raftkv.peer.v1.Hello
 	(*MessageBatch)(nil),     // 3: raftkv.peer.v1.MessageBatch
 	(*Message)(nil),          // 4: raftkv.peer.v1.Message
-	(*RaftMessage)(nil),      // 5: raftkv.peer.v1.RaftMessage
-	(*NodeHeartbeat)(nil),    // 6: raftkv.peer.v1.NodeHeartbeat
-	(*ForwardRequest)(nil),   // 7: raftkv.peer.v1.ForwardRequest
-	(*ForwardResponse)(nil),  // 8: raftkv.peer.v1.ForwardResponse
-	(*ReplaceReplica)(nil),   // 9: raftkv.peer.v1.ReplaceReplica
-	(*ReplacedReplica)(nil),  // 10: raftkv.peer.v1.ReplacedReplica
-	(*Origin)(nil),           // 11: raftkv.peer.v1.Origin
-	(*ReadRequest)(nil),      // 12: raftkv.peer.v1.ReadRequest
-	(*RangeRead)(nil),        // 13: raftkv.peer.v1.RangeRead
-	(*KeyRecord)(nil),        // 14: raftkv.peer.v1.KeyRecord
-	(*ReadResult)(nil),       // 15: raftkv.peer.v1.ReadResult
-	(*Failure)(nil),          // 16: raftkv.peer.v1.Failure
-	(*CallRequest)(nil),      // 17: raftkv.peer.v1.CallRequest
-	(*CallResponse)(nil),     // 18: raftkv.peer.v1.CallResponse
-	(*ProbeRequest)(nil),     // 19: raftkv.peer.v1.ProbeRequest
-	(*ProbeResponse)(nil),    // 20: raftkv.peer.v1.ProbeResponse
-	(*FormRequest)(nil),      // 21: raftkv.peer.v1.FormRequest
-	(*FormResponse)(nil),     // 22: raftkv.peer.v1.FormResponse
-	(*SnapshotStart)(nil),    // 23: raftkv.peer.v1.SnapshotStart
-	(*SnapshotDone)(nil),     // 24: raftkv.peer.v1.SnapshotDone
-	(*v1.Command)(nil),       // 25: raftkv.store.v1.Command
-	(*v1.TraceContext)(nil),  // 26: raftkv.store.v1.TraceContext
-	(*v1.WriteResult)(nil),   // 27: raftkv.store.v1.WriteResult
-	(*v1.Configuration)(nil), // 28: raftkv.store.v1.Configuration
-	(*v1.Record)(nil),        // 29: raftkv.store.v1.Record
-	(*v1.SlotTable)(nil),     // 30: raftkv.store.v1.SlotTable
-	(*v1.Formation)(nil),     // 31: raftkv.store.v1.Formation
+	(*Checkpoint)(nil),       // 5: raftkv.peer.v1.Checkpoint
+	(*RaftMessage)(nil),      // 6: raftkv.peer.v1.RaftMessage
+	(*NodeHeartbeat)(nil),    // 7: raftkv.peer.v1.NodeHeartbeat
+	(*ForwardRequest)(nil),   // 8: raftkv.peer.v1.ForwardRequest
+	(*ForwardResponse)(nil),  // 9: raftkv.peer.v1.ForwardResponse
+	(*ReplaceReplica)(nil),   // 10: raftkv.peer.v1.ReplaceReplica
+	(*ReplacedReplica)(nil),  // 11: raftkv.peer.v1.ReplacedReplica
+	(*Origin)(nil),           // 12: raftkv.peer.v1.Origin
+	(*ReadRequest)(nil),      // 13: raftkv.peer.v1.ReadRequest
+	(*RangeRead)(nil),        // 14: raftkv.peer.v1.RangeRead
+	(*KeyRecord)(nil),        // 15: raftkv.peer.v1.KeyRecord
+	(*ReadResult)(nil),       // 16: raftkv.peer.v1.ReadResult
+	(*Failure)(nil),          // 17: raftkv.peer.v1.Failure
+	(*CallRequest)(nil),      // 18: raftkv.peer.v1.CallRequest
+	(*CallResponse)(nil),     // 19: raftkv.peer.v1.CallResponse
+	(*ProbeRequest)(nil),     // 20: raftkv.peer.v1.ProbeRequest
+	(*ProbeResponse)(nil),    // 21: raftkv.peer.v1.ProbeResponse
+	(*FormRequest)(nil),      // 22: raftkv.peer.v1.FormRequest
+	(*FormResponse)(nil),     // 23: raftkv.peer.v1.FormResponse
+	(*SnapshotStart)(nil),    // 24: raftkv.peer.v1.SnapshotStart
+	(*SnapshotDone)(nil),     // 25: raftkv.peer.v1.SnapshotDone
+	(*v1.Command)(nil),       // 26: raftkv.store.v1.Command
+	(*v1.TraceContext)(nil),  // 27: raftkv.store.v1.TraceContext
+	(*v1.WriteResult)(nil),   // 28: raftkv.store.v1.WriteResult
+	(*v1.Configuration)(nil), // 29: raftkv.store.v1.Configuration
+	(*v1.Record)(nil),        // 30: raftkv.store.v1.Record
+	(*v1.SlotTable)(nil),     // 31: raftkv.store.v1.SlotTable
+	(*v1.Formation)(nil),     // 32: raftkv.store.v1.Formation
 }
 var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	0,  // 0: raftkv.peer.v1.Hello.purpose:type_name -> raftkv.peer.v1.Purpose
 	4,  // 1: raftkv.peer.v1.MessageBatch.messages:type_name -> raftkv.peer.v1.Message
-	5,  // 2: raftkv.peer.v1.Message.raft:type_name -> raftkv.peer.v1.RaftMessage
-	7,  // 3: raftkv.peer.v1.Message.forward_request:type_name -> raftkv.peer.v1.ForwardRequest
-	8,  // 4: raftkv.peer.v1.Message.forward_response:type_name -> raftkv.peer.v1.ForwardResponse
-	6,  // 5: raftkv.peer.v1.Message.heartbeat:type_name -> raftkv.peer.v1.NodeHeartbeat
-	25, // 6: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
-	12, // 7: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
-	9,  // 8: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
-	26, // 9: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
-	11, // 10: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
-	27, // 11: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
-	15, // 12: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
-	16, // 13: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
-	10, // 14: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
-	28, // 15: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
-	13, // 16: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
-	29, // 17: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
-	14, // 18: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
-	30, // 19: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
-	1,  // 20: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
-	19, // 21: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
-	21, // 22: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
-	20, // 23: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
-	22, // 24: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
-	31, // 25: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	6,  // 2: raftkv.peer.v1.Message.raft:type_name -> raftkv.peer.v1.RaftMessage
+	8,  // 3: raftkv.peer.v1.Message.forward_request:type_name -> raftkv.peer.v1.ForwardRequest
+	9,  // 4: raftkv.peer.v1.Message.forward_response:type_name -> raftkv.peer.v1.ForwardResponse
+	7,  // 5: raftkv.peer.v1.Message.heartbeat:type_name -> raftkv.peer.v1.NodeHeartbeat
+	5,  // 6: raftkv.peer.v1.Message.checkpoint:type_name -> raftkv.peer.v1.Checkpoint
+	26, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
+	13, // 8: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
+	10, // 9: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
+	27, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
+	12, // 11: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
+	28, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
+	16, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
+	17, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
+	11, // 15: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
+	29, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
+	14, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
+	30, // 18: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
+	15, // 19: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
+	31, // 20: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
+	1,  // 21: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
+	20, // 22: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
+	22, // 23: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
+	21, // 24: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
+	23, // 25: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
+	32, // 26: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_peer_v1_message_proto_init() }
@@ -2151,25 +2254,26 @@ func file_raftkv_peer_v1_message_proto_init() {
 		(*Message_ForwardRequest)(nil),
 		(*Message_ForwardResponse)(nil),
 		(*Message_Heartbeat)(nil),
+		(*Message_Checkpoint)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[5].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[6].OneofWrappers = []any{
 		(*ForwardRequest_Command)(nil),
 		(*ForwardRequest_Read)(nil),
 		(*ForwardRequest_TransferLeaderTo)(nil),
 		(*ForwardRequest_ReplaceReplica)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[6].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[7].OneofWrappers = []any{
 		(*ForwardResponse_Write)(nil),
 		(*ForwardResponse_Read)(nil),
 		(*ForwardResponse_Opaque)(nil),
 		(*ForwardResponse_Failure)(nil),
 		(*ForwardResponse_ReplacedReplica)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[15].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[16].OneofWrappers = []any{
 		(*CallRequest_Probe)(nil),
 		(*CallRequest_Form)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[16].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[17].OneofWrappers = []any{
 		(*CallResponse_Probe)(nil),
 		(*CallResponse_Form)(nil),
 	}
@@ -2179,7 +2283,7 @@ func file_raftkv_peer_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_peer_v1_message_proto_rawDesc), len(file_raftkv_peer_v1_message_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
