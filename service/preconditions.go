@@ -105,6 +105,19 @@ func (p *preconditions) unmodified(r *raftkvv1.GetResponse) (bool, error) {
 	return p.noneMatch != nil && p.noneMatch.names(current, true), nil
 }
 
+// explain says more of a condition that failed because a tag was weak: its number may well be the current one.
+func (p *preconditions) explain(err error) error {
+	if err == nil || p.match == nil || !slices.ContainsFunc(p.match.tags, func(t entityTag) bool { return t.weak }) {
+		return err
+	}
+	f := *failureOf(err)
+	if _, failed := f.detail.(*raftkvv1.PreconditionFailed); !failed {
+		return err
+	}
+	f.message += `; weak tags (W/"…") match nothing in If-Match, send the ETag without W/`
+	return &f
+}
+
 // neverRevision is one that no shard gets to. A tag that is none of ours names no value, so a condition on it never holds.
 const neverRevision = math.MaxUint64
 

@@ -89,6 +89,9 @@ func TestPreconditions(t *testing.T) {
 			want := failedWith(current, f.node.revision)
 			f.node.mu.Unlock()
 			checkStatus(t, s, codes.FailedPrecondition, "PRECONDITION_FAILED", want, 0)
+			if weak := strings.Contains(step.value, "W/"); weak != strings.Contains(s.GetMessage(), "send the ETag without W/") {
+				t.Errorf("%s: %s", what, s.GetMessage())
+			}
 		}
 	}
 }

@@ -34,12 +34,16 @@ var writeNames = func() map[string]bool {
 // serveKey serves the raw value of a key. The key is everything behind /v1/kv/, unescaped once: slashes, dots and what was
 // escaped are data.
 func (h *rest) serveKey(w http.ResponseWriter, r *http.Request, escaped string) {
-	if err := h.tryKey(w, r, escaped); err != nil {
+	conditions, err := readPreconditions(r.Header)
+	if err == nil {
+		err = conditions.explain(h.tryKey(w, r, escaped, &conditions))
+	}
+	if err != nil {
 		writeError(w, err)
 	}
 }
 
-func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string) error {
+func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string, conditions *preconditions) error {
 	key, err := url.PathUnescape(escaped)
 	if err != nil {
 		return &malformedError{part: "path", problem: err.Error()}
@@ -47,20 +51,16 @@ func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string) er
 	if r.Header.Get("Content-Range") != "" {
 		return &unsupportedError{"Content-Range"} // to ignore it would be to overwrite
 	}
-	conditions, err := readPreconditions(r.Header)
-	if err != nil {
-		return err
-	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		if err := checkQuery(r.URL, nil); err != nil {
 			return err
 		}
-		return h.getKey(w, r, key, &conditions)
+		return h.getKey(w, r, key, conditions)
 	case http.MethodPut:
-		return h.putKey(w, r, key, &conditions)
+		return h.putKey(w, r, key, conditions)
 	case http.MethodDelete:
-		return h.deleteKey(w, r, key, &conditions)
+		return h.deleteKey(w, r, key, conditions)
 	default:
 		return &methodError{method: r.Method, path: "/v1/kv/KEY", allow: rawMethods}
 	}
