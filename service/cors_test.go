@@ -13,7 +13,8 @@ func TestCORS(t *testing.T) {
 		res, _ := f.restResponse(t, "OPTIONS", "/v1/kv/k", nil, "Origin", origin, "Access-Control-Request-Method", "PUT")
 		return res.Header
 	}
-	if h := preflight(open, mine); h.Get("Access-Control-Allow-Origin") != mine || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "PUT") {
+	if h := preflight(open, mine); h.Get("Access-Control-Allow-Origin") != mine || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "PUT") ||
+		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "If-Match, If-None-Match") {
 		t.Error(h)
 	}
 	if h := preflight(open, theirs); h.Get("Access-Control-Allow-Origin") != "" {

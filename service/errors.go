@@ -105,6 +105,9 @@ var table = []row{
 	{"SESSION_EXPIRED", connect.CodeFailedPrecondition, 400, as(func(e *raftnode.SessionExpiredError) (proto.Message, time.Duration) {
 		return &raftkvv1.SessionExpired{Floor: e.Floor, Revision: e.Revision}, 0
 	})},
+	{"PRECONDITION_FAILED", connect.CodeFailedPrecondition, 412, as(func(e *preconditionError) (proto.Message, time.Duration) {
+		return &raftkvv1.PreconditionFailed{Key: e.key, Current: e.current, Revision: e.revision, Shard: e.shard}, 0
+	})},
 	{"NO_SUCH_ROUTE", connect.CodeNotFound, 404, as(func(*routeError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"NO_SUCH_SERVICE", connect.CodeNotFound, 404, as(func(*unknownServiceError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"METHOD_NOT_ALLOWED", connect.CodeUnimplemented, 405, as(func(*methodError) (proto.Message, time.Duration) { return nil, 0 })},
@@ -264,6 +267,20 @@ type keyNotFoundError struct {
 }
 
 func (e *keyNotFoundError) Error() string { return fmt.Sprintf("the key %q does not exist", e.key) }
+
+// preconditionError says that the condition of a request does not hold. Nothing was done.
+type preconditionError struct {
+	key               string
+	current, revision uint64
+	shard             uint32
+}
+
+func (e *preconditionError) Error() string {
+	if e.current == 0 {
+		return fmt.Sprintf("the condition does not hold, so nothing was done: the key %q does not exist", e.key)
+	}
+	return fmt.Sprintf("the condition does not hold, so nothing was done: the key %q is at mod revision %d", e.key, e.current)
+}
 
 // expiredError marks an unknown outcome whose cause is that the time of the request ran out.
 type expiredError struct{ error }

@@ -53,6 +53,7 @@ var errorRows = []struct {
 	{&mediaTypeError{header: "Content-Encoding", got: "br", want: "none"}, codes.InvalidArgument, 415, "UNSUPPORTED_MEDIA_TYPE", badRequest("Content-Encoding", `Content-Encoding is "br", send none`), 0},
 	{&raftnode.CrossShardError{Groups: []raftnode.ShardKeys{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, codes.FailedPrecondition, 400, "CROSS_SHARD", &raftkvv1.CrossShard{Groups: []*raftkvv1.CrossShard_Group{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, 0},
 	{&raftnode.SessionExpiredError{Shard: 1, Floor: 8, Revision: 9}, codes.FailedPrecondition, 400, "SESSION_EXPIRED", &raftkvv1.SessionExpired{Floor: 8, Revision: 9}, 0},
+	{&preconditionError{key: "k", current: 7, revision: 9, shard: 1}, codes.FailedPrecondition, 412, "PRECONDITION_FAILED", &raftkvv1.PreconditionFailed{Key: "k", Current: 7, Revision: 9, Shard: 1}, 0},
 	{&routeError{"/x"}, codes.NotFound, 404, "NO_SUCH_ROUTE", nil, 0},
 	{&unknownServiceError{"x"}, codes.NotFound, 404, "NO_SUCH_SERVICE", nil, 0},
 	{&methodError{method: "PATCH", path: "/x", allow: "GET"}, codes.Unimplemented, 405, "METHOD_NOT_ALLOWED", nil, 0},

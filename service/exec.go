@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode"
 )
@@ -66,7 +65,7 @@ type execOperation struct {
 	deadline time.Time
 	charge   uint64 // bytes reserved in inFlightBytes
 	units    uint64 // operations reserved in inFlight
-	key      string // of a get
+	key      string // of a get, put or delete
 	refused  error  // by the budget: it is not submitted
 	result   raftnode.Result
 	batch    *batchCall
@@ -265,9 +264,11 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 		o.key = v.Get.GetKey()
 		r = new(readCall).prepare(o.key)
 	case *raftkvv1.ExecOperation_Put:
-		r = new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_PUT, v.Put.GetKey(), v.Put.GetValue(), v.Put.GetRequestId())
+		o.key = v.Put.GetKey()
+		r = new(writeCall).put(v.Put)
 	case *raftkvv1.ExecOperation_Delete:
-		r = new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_DELETE, v.Delete.GetKey(), nil, v.Delete.GetRequestId())
+		o.key = v.Delete.GetKey()
+		r = new(writeCall).remove(v.Delete)
 	case *raftkvv1.ExecOperation_Batch:
 		o.batch = newBatch(v.Batch, o.deadline, func() { o.done(raftnode.Result{}) })
 		o.batch.submit(x.service.node)

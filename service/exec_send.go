@@ -173,13 +173,13 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
 			return overhead + len(o.key) + len(r.get.kv.Value), codeOK
 		}
 	case o.op == opPut:
-		if err = r.put.fill(s, &o.result); err == nil {
+		if err = r.put.fill(s, o.key, &o.result); err == nil {
 			r.putBox.Put = &r.put.response
 			r.message.Result = &r.putBox
 			return overhead, codeOK
 		}
 	default:
-		if err = r.del.fill(s, &o.result); err == nil {
+		if err = r.del.fill(s, o.key, &o.result); err == nil {
 			r.delBox.Delete = &r.del.response
 			r.message.Result = &r.delBox
 			return overhead, codeOK

@@ -77,19 +77,43 @@ func execPut(id uint64, key, value string) *raftkvv1.ExecOperation {
 // execCaller makes single calls by Exec.
 func (f *fixture) execCaller(t testing.TB) caller {
 	open := f.execClients(t)["connect"]
-	return func(t testing.TB, _ string, req, _ proto.Message) *spb.Status {
+	return func(t testing.TB, _ string, req, res proto.Message) *spb.Status {
 		t.Helper()
 		stream := open(t.Context())
-		if err := stream.Send(&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execGet(1, req.(*raftkvv1.GetRequest).GetKey())}}); err != nil {
+		if err := stream.Send(&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execOf(req)}}); err != nil {
 			t.Fatal(err)
 		}
-		res, err := stream.Receive()
+		answer, err := stream.Receive()
 		if err != nil {
 			t.Fatal(err)
 		}
 		finish(t, stream)
-		return res.GetResults()[0].GetError()
+		switch r := answer.GetResults()[0].GetResult().(type) {
+		case *raftkvv1.ExecResult_Error:
+			return r.Error
+		case *raftkvv1.ExecResult_Put:
+			proto.Merge(res, r.Put)
+		case *raftkvv1.ExecResult_Delete:
+			proto.Merge(res, r.Delete)
+		}
+		return nil
 	}
+}
+
+// execOf is a request as an operation of Exec.
+func execOf(m proto.Message) *raftkvv1.ExecOperation {
+	op := &raftkvv1.ExecOperation{}
+	switch m := m.(type) {
+	case *raftkvv1.GetRequest:
+		op.Operation = &raftkvv1.ExecOperation_Get{Get: m}
+	case *raftkvv1.PutRequest:
+		op.Operation = &raftkvv1.ExecOperation_Put{Put: m}
+	case *raftkvv1.DeleteRequest:
+		op.Operation = &raftkvv1.ExecOperation_Delete{Delete: m}
+	case *raftkvv1.BatchRequest:
+		op.Operation = &raftkvv1.ExecOperation_Batch{Batch: m}
+	}
+	return op
 }
 
 // finish ends a stream from the client's side and expects nothing more.

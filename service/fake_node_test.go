@@ -130,9 +130,28 @@ func (n *fakeNode) write(c *storev1.Command) *storev1.WriteResult {
 	if id != nil && n.dedup[dedup] != nil {
 		return n.dedup[dedup]
 	}
+	res := n.change(c.GetWrite())
+	res.Revision = n.revision
+	if id != nil {
+		n.dedup[dedup] = res
+	}
+	return res
+}
+
+// change executes a write that has not been executed before.
+func (n *fakeNode) change(w *storev1.Write) *storev1.WriteResult {
+	for i, c := range w.GetCompares() {
+		current := n.records[c.GetKey()].GetModRevision()
+		exists, byExistence := c.GetCondition().(*storev1.Compare_Exists)
+		if byExistence && exists.Exists != (current > 0) || !byExistence && c.GetModRevision() != current {
+			return &storev1.WriteResult{
+				Outcome: storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED, FailedCompare: uint32(i), FailedModRevision: current,
+			}
+		}
+	}
 	res := &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_APPLIED}
 	next := n.revision + 1
-	for _, o := range c.GetWrite().GetOperations() {
+	for _, o := range w.GetOperations() {
 		old := n.records[o.GetKey()]
 		result := &storev1.OperationResult{Existed: old != nil}
 		if o.GetKind() == storev1.OperationKind_OPERATION_KIND_DELETE {
@@ -152,10 +171,6 @@ func (n *fakeNode) write(c *storev1.Command) *storev1.WriteResult {
 			result.CreateRevision, result.Version = record.GetCreateRevision(), record.GetVersion()
 		}
 		res.Operations = append(res.Operations, result)
-	}
-	res.Revision = n.revision
-	if id != nil {
-		n.dedup[dedup] = res
 	}
 	return res
 }

@@ -29,12 +29,18 @@ func restCall(t testing.TB, req proto.Message) (method, path string, body []byte
 	case *raftkvv1.PutRequest:
 		return http.MethodPost, "/v1/kv", asJSON(t, r)
 	case *raftkvv1.DeleteRequest:
-		path = "/v1/kv/" + url.PathEscape(r.GetKey())
+		v := url.Values{}
 		if id := r.GetRequestId(); id != nil {
-			path += "?request_id.client_id=" + url.QueryEscape(base64.StdEncoding.EncodeToString(id.GetClientId())) +
-				fmt.Sprintf("&request_id.sequence=%d", id.GetSequence())
+			v.Set("request_id.client_id", base64.StdEncoding.EncodeToString(id.GetClientId()))
+			v.Set("request_id.sequence", fmt.Sprint(id.GetSequence()))
 		}
-		return http.MethodDelete, path, nil
+		switch c := r.GetCondition().GetCondition().(type) {
+		case *raftkvv1.Condition_Exists:
+			v.Set("condition.exists", fmt.Sprint(c.Exists))
+		case *raftkvv1.Condition_ModRevision:
+			v.Set("condition.mod_revision", fmt.Sprint(c.ModRevision))
+		}
+		return http.MethodDelete, "/v1/kv/" + url.PathEscape(r.GetKey()) + "?" + v.Encode(), nil
 	case *raftkvv1.BatchRequest:
 		return http.MethodPost, "/v1/batch", asJSON(t, r)
 	case *raftkvv1.ListRequest:

@@ -186,8 +186,8 @@ func serveIndex(w http.ResponseWriter, r *http.Request, s *Service) {
 	fmt.Fprintf(&b, "raftkv %s, node %s\n\nREST\n", s.version, s.node.Status().NodeID)
 	line := func(method, path, does string) { fmt.Fprintf(&b, "  %-6s %-34s %s\n", method, path, does) }
 	line("GET", "/v1/kv/KEY", "print the value of a key; Accept: application/json shows its revisions, too")
-	line("PUT", "/v1/kv/KEY", "write the body as the value of a key")
-	line("DELETE", "/v1/kv/KEY", "remove a key")
+	line("PUT", "/v1/kv/KEY", "write the body as the value of a key; If-None-Match: * if it does not exist, If-Match: ETAG if it has not changed")
+	line("DELETE", "/v1/kv/KEY", "remove a key; If-Match: ETAG if it has not changed")
 	for _, route := range restRoutes {
 		line(route.method, route.path, route.does)
 	}

@@ -48,18 +48,18 @@ func (s *Service) get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.
 }
 
 func (s *Service) put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.PutResponse, error) {
-	res := s.do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_PUT, req.GetKey(), req.GetValue(), req.GetRequestId()))
+	res := s.do(ctx, new(writeCall).put(req))
 	answer := new(putAnswer)
-	if err := answer.fill(s, &res); err != nil {
+	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
 	}
 	return &answer.response, nil
 }
 
 func (s *Service) delete(ctx context.Context, req *raftkvv1.DeleteRequest) (*raftkvv1.DeleteResponse, error) {
-	res := s.do(ctx, new(writeCall).prepare(storev1.OperationKind_OPERATION_KIND_DELETE, req.GetKey(), nil, req.GetRequestId()))
+	res := s.do(ctx, new(writeCall).remove(req))
 	answer := new(deleteAnswer)
-	if err := answer.fill(s, &res); err != nil {
+	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
 	}
 	return &answer.response, nil
@@ -102,8 +102,8 @@ func (a *getAnswer) fill(s *Service, key string, r *raftnode.Result) error {
 	return nil
 }
 
-func (a *putAnswer) fill(s *Service, r *raftnode.Result) error {
-	op, err := singleOperation(r)
+func (a *putAnswer) fill(s *Service, key string, r *raftnode.Result) error {
+	op, err := conditionalOperation(key, r)
 	if err != nil {
 		return err
 	}
@@ -114,8 +114,8 @@ func (a *putAnswer) fill(s *Service, r *raftnode.Result) error {
 	return nil
 }
 
-func (a *deleteAnswer) fill(s *Service, r *raftnode.Result) error {
-	op, err := singleOperation(r)
+func (a *deleteAnswer) fill(s *Service, key string, r *raftnode.Result) error {
+	op, err := conditionalOperation(key, r)
 	if err != nil {
 		return err
 	}
@@ -142,6 +142,16 @@ func liveRecord(k *peerv1.KeyRecord) *storev1.Record {
 		return nil
 	}
 	return k.GetRecord()
+}
+
+// conditionalOperation is the result of a write of a key under a condition, if any.
+func conditionalOperation(key string, r *raftnode.Result) (*storev1.OperationResult, error) {
+	if r.Err == nil && r.Write.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED {
+		return nil, &preconditionError{
+			key: key, current: r.Write.GetFailedModRevision(), revision: r.Write.GetRevision(), shard: uint32(r.Shard),
+		}
+	}
+	return singleOperation(r)
 }
 
 // singleOperation is the result of the only operation of a write.

@@ -35,6 +35,14 @@ func deleteOp(key string) *raftkvv1.BatchOperation {
 	return &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Delete_{Delete: &raftkvv1.BatchOperation_Delete{Key: key}}}
 }
 
+func ifExists(exists bool) *raftkvv1.Condition {
+	return &raftkvv1.Condition{Condition: &raftkvv1.Condition_Exists{Exists: exists}}
+}
+
+func ifRevision(revision uint64) *raftkvv1.Condition {
+	return &raftkvv1.Condition{Condition: &raftkvv1.Condition_ModRevision{ModRevision: revision}}
+}
+
 const (
 	kvPath      = "/raftkv.v1.KvService/"
 	clusterPath = "/raftkv.v1.ClusterService/"
@@ -135,6 +143,7 @@ func TestOpenAPIDescribesRawValues(t *testing.T) {
 	var document struct {
 		Paths map[string]map[string]struct {
 			Consumes, Produces []string
+			Parameters         []struct{ Name, In string }
 			Responses          map[string]struct{ Headers map[string]any }
 		}
 	}
@@ -150,6 +159,16 @@ func TestOpenAPIDescribesRawValues(t *testing.T) {
 			if strings.HasPrefix(name, "Raftkv-") && described.Responses["200"].Headers[name] == nil {
 				t.Errorf("%s: the header %s is not described", method, name)
 			}
+		}
+		parameters := make(map[string]string)
+		for _, p := range described.Parameters {
+			parameters[p.Name] = p.In
+			if p.In == "query" && !writeNames[p.Name] {
+				t.Errorf("%s: the parameter %s is not taken", method, p.Name)
+			}
+		}
+		if parameters["If-Match"] != "header" || parameters["If-None-Match"] != "header" || described.Responses["412"].Headers["ETag"] == nil {
+			t.Errorf("%s: conditions are not described", method)
 		}
 		if kind := res.Header.Get("Content-Type"); described.Produces != nil && !slices.Contains(described.Produces, kind) {
 			t.Errorf("%s: %s is not described", method, kind)

@@ -13,19 +13,20 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
 )
 
 // rawMethods are what /v1/kv/KEY takes.
 const rawMethods = "GET, HEAD, PUT, DELETE"
 
-// conditionHeaders would make a request conditional. They are refused, because ignoring them would overwrite.
-var conditionHeaders = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Content-Range"}
-
-// requestIDNames are the query parameters of a write, as the gateway names nested fields.
-var requestIDNames = func() map[string]bool {
+// writeNames are the query parameters of a write, as the gateway names nested fields.
+var writeNames = func() map[string]bool {
 	names := make(map[string]bool)
 	for name := range fieldNames(new(raftkvv1.RequestId).ProtoReflect().Descriptor()) {
 		names["request_id."+name], names["requestId."+name] = true, true
+	}
+	for name := range fieldNames(new(raftkvv1.Condition).ProtoReflect().Descriptor()) {
+		names["condition."+name] = true
 	}
 	return names
 }()
@@ -33,48 +34,57 @@ var requestIDNames = func() map[string]bool {
 // serveKey serves the raw value of a key. The key is everything behind /v1/kv/, unescaped once: slashes, dots and what was
 // escaped are data.
 func (h *rest) serveKey(w http.ResponseWriter, r *http.Request, escaped string) {
-	if err := h.tryKey(w, r, escaped); err != nil {
+	conditions, err := readPreconditions(r.Header)
+	if err == nil {
+		err = conditions.explain(h.tryKey(w, r, escaped, &conditions))
+	}
+	if err != nil {
 		writeError(w, err)
 	}
 }
 
-func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string) error {
+func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string, conditions *preconditions) error {
 	key, err := url.PathUnescape(escaped)
 	if err != nil {
 		return &malformedError{part: "path", problem: err.Error()}
 	}
-	for _, name := range conditionHeaders {
-		if r.Header.Get(name) != "" {
-			return &unsupportedError{name}
-		}
+	if r.Header.Get("Content-Range") != "" {
+		return &unsupportedError{"Content-Range"} // to ignore it would be to overwrite
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		if err := checkQuery(r.URL, nil); err != nil {
 			return err
 		}
-		return h.getKey(w, r, key)
+		return h.getKey(w, r, key, conditions)
 	case http.MethodPut:
-		return h.putKey(w, r, key)
+		return h.putKey(w, r, key, conditions)
 	case http.MethodDelete:
-		return h.deleteKey(w, r, key)
+		return h.deleteKey(w, r, key, conditions)
 	default:
 		return &methodError{method: r.Method, path: "/v1/kv/KEY", allow: rawMethods}
 	}
 }
 
-func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string) error {
+func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string, conditions *preconditions) error {
 	res, err := h.kv.Get(r.Context(), &raftkvv1.GetRequest{Key: key})
+	if err != nil {
+		return err
+	}
+	unmodified, err := conditions.unmodified(res)
 	if err != nil {
 		return err
 	}
 	header := w.Header()
 	setAnswerHeaders(header, res.GetHeader())
-	header.Set("Etag", `"`+strconv.FormatUint(res.GetKv().GetModRevision(), 10)+`"`)
-	header.Set("Raftkv-Mod-Revision", strconv.FormatUint(res.GetKv().GetModRevision(), 10))
+	setTag(header, res.GetKv().GetModRevision())
 	header.Set("Raftkv-Create-Revision", strconv.FormatUint(res.GetKv().GetCreateRevision(), 10))
 	header.Set("Raftkv-Version", strconv.FormatUint(res.GetKv().GetVersion(), 10))
 	header.Add("Vary", "Accept")
+	if unmodified {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
 	if prefersJSON(r.Header.Values("Accept")) {
 		writeJSON(w, http.StatusOK, res)
 		return nil
@@ -88,9 +98,9 @@ func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string) error 
 	return nil
 }
 
-func (h *rest) putKey(w http.ResponseWriter, r *http.Request, key string) error {
+func (h *rest) putKey(w http.ResponseWriter, r *http.Request, key string, conditions *preconditions) error {
 	req := &raftkvv1.PutRequest{Key: key}
-	if err := populateRequestID(r.URL, req); err != nil {
+	if err := populateWrite(r.URL, req, &req.Condition, conditions); err != nil {
 		return err
 	}
 	if err := checkKey("key", key); err != nil {
@@ -114,17 +124,16 @@ func (h *rest) putKey(w http.ResponseWriter, r *http.Request, key string) error 
 	}
 	header := w.Header()
 	setAnswerHeaders(header, res.GetHeader())
-	header.Set("Etag", `"`+strconv.FormatUint(res.GetHeader().GetRevision(), 10)+`"`)
-	header.Set("Raftkv-Mod-Revision", strconv.FormatUint(res.GetHeader().GetRevision(), 10))
+	setTag(header, res.GetHeader().GetRevision())
 	header.Set("Raftkv-Create-Revision", strconv.FormatUint(res.GetCreateRevision(), 10))
 	header.Set("Raftkv-Version", strconv.FormatUint(res.GetVersion(), 10))
 	writeJSON(w, http.StatusOK, res)
 	return nil
 }
 
-func (h *rest) deleteKey(w http.ResponseWriter, r *http.Request, key string) error {
+func (h *rest) deleteKey(w http.ResponseWriter, r *http.Request, key string, conditions *preconditions) error {
 	req := &raftkvv1.DeleteRequest{Key: key}
-	if err := populateRequestID(r.URL, req); err != nil {
+	if err := populateWrite(r.URL, req, &req.Condition, conditions); err != nil {
 		return err
 	}
 	res, err := h.kv.Delete(r.Context(), req)
@@ -136,18 +145,33 @@ func (h *rest) deleteKey(w http.ResponseWriter, r *http.Request, key string) err
 	return nil
 }
 
-// populateRequestID reads request_id.client_id and its like from the query.
-func populateRequestID(u *url.URL, m proto.Message) error {
-	if u.RawQuery == "" {
-		return nil
+// populateWrite reads request_id.client_id and its like from the query into a write m, and its condition from there or from the headers.
+func populateWrite(u *url.URL, m proto.Message, condition **raftkvv1.Condition, headers *preconditions) error {
+	if u.RawQuery != "" {
+		if err := checkQuery(u, writeNames); err != nil {
+			return err
+		}
+		if err := runtime.PopulateQueryParameters(m, u.Query(), utilities.NewDoubleArray(nil)); err != nil {
+			return &malformedError{part: "query", problem: err.Error()}
+		}
 	}
-	if err := checkQuery(u, requestIDNames); err != nil {
+	byHeader, err := headers.condition()
+	switch {
+	case err != nil:
 		return err
+	case byHeader == nil:
+		return nil
+	case *condition != nil:
+		return &raftnode.InvalidError{Field: "condition", Problem: "comes by query and by header; send one of them"}
 	}
-	if err := runtime.PopulateQueryParameters(m, u.Query(), utilities.NewDoubleArray(nil)); err != nil {
-		return &malformedError{part: "query", problem: err.Error()}
-	}
+	*condition = byHeader
 	return nil
+}
+
+// setTag shows the version of a value.
+func setTag(header http.Header, modRevision uint64) {
+	header.Set("Etag", tagOf(modRevision))
+	header.Set("Raftkv-Mod-Revision", strconv.FormatUint(modRevision, 10))
 }
 
 // setAnswerHeaders says who answered, from which state.

@@ -36,6 +36,20 @@ type writeCall struct {
 	id        storev1.RequestId
 }
 
+// put is the request of a Put; Deadline and Done are left to the caller.
+func (c *writeCall) put(m *raftkvv1.PutRequest) *raftnode.Request {
+	r := c.prepare(storev1.OperationKind_OPERATION_KIND_PUT, m.GetKey(), m.GetValue(), m.GetRequestId())
+	c.write.Compares = compares(m.GetKey(), m.GetCondition())
+	return r
+}
+
+// remove is the request of a Delete; Deadline and Done are left to the caller.
+func (c *writeCall) remove(m *raftkvv1.DeleteRequest) *raftnode.Request {
+	r := c.prepare(storev1.OperationKind_OPERATION_KIND_DELETE, m.GetKey(), nil, m.GetRequestId())
+	c.write.Compares = compares(m.GetKey(), m.GetCondition())
+	return r
+}
+
 // prepare fills the request in; Deadline and Done are left to the caller.
 func (c *writeCall) prepare(kind storev1.OperationKind, key string, value []byte, id *raftkvv1.RequestId) *raftnode.Request {
 	c.operation.Kind, c.operation.Key, c.operation.Value = kind, key, value
@@ -50,6 +64,18 @@ func (c *writeCall) prepare(kind storev1.OperationKind, key string, value []byte
 	c.request.Command = &c.command
 	c.request.AutoShard = true
 	return &c.request
+}
+
+// compares are the condition of a write of a key, which has passed the rules, as the state machine takes it; none if there is none.
+func compares(key string, m *raftkvv1.Condition) []*storev1.Compare {
+	switch c := m.GetCondition().(type) {
+	case *raftkvv1.Condition_Exists:
+		return []*storev1.Compare{{Key: key, Condition: &storev1.Compare_Exists{Exists: c.Exists}}}
+	case *raftkvv1.Condition_ModRevision:
+		return []*storev1.Compare{{Key: key, Condition: &storev1.Compare_ModRevision{ModRevision: c.ModRevision}}}
+	default:
+		return nil
+	}
 }
 
 // deadline is when the service stops working on something that begins now and may take timeoutMs; 0 is the default.

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
 )
 
 // restRoute is a route of the JSON resources, which the gateway serves.
@@ -34,7 +35,7 @@ type restRoute struct {
 // the gateway would ignore. TestRoutesMatchContract holds the two together. Get and Delete of a key are in raw.go.
 var restRoutes = []restRoute{
 	{http.MethodGet, "/v1/kv", "list keys: ?prefix= or ?start=&end=, limit, reverse, keys_only, page_token", new(raftkvv1.ListRequest)},
-	{http.MethodPost, "/v1/kv", `write a key by JSON: {"key":"a","value":"<base64>"}`, nil},
+	{http.MethodPost, "/v1/kv", `write a key by JSON: {"key":"a","value":"<base64>"}, or if it does not exist: "condition":{"exists":false}, or has not changed: {"modRevision":"7"}`, nil},
 	{http.MethodPost, "/v1/batch", `write and delete keys atomically: {"operations":[{"put":{"key":"a","value":"<base64>"}},{"delete":{"key":"b"}}]}`, nil},
 	{http.MethodGet, "/v1/status", "describe this node", new(raftkvv1.StatusRequest)},
 	{http.MethodGet, "/v1/nodes", "list the nodes", new(raftkvv1.ListNodesRequest)},
@@ -109,6 +110,11 @@ func (h *rest) prepare(r *http.Request, path string) error {
 	}
 	if route.method == http.MethodGet {
 		return nil
+	}
+	for _, name := range []string{"If-Match", "If-None-Match"} {
+		if r.Header.Values(name) != nil { // to ignore it would be to overwrite
+			return &raftnode.InvalidError{Field: name, Problem: "is for /v1/kv/KEY; in JSON, a condition is a field"}
+		}
 	}
 	if err := checkEncoding(r); err != nil {
 		return err
@@ -263,6 +269,9 @@ func writeError(w http.ResponseWriter, err error) {
 	var method *methodError
 	if errors.As(err, &method) {
 		header.Set("Allow", method.allow)
+	}
+	if d, ok := f.detail.(*raftkvv1.PreconditionFailed); ok && d.GetCurrent() > 0 {
+		setTag(header, d.GetCurrent())
 	}
 	writeJSON(w, f.http, f.status())
 }

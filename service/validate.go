@@ -67,14 +67,20 @@ func (r *rules) checkPut(m *raftkvv1.PutRequest) error {
 	if n := uint64(len(m.GetValue())); n > r.limits.ValueBytes {
 		return &raftnode.LimitError{Field: "value", Limit: r.limits.ValueBytes, Actual: n}
 	}
-	return checkRequestID(m.GetRequestId())
+	if err := checkRequestID(m.GetRequestId()); err != nil {
+		return err
+	}
+	return checkCondition(m.GetCondition())
 }
 
 func (r *rules) checkDelete(m *raftkvv1.DeleteRequest) error {
 	if err := checkKey("key", m.GetKey()); err != nil {
 		return err
 	}
-	return checkRequestID(m.GetRequestId())
+	if err := checkRequestID(m.GetRequestId()); err != nil {
+		return err
+	}
+	return checkCondition(m.GetCondition())
 }
 
 func (r *rules) checkBatch(m *raftkvv1.BatchRequest) error {
@@ -192,6 +198,14 @@ func checkRequestID(id *raftkvv1.RequestId) error {
 	default:
 		return nil
 	}
+}
+
+// checkCondition also refuses conditions of a kind that this version does not know: without one, the write would be unconditional.
+func checkCondition(m *raftkvv1.Condition) error {
+	if m != nil && m.GetCondition() == nil {
+		return &raftnode.InvalidError{Field: "condition.condition", Problem: "must be exists or mod_revision"}
+	}
+	return nil
 }
 
 // checkAnnotations checks any message by the annotations of the contract, and that its strings are UTF-8, which a fast

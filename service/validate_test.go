@@ -48,6 +48,21 @@ func genRequestID() *rapid.Generator[*raftkvv1.RequestId] {
 	})
 }
 
+func genCondition() *rapid.Generator[*raftkvv1.Condition] {
+	return rapid.Custom(func(t *rapid.T) *raftkvv1.Condition {
+		switch rapid.IntRange(0, 3).Draw(t, "condition") {
+		case 0:
+			return nil
+		case 1:
+			return &raftkvv1.Condition{}
+		case 2:
+			return ifExists(rapid.Bool().Draw(t, "exists"))
+		default:
+			return ifRevision(rapid.Uint64().Draw(t, "revision"))
+		}
+	})
+}
+
 func genBatchOperation() *rapid.Generator[*raftkvv1.BatchOperation] {
 	return rapid.Custom(func(t *rapid.T) *raftkvv1.BatchOperation {
 		key := genKey("batch key").Draw(t, "key")
@@ -86,9 +101,9 @@ func genHot() *rapid.Generator[proto.Message] {
 		case 0:
 			return &raftkvv1.GetRequest{Key: key}
 		case 1:
-			return &raftkvv1.PutRequest{Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id")}
+			return &raftkvv1.PutRequest{Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
 		case 2:
-			return &raftkvv1.DeleteRequest{Key: key, RequestId: genRequestID().Draw(t, "id")}
+			return &raftkvv1.DeleteRequest{Key: key, RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
 		default:
 			return genBatch().Draw(t, "batch")
 		}
@@ -105,17 +120,7 @@ func TestRulesAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := genHot().Draw(t, "message")
 		agree(t, r.check(m), validator.Validate(m))
-		op := &raftkvv1.ExecOperation{}
-		switch m := m.(type) {
-		case *raftkvv1.GetRequest:
-			op.Operation = &raftkvv1.ExecOperation_Get{Get: m}
-		case *raftkvv1.PutRequest:
-			op.Operation = &raftkvv1.ExecOperation_Put{Put: m}
-		case *raftkvv1.DeleteRequest:
-			op.Operation = &raftkvv1.ExecOperation_Delete{Delete: m}
-		case *raftkvv1.BatchRequest:
-			op.Operation = &raftkvv1.ExecOperation_Batch{Batch: m}
-		}
+		op := execOf(m)
 		fast, slow := r.checkExecOperation(op), validator.Validate(op)
 		if duplicate(fast) {
 			return
@@ -183,6 +188,9 @@ func FuzzRulesAgree(f *testing.F) {
 	for _, m := range []proto.Message{
 		&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execGet(1, "k"), execPut(2, "", "v"), {Id: 3}}},
 		&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execGet(1, "\xff")}},
+		&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{
+			execOf(&raftkvv1.PutRequest{Key: "k", Condition: &raftkvv1.Condition{}}), execOf(&raftkvv1.DeleteRequest{Key: "k", Condition: ifRevision(1)}),
+		}},
 	} {
 		b, err := (&connectCodec{}).Marshal(m)
 		if err != nil {

@@ -8,7 +8,7 @@ const file = process.argv[2];
 const document = JSON.parse(readFileSync(file, "utf8"));
 const path = document.paths["/v1/kv/{key}"];
 const key = path.get.parameters.find((p) => p.name === "key");
-const requestId = path.delete.parameters.filter((p) => p.name.startsWith("requestId."));
+const ofWrites = path.delete.parameters.filter((p) => /^(requestId|condition)\./.test(p.name));
 
 const text = { type: "string" };
 const number = { type: "string", format: "uint64" };
@@ -21,6 +21,24 @@ const version = {
   "Raftkv-Mod-Revision": number, "Raftkv-Create-Revision": number, "Raftkv-Version": number,
 };
 
+const condition = (name, description) => ({ name, description, in: "header", required: false, type: "string" });
+const headersOfWrites = [
+  condition("If-Match", "An ETag: writes only if the value is still that one. `*`: only if there is one."),
+  condition("If-None-Match", "`*`: writes only if the key does not exist."),
+];
+const preconditionFailed = {
+  description: "The condition does not hold, and nothing was done. The detail `PreconditionFailed` has the current mod revision.",
+  schema: path.get.responses.default.schema,
+  headers: { ETag: { ...version.ETag, description: "The current mod revision, in quotes; missing if the key does not exist." }, "Raftkv-Mod-Revision": number },
+};
+
+path.get.parameters.push(
+  condition("If-None-Match", "ETags: 304 if the value is one of those."),
+  condition("If-Match", "ETags: 412 unless the value is one of those."),
+);
+path.get.responses["304"] = { description: "The value is one that If-None-Match names.", headers: { ...version, ...who } };
+path.delete.parameters.push(...headersOfWrites);
+path.get.responses["412"] = path.delete.responses["412"] = preconditionFailed;
 path.get.produces = ["application/octet-stream", "application/json"];
 path.get.responses["200"].description =
   "The bytes of the value, as application/octet-stream; with `Accept: application/json` the GetResponse.";
@@ -36,6 +54,7 @@ path.put = {
       schema: { $ref: "#/definitions/v1PutResponse" },
       headers: { ...version, ...who },
     },
+    412: preconditionFailed,
     default: path.get.responses.default,
   },
   parameters: [
@@ -47,7 +66,8 @@ path.put = {
       required: true,
       schema: { type: "string", format: "binary" },
     },
-    ...requestId,
+    ...ofWrites,
+    ...headersOfWrites,
   ],
   tags: path.get.tags,
 };

@@ -151,6 +151,16 @@ func TestCommands(t *testing.T) {
 		{line: "batch --non-atomic", input: "put n 1\nput n 2\ndelete n\nput n 3\nput m 1", out: "applied 5 operations\n"},
 		{line: "get n", out: "3"},
 		{line: "batch --non-atomic -o json", input: `{"key":"n","value":"4","version":9}`, out: `{"applied":1,"failed":0,"unknown":0}` + "\n"},
+		{line: "put cas 1 --if-exists", code: exitCondition, err: `raftkv: put "cas": the condition does not hold: the key does not exist` + "\n"},
+		{line: "put cas 1 --if-absent", out: "written: revision 14, version 1\n"},
+		{line: "put cas 2 --if-absent", code: exitCondition, err: `put "cas": the condition does not hold: the key is at revision 14`},
+		{line: "put cas 2 --if-revision 0", code: exitCondition, err: "the key is at revision 14"},
+		{line: "put cas 2 --if-revision 14 -o json", out: `{"key":"cas","revision":15,"shard":1,"version":2}` + "\n"},
+		{line: "put cas - --if-revision 14", input: "3", code: exitCondition, err: "the key is at revision 15"},
+		{line: "delete cas --if-revision 14", code: exitCondition, err: `delete "cas": the condition does not hold: the key is at revision 15`},
+		{line: "delete cas --if-revision 15", out: "deleted: revision 16\n"},
+		{line: "delete cas --if-exists", code: exitCondition, err: "the key does not exist"},
+		{line: "get cas", code: exitNotFound, err: "not found"},
 	} {
 		s.run(t)
 	}
@@ -180,6 +190,8 @@ func TestCommandErrors(t *testing.T) {
 		{line: "scan --prefix a --start b", code: exitUsage, err: "--prefix does not go with --start"},
 		{line: "scan --limit -1", code: exitUsage, err: "--limit must not be negative"},
 		{line: "get", code: exitUsage, err: "the command is: raftkv get KEY"},
+		{line: "put a 1 --if-absent --if-revision 3", code: exitUsage, err: "there are several conditions; use one of --if-exists, --if-revision and, to put, --if-absent"},
+		{line: "delete a --if-revision last", code: exitUsage, err: "--if-revision"},
 		{line: "get a --output yaml", code: exitUsage, err: "it must be value or table or json\nSee 'raftkv get --help'."},
 		{line: "get a --timeout 0s", code: exitUsage, err: "--timeout must be more than 0"},
 		{line: "get a --endpoints nowhere", code: exitUsage, err: `endpoint "nowhere" is not host:port`},

@@ -18,6 +18,7 @@ const (
 	exitNotFound
 	exitUnknown
 	exitUnavailable
+	exitCondition
 )
 
 // usageError is a command line that makes no sense.
@@ -78,6 +79,7 @@ func exitCode(err error) int {
 		stale       *raftkv.StaleRouteError
 		overloaded  *raftkv.OverloadedError
 		unreachable *unreachableError
+		failed      *raftkv.PreconditionFailedError
 	)
 	switch {
 	case err == nil:
@@ -90,6 +92,8 @@ func exitCode(err error) int {
 		return exitUnknown
 	case errors.Is(err, raftkv.ErrNotFound):
 		return exitNotFound
+	case errors.As(err, &failed):
+		return exitCondition
 	case errors.As(err, &invalid):
 		return exitUsage
 	case errors.Is(err, raftkv.ErrRefused):

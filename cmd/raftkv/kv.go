@@ -84,20 +84,31 @@ func newPut() *cobra.Command {
 		Long: `Write a key, whether or not it exists. The value - is read from standard input, as it is; to write a single
 dash, put it there: printf - | raftkv put KEY -
 
+` + conditionHelp + `
+
 The write is retried until --timeout, and applied once. If its outcome is not known then, the exit code is 4.`,
-		Example: "  raftkv put greeting hello\n  raftkv put photo - < photo.jpg",
+		Example: "  raftkv put greeting hello\n  raftkv put photo - < photo.jpg\n  raftkv put lock me --if-absent",
 		Args:    arguments(cobra.ExactArgs(2)),
 	}
 	format := newOutput(c)
+	flags := addConditionFlags(c)
+	c.Flags().BoolVar(&flags.absent, "if-absent", false, "only if the key does not exist")
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
+		conditions, err := flags.conditions(cmd)
+		if err != nil {
+			return err
+		}
+		var options []raftkv.PutOption
+		for _, condition := range conditions {
+			options = append(options, condition)
+		}
 		value := []byte(args[1])
 		if args[1] == "-" {
-			var err error
 			if value, err = io.ReadAll(cmd.InOrStdin()); err != nil {
 				return fmt.Errorf("read the value from standard input: %w", err)
 			}
 		}
-		r, err := client.Put(cmd.Context(), args[0], value)
+		r, err := client.Put(cmd.Context(), args[0], value, options...)
 		if err != nil {
 			return err
 		}
@@ -118,12 +129,23 @@ func newDelete() *cobra.Command {
 		Short:   "Remove a key",
 		Long: `Remove a key. Removing one that does not exist succeeds and changes nothing.
 
+` + conditionHelp + `
+
 The write is retried until --timeout, and applied once. If its outcome is not known then, the exit code is 4.`,
 		Args: arguments(cobra.ExactArgs(1)),
 	}
 	format := newOutput(c)
+	flags := addConditionFlags(c)
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
-		r, err := client.Delete(cmd.Context(), args[0])
+		conditions, err := flags.conditions(cmd)
+		if err != nil {
+			return err
+		}
+		var options []raftkv.DeleteOption
+		for _, condition := range conditions {
+			options = append(options, condition)
+		}
+		r, err := client.Delete(cmd.Context(), args[0], options...)
 		if err != nil {
 			return err
 		}

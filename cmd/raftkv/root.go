@@ -23,7 +23,8 @@ Exit codes:
   2  wrong usage or configuration
   3  the key does not exist
   4  the outcome is unknown: a write may have been applied; read before you write again
-  5  unavailable: no node could execute it in time; it was not applied`
+  5  unavailable: no node could execute it in time; it was not applied
+  6  the condition of a write does not hold; it was not applied`
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{

@@ -122,6 +122,9 @@ func (r *replay) check(op *Operation, unknown map[place]map[string]bool) error {
 		if exact && is.cell.Value == op.Condition.Value {
 			return fmt.Errorf("%s, at revision %d, where the condition holds by the write of revision %d", op, op.Origin, is.revision)
 		}
+		if exact && is.cell.Revision != op.Current {
+			return fmt.Errorf("%s because of revision %d, at revision %d, where the key is at revision %d", op, op.Current, op.Origin, is.cell.Revision)
+		}
 	default:
 		return r.follows(op)
 	}

@@ -24,9 +24,9 @@ func TestCheckReplay(t *testing.T) {
 			Client: 1, Kind: Write, Changes: []Change{{Key: 0, Delete: true}}, Outcome: Done, Shard: 1, Revision: 2, Origin: 2, Cells: []Cell{{Existed: true}},
 		}
 	}
-	failed := func(value string) *Operation {
+	failed := func(value string, current uint64) *Operation {
 		op := conditional(of(put(1, 2, 3, 1, "x", 0, 0), 1), 0, value)
-		op.Outcome, op.Cells = CompareFailed, nil
+		op.Outcome, op.Cells, op.Current = CompareFailed, nil, current
 		return op
 	}
 	other := of(put(1, 4, 5, 1, "c", 4, 1), 4) // revision 3 is of nobody
@@ -48,8 +48,9 @@ func TestCheckReplay(t *testing.T) {
 		"a write that skips a version": {ops: []*Operation{a(), of(put(1, 2, 3, 0, "b", 2, 3), 2)}, says: "makes version 3"},
 		"a condition that held":        {ops: []*Operation{a(), conditional(b(), 0, "a")}},
 		"a condition that did not":     {ops: []*Operation{a(), conditional(b(), 0, "x")}, says: "is done, but"},
-		"failed with reason":           {ops: []*Operation{a(), failed("x")}},
-		"failed without reason":        {ops: []*Operation{a(), failed("a")}, says: "where the condition holds"},
+		"failed with reason":           {ops: []*Operation{a(), failed("x", 1)}},
+		"failed because of another":    {ops: []*Operation{a(), failed("x", 2)}, says: "because of revision 2, at revision 1, where the key is at revision 1"},
+		"failed without reason":        {ops: []*Operation{a(), failed("a", 1)}, says: "where the condition holds"},
 	} {
 		err := CheckReplay(&History{Operations: c.ops})
 		switch {

@@ -296,7 +296,7 @@ func (a *attempt) finish(res raftnode.Result) {
 		return
 	}
 	if res.Write.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED {
-		op.Outcome = CompareFailed
+		op.Outcome, op.Current = CompareFailed, res.Write.GetFailedModRevision()
 	} else {
 		op.Revision = res.Write.GetRevision()
 		cs.recovery.wrote(op)

@@ -72,6 +72,8 @@ type Operation struct {
 	Shard        placement.ShardID
 	// Revision is that of the shard which a write made.
 	Revision uint64
+	// Current is the revision of the condition's key that the answer to a write names whose condition failed; 0 if the key did not exist.
+	Current uint64
 	// Origin is the revision of the shard whose state an answer shows; 0 if several shards have made it.
 	Origin uint64
 	// Cells are one for each change of a write, and one for each key of a read, from the first; a page may end before the last.

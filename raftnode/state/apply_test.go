@@ -36,9 +36,9 @@ func wrote(create, version uint64) *storev1.OperationResult {
 	return &storev1.OperationResult{Existed: version > 1, CreateRevision: create, Version: version}
 }
 
-func failedAt(i uint32, revision uint64) *storev1.WriteResult {
+func failedAt(i uint32, revision, current uint64) *storev1.WriteResult {
 	r := result(failed, revision)
-	r.FailedCompare = i
+	r.FailedCompare, r.FailedModRevision = i, current
 	return r
 }
 
@@ -67,15 +67,18 @@ func TestCommands(t *testing.T) {
 			result(applied, 7, wrote(7, 1), deleted, notDeleted, wrote(6, 2)),
 		},
 		{"exists holds", compares(putCommand("d", "1"), exists("a", true)), result(applied, 8, wrote(8, 1))},
-		{"exists fails", compares(putCommand("d", "2"), exists("a", true), exists("z", true)), failedAt(1, 8)},
-		{"a deleted key does not exist", compares(putCommand("b", "1"), exists("b", true)), failedAt(0, 8)},
+		{"exists fails", compares(putCommand("d", "2"), exists("a", true), exists("z", true)), failedAt(1, 8, 0)},
+		{"a deleted key does not exist", compares(putCommand("b", "1"), exists("b", true)), failedAt(0, 8, 0)},
+		{"not exists fails", compares(putCommand("a", "5"), exists("a", false)), failedAt(0, 8, 7)},
 		{"not exists holds for a deleted key", compares(putCommand("b", "1"), exists("b", false)), result(applied, 9, wrote(9, 1))},
 		{"revision holds", compares(putCommand("b", "2"), modRevision("b", 9)), result(applied, 10, wrote(9, 2))},
-		{"revision fails", compares(putCommand("b", "3"), modRevision("b", 9)), failedAt(0, 10)},
+		{"revision fails", compares(putCommand("b", "3"), modRevision("b", 9)), failedAt(0, 10, 10)},
 		{"revision 0 is absence", compares(putCommand("e", "1"), modRevision("e", 0)), result(applied, 11, wrote(11, 1))},
-		{"revision 0 of what is there", compares(putCommand("e", "2"), modRevision("e", 0)), failedAt(0, 11)},
+		{"revision 0 of what is there", compares(putCommand("e", "2"), modRevision("e", 0)), failedAt(0, 11, 11)},
 		{"value holds", compares(writeCommand(deleteOp("e")), valueIs("e", "1")), result(applied, 12, deleted)},
-		{"value of what is not there", compares(putCommand("e", "2"), valueIs("e", "")), failedAt(0, 12)},
+		{"a revision of what is not there", compares(putCommand("e", "2"), modRevision("e", 11)), failedAt(0, 12, 0)},
+		{"another value", compares(putCommand("a", "5"), valueIs("a", "3")), failedAt(0, 12, 7)},
+		{"value of what is not there", compares(putCommand("e", "2"), valueIs("e", "")), failedAt(0, 12, 0)},
 		{"compares alone", compares(writeCommand(), exists("a", true)), result(applied, 12)},
 		{"bootstrap again changes nothing", bootstrapCommand(), result(applied, 12)},
 		{"trim", trimCommand(5, 2), result(applied, 12)},

@@ -116,7 +116,7 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 			ok = rec != nil && bytes.Equal(rec.GetValue(), want.Value)
 		}
 		if !ok {
-			return failedAt(uint32(i), m.revision)
+			return failedAt(uint32(i), m.revision, rec.GetModRevision())
 		}
 	}
 	next, r := maps.Clone(m.now()), result(applied, m.revision)

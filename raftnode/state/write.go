@@ -39,11 +39,11 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 		r.Slot = uint32(slot)
 		return r, nil
 	}
-	if i, err := sh.compare(w.Compares); err != nil {
+	if i, current, err := sh.compare(w.Compares); err != nil {
 		return nil, err
 	} else if i < len(w.Compares) {
 		refuse(r, failed, sh.meta.Revision)
-		r.FailedCompare = uint32(i)
+		r.FailedCompare, r.FailedModRevision = uint32(i), current
 	} else if err := sh.change(b, w.Operations, r); err != nil {
 		return nil, err
 	}
@@ -85,48 +85,45 @@ func (sh *Shard) unserved(w *storev1.Write) (placement.Slot, bool) {
 	return 0, false
 }
 
-// compare returns the index of the first compare that does not hold, or their number.
-func (sh *Shard) compare(cs []*storev1.Compare) (int, error) {
+// compare returns the index of the first compare that does not hold, or their number, and the revision of the last write of its key.
+func (sh *Shard) compare(cs []*storev1.Compare) (i int, current uint64, err error) {
 	for i, c := range cs {
-		stored, closer, err := sh.stored(c.Key)
-		if err != nil {
-			return 0, err
-		}
-		ok, err := sh.holds(c, stored)
-		_ = closer.Close()
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			return i, nil
+		ok, current, err := sh.holds(c)
+		if err != nil || !ok {
+			return i, current, err
 		}
 	}
-	return len(cs), nil
+	return len(cs), 0, nil
 }
 
-func (sh *Shard) holds(c *storev1.Compare, stored []byte) (bool, error) {
+// holds also returns the revision of the last write of the key, 0 if the key does not exist.
+func (sh *Shard) holds(c *storev1.Compare) (ok bool, current uint64, err error) {
+	stored, closer, err := sh.stored(c.Key)
+	if err != nil {
+		return false, 0, err
+	}
+	defer closer.Close()
 	var h recordHead
 	if stored != nil {
-		var err error
 		if h, err = readHead(stored); err != nil {
-			return false, sh.damage(err)
+			return false, 0, sh.damage(err)
 		}
+	}
+	if h.live() {
+		current = h.mod
 	}
 	switch want := c.Condition.(type) {
 	case *storev1.Compare_Exists:
-		return h.live() == want.Exists, nil
+		return h.live() == want.Exists, current, nil
 	case *storev1.Compare_ModRevision:
-		if !h.live() {
-			return want.ModRevision == 0, nil
-		}
-		return h.mod == want.ModRevision, nil
+		return current == want.ModRevision, current, nil
 	case *storev1.Compare_Value:
-		if !h.live() {
-			return false, nil
+		if h.live() {
+			ok, err = sh.valueIs(c.Key, &h, want.Value)
 		}
-		return sh.valueIs(c.Key, &h, want.Value)
+		return ok, current, err
 	default:
-		return false, ErrInvalidEntry
+		return false, 0, ErrInvalidEntry
 	}
 }
 

@@ -78,7 +78,7 @@ func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
 		return 0, f.err
 	}
 	c.record(asked.address, f.err)
-	c.lost = c.lost || c.write && f.unknown
+	c.lost = (c.lost || c.write && f.unknown) && !f.decided
 	var notLeader *NotLeaderError
 	var stale *StaleRouteError
 	var server *ServerError
@@ -158,7 +158,7 @@ func (c *Client) do(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
 			o.id.Seen, f.retry = max(o.id.Seen, expired.Revision), true
 		}
 		wait, err := story.failed(f, e)
-		o.lost = story.lost
+		o.lost = o.lost || story.lost // a decision tells what came of all attempts, and not where they are
 		if err != nil {
 			return nil, err
 		}

@@ -127,6 +127,21 @@ func (e *CrossShardError) Error() string {
 	return fmt.Sprintf("a batch may touch one shard only and this one touches %d; give its keys one {tag}", len(e.Groups))
 }
 
+// PreconditionFailedError says that the condition of a write does not hold. Nothing was applied.
+type PreconditionFailedError struct {
+	Key string
+	// Current is the revision of the last write of the key when the condition was checked; 0 if the key did not exist.
+	Current uint64
+	Shard   placement.ShardID
+}
+
+func (e *PreconditionFailedError) Error() string {
+	if e.Current == 0 {
+		return "the condition does not hold: the key does not exist"
+	}
+	return fmt.Sprintf("the condition does not hold: the key is at revision %d", e.Current)
+}
+
 // SessionExpiredError says that the identity of a write may have been forgotten by the cluster, so that an attempt
 // with it was refused.
 type SessionExpiredError struct {
@@ -236,6 +251,8 @@ type failure struct {
 	err error
 	// unknown: the attempt may have been applied, now or later.
 	unknown bool
+	// decided: the cluster has executed the write, to this end. Like the result of one that was applied, the answer holds for all attempts.
+	decided bool
 	// retry: another attempt may succeed.
 	retry bool
 	// ended: the caller's patience or the client ended, so there is no use in another attempt.
@@ -401,6 +418,8 @@ func (d *details) judgeTyped() *failure {
 			err.Groups = append(err.Groups, ShardKeys{Shard: placement.ShardID(g.Shard), Keys: g.Keys})
 		}
 		return &failure{err: err}
+	case *raftkvv1.PreconditionFailed:
+		return &failure{decided: true, err: &PreconditionFailedError{Key: t.Key, Current: t.Current, Shard: placement.ShardID(t.Shard)}}
 	case *raftkvv1.SessionExpired:
 		return &failure{err: &SessionExpiredError{Floor: t.Floor, Revision: t.Revision}}
 	}

@@ -43,6 +43,7 @@ func TestJudgement(t *testing.T) {
 		{connect.CodeDeadlineExceeded, []proto.Message{info}, false, true, new(*ServerError)},
 		{connect.CodeInternal, nil, true, true, nil},
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.CrossShard{}}, false, false, new(*CrossShardError)},
+		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.PreconditionFailed{}}, false, false, new(*PreconditionFailedError)},
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.SessionExpired{}}, false, false, new(*SessionExpiredError)},
 		{connect.CodePermissionDenied, []proto.Message{info}, false, false, nil},
 	} {

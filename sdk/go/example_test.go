@@ -64,6 +64,34 @@ func ExampleClient_Batch() {
 	// Output: writes: 3 deleted: false
 }
 
+func ExampleIfRevision() {
+	cluster := raftkvtest.New(1, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	first, err := client.Put(ctx, "color", []byte("blue"), raftkv.IfAbsent())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := client.Put(ctx, "color", []byte("green"), raftkv.IfRevision(first.Revision)); err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = client.Put(ctx, "color", []byte("red"), raftkv.IfRevision(first.Revision))
+	var failed *raftkv.PreconditionFailedError
+	if errors.As(err, &failed) {
+		fmt.Println("somebody was faster; the color is at revision", failed.Current)
+	}
+	// Output: somebody was faster; the color is at revision 2
+}
+
 func ExampleClient_Scan() {
 	cluster := raftkvtest.New(1, 1)
 	defer cluster.Close()

@@ -76,14 +76,22 @@ func (c *Client) Get(ctx context.Context, key string) (Item, error) {
 	return itemOf(get.Get.GetKv()), nil
 }
 
-// Put writes value at key. It does not keep value.
-func (c *Client) Put(ctx context.Context, key string, value []byte) (Result, error) {
+// Put writes value at key, under the condition that options say. It does not keep value.
+func (c *Client) Put(ctx context.Context, key string, value []byte, options ...PutOption) (Result, error) {
 	if err := c.check("put", key, "key", value); err != nil {
 		return Result{}, err
 	}
+	var w writeOptions
+	for _, option := range options {
+		option.applyPut(&w)
+	}
+	condition, err := w.condition()
+	if err != nil {
+		return Result{}, &CallError{Operation: "put " + quote(key), Err: err}
+	}
 	o := newOp("put", key)
 	defer o.release()
-	o.setPut(value)
+	o.setPut(value, condition)
 	r, err := c.do(ctx, o)
 	if err != nil {
 		return Result{}, err
@@ -95,14 +103,22 @@ func (c *Client) Put(ctx context.Context, key string, value []byte) (Result, err
 	return putResult(put.Put, put.Put.GetHeader()), nil
 }
 
-// Delete removes key. Deleting a key that does not exist succeeds and changes nothing.
-func (c *Client) Delete(ctx context.Context, key string) (Result, error) {
+// Delete removes key, under the condition that options say. Without one, deleting a key that does not exist succeeds and changes nothing.
+func (c *Client) Delete(ctx context.Context, key string, options ...DeleteOption) (Result, error) {
 	if err := c.check("delete", key, "key", nil); err != nil {
 		return Result{}, err
 	}
+	var w writeOptions
+	for _, option := range options {
+		option.applyDelete(&w)
+	}
+	condition, err := w.condition()
+	if err != nil {
+		return Result{}, &CallError{Operation: "delete " + quote(key), Err: err}
+	}
 	o := newOp("delete", key)
 	defer o.release()
-	o.setDelete()
+	o.setDelete(condition)
 	r, err := c.do(ctx, o)
 	if err != nil {
 		return Result{}, err

@@ -88,6 +88,7 @@ func (o *op) release() {
 	o.wire.Operation = nil
 	o.getRequest.Key, o.putRequest.Key, o.deleteRequest.Key = "", "", ""
 	o.putRequest.Value, o.batchRequest.Operations = nil, nil
+	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil
 	o.key, o.name, o.result, o.failure = "", "", nil, nil
 	o.write, o.lost = false, false
 	if cap(o.value) > valueKeptMax {
@@ -101,16 +102,16 @@ func (o *op) setGet() {
 	o.wire.Operation = &o.get.ExecOperation_Get
 }
 
-func (o *op) setPut(value []byte) {
+func (o *op) setPut(value []byte, condition *raftkvv1.Condition) {
 	o.value = append(o.value[:0], value...)
-	o.putRequest.Key, o.putRequest.Value = o.key, o.value
+	o.putRequest.Key, o.putRequest.Value, o.putRequest.Condition = o.key, o.value, condition
 	o.wire.Operation = &o.put.ExecOperation_Put
 	o.bytes += len(value)
 	o.write = true
 }
 
-func (o *op) setDelete() {
-	o.deleteRequest.Key = o.key
+func (o *op) setDelete(condition *raftkvv1.Condition) {
+	o.deleteRequest.Key, o.deleteRequest.Condition = o.key, condition
 	o.wire.Operation = &o.delete.ExecOperation_Delete
 	o.write = true
 }

@@ -43,7 +43,13 @@ type shard struct {
 	revision uint64
 	floor    uint64
 	items    map[string]*raftkvv1.KeyValue
-	results  map[string]*raftkvv1.ExecResult
+	results  map[string]answer
+}
+
+// answer is what came of a write: a result, or the error of a condition that did not hold.
+type answer struct {
+	result *raftkvv1.ExecResult
+	err    *Error
 }
 
 // Operation is an operation of Exec as a hook sees it, before it is executed.
@@ -86,7 +92,7 @@ func New(nodes, shards int) *Cluster {
 		c.shards = append(c.shards, &shard{
 			id: placement.ShardID(i), leader: leader, term: 1,
 			items:   make(map[string]*raftkvv1.KeyValue),
-			results: make(map[string]*raftkvv1.ExecResult),
+			results: make(map[string]answer),
 		})
 	}
 	for slot := range c.slots {

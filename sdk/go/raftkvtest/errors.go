@@ -21,6 +21,8 @@ type Error struct {
 	reason  string
 	message string
 	details []proto.Message
+	// decided: the write was executed, to this end; a retry gets the same answer.
+	decided bool
 }
 
 // Overloaded refuses because a queue is full.
@@ -81,6 +83,13 @@ func notFound(s *shard, key string) *Error {
 	return &Error{
 		code: connect.CodeNotFound, reason: "KEY_NOT_FOUND", message: "not found",
 		details: []proto.Message{&raftkvv1.KeyNotFound{Key: key, Revision: s.revision, Shard: uint32(s.id)}},
+	}
+}
+
+func preconditionFailed(s *shard, key string, current uint64) *Error {
+	return &Error{
+		code: connect.CodeFailedPrecondition, reason: "PRECONDITION_FAILED", message: "the condition does not hold", decided: true,
+		details: []proto.Message{&raftkvv1.PreconditionFailed{Key: key, Current: current, Revision: s.revision, Shard: uint32(s.id)}},
 	}
 }
 

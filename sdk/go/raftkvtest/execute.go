@@ -27,18 +27,18 @@ func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResul
 		return c.apply(s, o)
 	}
 	name := fmt.Sprintf("%x/%d", id.ClientId, id.Sequence)
-	if r := s.results[name]; r != nil {
-		return r, nil
+	if kept, ok := s.results[name]; ok {
+		return kept.result, kept.err
 	}
 	if id.Seen < s.floor {
 		return nil, sessionExpired(s)
 	}
 	r, e := c.apply(s, o)
-	if e == nil {
-		s.results[name] = r
+	if e == nil || e.decided {
+		s.results[name] = answer{r, e}
 		for sequence := id.AckedBelow; sequence > 0; sequence-- {
 			old := fmt.Sprintf("%x/%d", id.ClientId, sequence-1)
-			if s.results[old] == nil {
+			if _, ok := s.results[old]; !ok {
 				break
 			}
 			delete(s.results, old)
@@ -93,6 +93,26 @@ func keysOf(o *raftkvv1.ExecOperation) []string {
 	return nil
 }
 
+// condition says why the condition of a write does not hold; nil if it does.
+func (s *shard) condition(key string, m *raftkvv1.Condition) *Error {
+	current := s.items[key].GetModRevision()
+	switch c := m.GetCondition().(type) {
+	case *raftkvv1.Condition_Exists:
+		if c.Exists != (current > 0) {
+			return preconditionFailed(s, key, current)
+		}
+	case *raftkvv1.Condition_ModRevision:
+		if c.ModRevision != current {
+			return preconditionFailed(s, key, current)
+		}
+	default:
+		if m != nil {
+			return invalid("condition.condition: must be exists or mod_revision")
+		}
+	}
+	return nil
+}
+
 // apply executes o on s. c.mu is held.
 func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResult, *Error) {
 	switch o := o.Operation.(type) {
@@ -105,11 +125,17 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 			Get: &raftkvv1.GetResponse{Header: c.header(s), Kv: kv},
 		}}, nil
 	case *raftkvv1.ExecOperation_Put:
+		if e := s.condition(o.Put.Key, o.Put.Condition); e != nil {
+			return nil, e
+		}
 		s.advance()
 		p := c.put(s, o.Put.Key, o.Put.Value)
 		p.Header = c.header(s)
 		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Put{Put: p}}, nil
 	case *raftkvv1.ExecOperation_Delete:
+		if e := s.condition(o.Delete.Key, o.Delete.Condition); e != nil {
+			return nil, e
+		}
 		if s.items[o.Delete.Key] != nil {
 			s.advance()
 		}

@@ -424,6 +424,79 @@ func (x *SessionExpired) GetRevision() uint64 {
 	return 0
 }
 
+// Detail of FAILED_PRECONDITION: the condition of a write did not hold. The write was not applied, and no retry of it will be.
+type PreconditionFailed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key of the condition.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The revision of the last write of the key when the condition was checked; 0 if the key did not exist.
+	Current uint64 `protobuf:"varint,2,opt,name=current,proto3" json:"current,omitempty"`
+	// The revision of the shard then.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The shard that owns the key.
+	Shard         uint32 `protobuf:"varint,4,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreconditionFailed) Reset() {
+	*x = PreconditionFailed{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreconditionFailed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreconditionFailed) ProtoMessage() {}
+
+func (x *PreconditionFailed) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreconditionFailed.ProtoReflect.Descriptor instead.
+func (*PreconditionFailed) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PreconditionFailed) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PreconditionFailed) GetCurrent() uint64 {
+	if x != nil {
+		return x.Current
+	}
+	return 0
+}
+
+func (x *PreconditionFailed) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PreconditionFailed) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
 // Keys of one shard.
 type CrossShard_Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -437,7 +510,7 @@ type CrossShard_Group struct {
 
 func (x *CrossShard_Group) Reset() {
 	*x = CrossShard_Group{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[7]
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +522,7 @@ func (x *CrossShard_Group) String() string {
 func (*CrossShard_Group) ProtoMessage() {}
 
 func (x *CrossShard_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[7]
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +584,12 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\"B\n" +
 	"\x0eSessionExpired\x12\x14\n" +
 	"\x05floor\x18\x01 \x01(\x04R\x05floor\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevisionB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
+	"\brevision\x18\x02 \x01(\x04R\brevision\"r\n" +
+	"\x12PreconditionFailed\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
+	"\acurrent\x18\x02 \x01(\x04R\acurrent\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05shard\x18\x04 \x01(\rR\x05shardB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
 	file_raftkv_v1_error_proto_rawDescOnce sync.Once
@@ -525,19 +603,20 @@ func file_raftkv_v1_error_proto_rawDescGZIP() []byte {
 	return file_raftkv_v1_error_proto_rawDescData
 }
 
-var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_raftkv_v1_error_proto_goTypes = []any{
-	(*KeyNotFound)(nil),      // 0: raftkv.v1.KeyNotFound
-	(*NotLeader)(nil),        // 1: raftkv.v1.NotLeader
-	(*StaleRoute)(nil),       // 2: raftkv.v1.StaleRoute
-	(*LimitExceeded)(nil),    // 3: raftkv.v1.LimitExceeded
-	(*OutcomeUnknown)(nil),   // 4: raftkv.v1.OutcomeUnknown
-	(*CrossShard)(nil),       // 5: raftkv.v1.CrossShard
-	(*SessionExpired)(nil),   // 6: raftkv.v1.SessionExpired
-	(*CrossShard_Group)(nil), // 7: raftkv.v1.CrossShard.Group
+	(*KeyNotFound)(nil),        // 0: raftkv.v1.KeyNotFound
+	(*NotLeader)(nil),          // 1: raftkv.v1.NotLeader
+	(*StaleRoute)(nil),         // 2: raftkv.v1.StaleRoute
+	(*LimitExceeded)(nil),      // 3: raftkv.v1.LimitExceeded
+	(*OutcomeUnknown)(nil),     // 4: raftkv.v1.OutcomeUnknown
+	(*CrossShard)(nil),         // 5: raftkv.v1.CrossShard
+	(*SessionExpired)(nil),     // 6: raftkv.v1.SessionExpired
+	(*PreconditionFailed)(nil), // 7: raftkv.v1.PreconditionFailed
+	(*CrossShard_Group)(nil),   // 8: raftkv.v1.CrossShard.Group
 }
 var file_raftkv_v1_error_proto_depIdxs = []int32{
-	7, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
+	8, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -556,7 +635,7 @@ func file_raftkv_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_v1_error_proto_rawDesc), len(file_raftkv_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

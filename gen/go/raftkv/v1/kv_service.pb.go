@@ -133,7 +133,9 @@ type PutRequest struct {
 	// The value, at most `Limits.value_bytes`; may be empty.
 	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// Makes the write safe to retry. Optional.
-	RequestId     *RequestId `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId *RequestId `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What must hold of the key, or nothing is written and the answer is FAILED_PRECONDITION with detail `PreconditionFailed`. Optional.
+	Condition     *Condition `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +187,13 @@ func (x *PutRequest) GetValue() []byte {
 func (x *PutRequest) GetRequestId() *RequestId {
 	if x != nil {
 		return x.RequestId
+	}
+	return nil
+}
+
+func (x *PutRequest) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
 	}
 	return nil
 }
@@ -259,7 +268,9 @@ type DeleteRequest struct {
 	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Makes the write safe to retry. Optional.
-	RequestId     *RequestId `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId *RequestId `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What must hold of the key, or nothing is removed and the answer is FAILED_PRECONDITION with detail `PreconditionFailed`. Optional.
+	Condition     *Condition `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +315,13 @@ func (x *DeleteRequest) GetKey() string {
 func (x *DeleteRequest) GetRequestId() *RequestId {
 	if x != nil {
 		return x.RequestId
+	}
+	return nil
+}
+
+func (x *DeleteRequest) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
 	}
 	return nil
 }
@@ -1525,30 +1543,32 @@ var File_raftkv_v1_kv_service_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x1araftkv/v1/request_id.proto\"*\n" +
+	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x19raftkv/v1/condition.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x1araftkv/v1/request_id.proto\"*\n" +
 	"\n" +
 	"GetRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\"e\n" +
 	"\vGetResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12#\n" +
-	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"u\n" +
+	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\xa9\x01\n" +
 	"\n" +
 	"PutRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x123\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\"\x83\x01\n" +
+	"request_id\x18\x03 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x122\n" +
+	"\tcondition\x18\x04 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\"\x83\x01\n" +
 	"\vPutResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"b\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\x96\x01\n" +
 	"\rDeleteRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x123\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\"]\n" +
+	"request_id\x18\x02 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x122\n" +
+	"\tcondition\x18\x03 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\"]\n" +
 	"\x0eDeleteResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12\x18\n" +
 	"\adeleted\x18\x02 \x01(\bR\adeleted\"\xec\x01\n" +
@@ -1679,59 +1699,62 @@ var file_raftkv_v1_kv_service_proto_goTypes = []any{
 	(*ResponseHeader)(nil),        // 21: raftkv.v1.ResponseHeader
 	(*KeyValue)(nil),              // 22: raftkv.v1.KeyValue
 	(*RequestId)(nil),             // 23: raftkv.v1.RequestId
-	(*status.Status)(nil),         // 24: google.rpc.Status
+	(*Condition)(nil),             // 24: raftkv.v1.Condition
+	(*status.Status)(nil),         // 25: google.rpc.Status
 }
 var file_raftkv_v1_kv_service_proto_depIdxs = []int32{
 	21, // 0: raftkv.v1.GetResponse.header:type_name -> raftkv.v1.ResponseHeader
 	22, // 1: raftkv.v1.GetResponse.kv:type_name -> raftkv.v1.KeyValue
 	23, // 2: raftkv.v1.PutRequest.request_id:type_name -> raftkv.v1.RequestId
-	21, // 3: raftkv.v1.PutResponse.header:type_name -> raftkv.v1.ResponseHeader
-	23, // 4: raftkv.v1.DeleteRequest.request_id:type_name -> raftkv.v1.RequestId
-	21, // 5: raftkv.v1.DeleteResponse.header:type_name -> raftkv.v1.ResponseHeader
-	6,  // 6: raftkv.v1.ScanRequest.range:type_name -> raftkv.v1.KeyRange
-	21, // 7: raftkv.v1.ScanResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 8: raftkv.v1.ScanResponse.kvs:type_name -> raftkv.v1.KeyValue
-	21, // 9: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 10: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
-	19, // 11: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
-	20, // 12: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
-	11, // 13: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
-	23, // 14: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
-	3,  // 15: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 16: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
-	24, // 17: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
-	21, // 18: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
-	13, // 19: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
-	0,  // 20: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
-	2,  // 21: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
-	4,  // 22: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
-	12, // 23: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
-	15, // 24: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
-	1,  // 25: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
-	3,  // 26: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 27: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
-	14, // 28: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
-	24, // 29: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
-	17, // 30: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
-	0,  // 31: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
-	2,  // 32: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
-	4,  // 33: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
-	7,  // 34: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
-	9,  // 35: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
-	12, // 36: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
-	16, // 37: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
-	1,  // 38: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
-	3,  // 39: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
-	5,  // 40: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
-	8,  // 41: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
-	10, // 42: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
-	14, // 43: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
-	18, // 44: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
-	38, // [38:45] is the sub-list for method output_type
-	31, // [31:38] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	24, // 3: raftkv.v1.PutRequest.condition:type_name -> raftkv.v1.Condition
+	21, // 4: raftkv.v1.PutResponse.header:type_name -> raftkv.v1.ResponseHeader
+	23, // 5: raftkv.v1.DeleteRequest.request_id:type_name -> raftkv.v1.RequestId
+	24, // 6: raftkv.v1.DeleteRequest.condition:type_name -> raftkv.v1.Condition
+	21, // 7: raftkv.v1.DeleteResponse.header:type_name -> raftkv.v1.ResponseHeader
+	6,  // 8: raftkv.v1.ScanRequest.range:type_name -> raftkv.v1.KeyRange
+	21, // 9: raftkv.v1.ScanResponse.header:type_name -> raftkv.v1.ResponseHeader
+	22, // 10: raftkv.v1.ScanResponse.kvs:type_name -> raftkv.v1.KeyValue
+	21, // 11: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
+	22, // 12: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
+	19, // 13: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
+	20, // 14: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
+	11, // 15: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
+	23, // 16: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
+	3,  // 17: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 18: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
+	25, // 19: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
+	21, // 20: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
+	13, // 21: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
+	0,  // 22: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
+	2,  // 23: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
+	4,  // 24: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
+	12, // 25: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
+	15, // 26: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
+	1,  // 27: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
+	3,  // 28: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 29: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
+	14, // 30: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
+	25, // 31: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
+	17, // 32: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
+	0,  // 33: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
+	2,  // 34: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
+	4,  // 35: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
+	7,  // 36: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
+	9,  // 37: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
+	12, // 38: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
+	16, // 39: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
+	1,  // 40: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
+	3,  // 41: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
+	5,  // 42: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
+	8,  // 43: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
+	10, // 44: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
+	14, // 45: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
+	18, // 46: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
+	40, // [40:47] is the sub-list for method output_type
+	33, // [33:40] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_v1_kv_service_proto_init() }
@@ -1739,6 +1762,7 @@ func file_raftkv_v1_kv_service_proto_init() {
 	if File_raftkv_v1_kv_service_proto != nil {
 		return
 	}
+	file_raftkv_v1_condition_proto_init()
 	file_raftkv_v1_header_proto_init()
 	file_raftkv_v1_key_value_proto_init()
 	file_raftkv_v1_request_id_proto_init()

@@ -38,10 +38,10 @@ const (
 type KvServiceClient interface {
 	// Get returns one key. A missing key is NOT_FOUND with detail `KeyNotFound`.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
-	// Put writes one key, whether or not it exists. A retry is safe under a request id only.
+	// Put writes one key, whether or not it exists unless a condition says so. A retry is safe under a request id only.
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
-	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision. A retry is safe under a request id
-	// only.
+	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision, unless a condition asks for the key. A
+	// retry is safe under a request id only.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
 	// stream as a whole is not one snapshot.
@@ -155,10 +155,10 @@ type KvService_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
 type KvServiceServer interface {
 	// Get returns one key. A missing key is NOT_FOUND with detail `KeyNotFound`.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// Put writes one key, whether or not it exists. A retry is safe under a request id only.
+	// Put writes one key, whether or not it exists unless a condition says so. A retry is safe under a request id only.
 	Put(context.Context, *PutRequest) (*PutResponse, error)
-	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision. A retry is safe under a request id
-	// only.
+	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision, unless a condition asks for the key. A
+	// retry is safe under a request id only.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
 	// stream as a whole is not one snapshot.

@@ -950,9 +950,11 @@ type WriteResult struct {
 	// The slot that is not served, when one is not.
 	Slot uint32 `protobuf:"varint,5,opt,name=slot,proto3" json:"slot,omitempty"`
 	// The revision below which results of the slot are forgotten, when the session has expired.
-	DedupFloor    uint64 `protobuf:"varint,6,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DedupFloor uint64 `protobuf:"varint,6,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
+	// The revision of the last write of that compare's key, when one did not hold; 0 if the key did not exist.
+	FailedModRevision uint64 `protobuf:"varint,7,opt,name=failed_mod_revision,json=failedModRevision,proto3" json:"failed_mod_revision,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *WriteResult) Reset() {
@@ -1023,6 +1025,13 @@ func (x *WriteResult) GetSlot() uint32 {
 func (x *WriteResult) GetDedupFloor() uint64 {
 	if x != nil {
 		return x.DedupFloor
+	}
+	return 0
+}
+
+func (x *WriteResult) GetFailedModRevision() uint64 {
+	if x != nil {
+		return x.FailedModRevision
 	}
 	return 0
 }
@@ -1210,7 +1219,7 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x03Run\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x120\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\x80\x02\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\xb0\x02\n" +
 	"\vWriteResult\x127\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1d.raftkv.store.v1.WriteOutcomeR\aoutcome\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12@\n" +
@@ -1220,7 +1229,8 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x0efailed_compare\x18\x04 \x01(\rR\rfailedCompare\x12\x12\n" +
 	"\x04slot\x18\x05 \x01(\rR\x04slot\x12\x1f\n" +
 	"\vdedup_floor\x18\x06 \x01(\x04R\n" +
-	"dedupFloor\"n\n" +
+	"dedupFloor\x12.\n" +
+	"\x13failed_mod_revision\x18\a \x01(\x04R\x11failedModRevision\"n\n" +
 	"\x0fOperationResult\x12\x18\n" +
 	"\aexisted\x18\x01 \x01(\bR\aexisted\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +

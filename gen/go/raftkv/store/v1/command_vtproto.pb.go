@@ -747,6 +747,11 @@ func (m *WriteResult) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.FailedModRevision != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.FailedModRevision))
+		i--
+		dAtA[i] = 0x38
+	}
 	if m.DedupFloor != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DedupFloor))
 		i--
@@ -1166,6 +1171,9 @@ func (m *WriteResult) SizeVT() (n int) {
 	}
 	if m.DedupFloor != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.DedupFloor))
+	}
+	if m.FailedModRevision != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.FailedModRevision))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2843,6 +2851,25 @@ func (m *WriteResult) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.DedupFloor |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field FailedModRevision", wireType)
+			}
+			m.FailedModRevision = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.FailedModRevision |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -53,10 +53,10 @@ const (
 type KvServiceClient interface {
 	// Get returns one key. A missing key is NOT_FOUND with detail `KeyNotFound`.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
-	// Put writes one key, whether or not it exists. A retry is safe under a request id only.
+	// Put writes one key, whether or not it exists unless a condition says so. A retry is safe under a request id only.
 	Put(context.Context, *v1.PutRequest) (*v1.PutResponse, error)
-	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision. A retry is safe under a request id
-	// only.
+	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision, unless a condition asks for the key. A
+	// retry is safe under a request id only.
 	Delete(context.Context, *v1.DeleteRequest) (*v1.DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
 	// stream as a whole is not one snapshot.
@@ -199,10 +199,10 @@ func (c *kvServiceClient) Exec(ctx context.Context) (*connect.BidiStreamForClien
 type KvServiceHandler interface {
 	// Get returns one key. A missing key is NOT_FOUND with detail `KeyNotFound`.
 	Get(context.Context, *v1.GetRequest) (*v1.GetResponse, error)
-	// Put writes one key, whether or not it exists. A retry is safe under a request id only.
+	// Put writes one key, whether or not it exists unless a condition says so. A retry is safe under a request id only.
 	Put(context.Context, *v1.PutRequest) (*v1.PutResponse, error)
-	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision. A retry is safe under a request id
-	// only.
+	// Delete removes one key. Deleting a missing key succeeds, changes nothing and makes no revision, unless a condition asks for the key. A
+	// retry is safe under a request id only.
 	Delete(context.Context, *v1.DeleteRequest) (*v1.DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
 	// stream as a whole is not one snapshot.
