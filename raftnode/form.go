@@ -312,8 +312,11 @@ func (n *Node) acceptFormation(f *storev1.Formation) error {
 		}
 		return fmt.Errorf("node %s belongs to cluster %s already", own.GetNodeId(), hex.EncodeToString(have))
 	}
+	if err := checkFormation(f); err != nil {
+		return fmt.Errorf("the formation is not sound: %w", err)
+	}
 	for _, m := range f.GetMembers() {
-		if m.GetNodeId() == own.GetNodeId() && m.GetIncarnation() == own.GetIncarnation() && len(f.GetClusterId()) == 16 {
+		if m.GetNodeId() == own.GetNodeId() && m.GetIncarnation() == own.GetIncarnation() {
 			if err := n.adopt(f); err != nil {
 				n.fail(err) // What the disk holds now is not known (R6).
 				return err

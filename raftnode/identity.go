@@ -134,6 +134,11 @@ func (n *Node) openDir() error {
 	if placement.NodeID(id.GetNodeId()) != n.options.NodeID {
 		return fmt.Errorf("the data directory %s belongs to node %s, not to node %s: set node_id or data_dir right", dir, id.GetNodeId(), n.options.NodeID)
 	}
+	if f := id.GetFormation(); f != nil {
+		if err := checkFormation(f); err != nil {
+			return fmt.Errorf("%s holds a formation that is not sound: %w; replace the node by a new one", fs.PathJoin(dir, identityName), err)
+		}
+	}
 	n.identity.Store(id)
 	// Whatever was staged and not intended to be installed is of no use any more; recovery keeps what an intent names.
 	return fs.MkdirAll(fs.PathJoin(dir, stagingName), 0o700)

@@ -24,9 +24,7 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 	if !n.serving.Load() {
 		return // Raft sends again.
 	}
-	if n.silence.heard(from.NodeID) {
-		n.log.Info("peer is heard again", "peer", from.NodeID)
-	}
+	n.heard(from.NodeID)
 	byWorker := make([][]messageEvent, len(n.workers))
 	for _, msg := range ms {
 		switch body := msg.GetBody().(type) {
@@ -59,6 +57,13 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 		if len(es) > 0 {
 			n.workers[i].postMessages(es)
 		}
+	}
+}
+
+// Heard takes note of a peer whose message is long and still coming.
+func (h peerHandler) Heard(from transport.Peer) {
+	if h.n.serving.Load() {
+		h.n.heard(from.NodeID)
 	}
 }
 

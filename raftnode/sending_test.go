@@ -33,6 +33,7 @@ func (f *frozen) HandleMessages(transport.Peer, []*peerv1.Message) {}
 func (f *frozen) HandleCall(transport.Peer, *peerv1.CallRequest) (*peerv1.CallResponse, error) {
 	return nil, errors.New("it is frozen")
 }
+func (f *frozen) Heard(transport.Peer)             {}
 func (f *frozen) PeerUp(placement.NodeID)          {}
 func (f *frozen) PeerDown(placement.NodeID, error) {}
 

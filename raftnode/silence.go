@@ -8,7 +8,8 @@ import (
 )
 
 // silence counts how long each peer has said nothing. A peer sends a heartbeat every tick, so one that misses several is frozen, or its
-// packets vanish, though no connection has broken: it counts as down until it is heard again.
+// packets vanish, though no connection has broken: it counts as down until it is heard again. A heartbeat may wait behind a long message
+// on a slow link, so each piece of that counts as well.
 //
 // It counts ticks of this node and no time, so that a node which was held up itself does not take the others to be silent: its ticks
 // were held up as well.
@@ -46,6 +47,13 @@ func (s *silence) tick(node placement.NodeID) (now bool) {
 func (s *silence) silent(node placement.NodeID) bool {
 	t := s.ticks[node]
 	return t != nil && t.Load() >= s.most
+}
+
+// heard takes note that a peer has said something.
+func (n *Node) heard(node placement.NodeID) {
+	if n.silence.heard(node) {
+		n.log.Info("peer is heard again", "peer", node)
+	}
 }
 
 // listen makes the followers of a peer that has become silent forget it, as a broken connection does. Requests that were passed on to it keep

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ const budgetRetry = 20 * time.Millisecond
 type budget struct {
 	limit uint64
 	used  atomic.Int64
+	lost  atomic.Uint64 // since the collector was last asked to look
 }
 
 // take reserves n bytes, or none; give returns them.
@@ -48,6 +50,15 @@ func (b *budget) room(n uint64) error {
 
 // flooded says that even twice the budget is used up, which takes clients that go on sending what is refused.
 func (b *budget) flooded() bool { return b.used.Load() > 2*int64(b.limit) }
+
+// lose says that n bytes come back when the collector finds them. It is asked to before they are much of the budget: the bytes themselves
+// may be too few to bring it about. grpc-go's pools of queue nodes keep what they held for one round.
+func (b *budget) lose(n uint64) {
+	if lost := b.lost.Add(n); lost >= b.limit/8 && b.lost.CompareAndSwap(lost, 0) {
+		runtime.GC()
+		runtime.GC()
+	}
+}
 
 func (b *budget) overloaded(actual uint64) error {
 	return &raftnode.OverloadedError{

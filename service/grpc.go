@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -59,59 +58,67 @@ func (s *Service) registerGRPC(server *grpc.Server) {
 	reflection.Register(server) // v1 and v1alpha
 }
 
-// withFrame puts a frame around the methods of a service: the codec's own errors (see inbound), the budget, compression.
+// withFrame puts a frame around the methods of a service: the codec's own errors (see inbound), the budget, compression. All become
+// streams, so that the frame is still there when an answer has been handed over.
 func (s *Service) withFrame(desc grpc.ServiceDesc) grpc.ServiceDesc {
-	desc.Methods = slices.Clone(desc.Methods)
-	for i := range desc.Methods {
-		desc.Methods[i].Handler = s.framed(desc.Methods[i].Handler)
+	all := make([]grpc.StreamDesc, 0, len(desc.Methods)+len(desc.Streams))
+	for _, m := range desc.Methods {
+		all = append(all, grpc.StreamDesc{StreamName: m.MethodName, Handler: s.framed(m.Handler)})
 	}
-	desc.Streams = slices.Clone(desc.Streams)
-	for i := range desc.Streams {
-		handle := desc.Streams[i].Handler
-		desc.Streams[i].Handler = func(srv any, stream grpc.ServerStream) error {
+	for _, m := range desc.Streams {
+		handle := m.Handler
+		m.Handler = func(srv any, stream grpc.ServerStream) error {
 			// Messages of streams are compressed all or none, and most are small.
 			if err := grpc.SetSendCompressor(stream.Context(), encoding.Identity); err != nil {
 				return err
 			}
-			return handle(srv, &framedStream{ServerStream: stream, out: outbound{pool: poolOf(stream.Context())}})
+			return handle(srv, newFramedStream(stream))
 		}
+		all = append(all, m)
 	}
+	desc.Methods, desc.Streams = nil, all
 	return desc
 }
 
-// framed puts a frame around one method. The decoded request is in the budget here, the answer by answerConn.
-func (s *Service) framed(handle grpc.MethodHandler) grpc.MethodHandler {
-	return func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-		held := uint64(exchangeBytes)
-		if err := s.budget.take(held); err != nil {
-			return nil, failureOf(err)
-		}
-		defer func() { s.budget.give(held) }()
-		res, err := handle(srv, ctx, func(m any) error {
-			in := inbound{message: m}
-			if err := decode(&in); err != nil {
-				return slowRequest(ctx, err)
-			}
-			if in.err == nil && in.size > exchangeBytes {
-				if in.err = s.budget.take(in.size); in.err == nil {
-					held += in.size
-				}
-			}
-			if in.err != nil {
-				return failureOf(in.err)
-			}
-			return nil
-		}, nil)
-		answer, ok := res.(fastMessage)
-		if err != nil || !ok {
-			return res, err
+// framed puts a frame around one method.
+func (s *Service) framed(handle grpc.MethodHandler) grpc.StreamHandler {
+	return func(srv any, stream grpc.ServerStream) error {
+		res, err := s.handleUnary(srv, stream, handle)
+		if err != nil {
+			return err
 		}
 		// grpc-go would compress every answer to a client that compressed its request.
-		if answer.SizeVT() < compressBytesMin {
-			err = grpc.SetSendCompressor(ctx, encoding.Identity)
+		if answer, ok := res.(fastMessage); ok && answer.SizeVT() < compressBytesMin {
+			if err := grpc.SetSendCompressor(stream.Context(), encoding.Identity); err != nil {
+				return err
+			}
 		}
-		return &outbound{answer, poolOf(ctx)}, err
+		return newFramedStream(stream).SendMsg(res)
 	}
+}
+
+// handleUnary makes the answer. The decoded request is in the budget here, the answer by its answerPool.
+func (s *Service) handleUnary(srv any, stream grpc.ServerStream, handle grpc.MethodHandler) (any, error) {
+	ctx, held := stream.Context(), uint64(exchangeBytes)
+	if err := s.budget.take(held); err != nil {
+		return nil, failureOf(err)
+	}
+	defer func() { s.budget.give(held) }()
+	return handle(srv, ctx, func(m any) error {
+		in := inbound{message: m}
+		if err := stream.RecvMsg(&in); err != nil {
+			return slowRequest(ctx, err)
+		}
+		if in.err == nil && in.size > exchangeBytes {
+			if in.err = s.budget.take(in.size); in.err == nil {
+				held += in.size
+			}
+		}
+		if in.err != nil {
+			return failureOf(in.err)
+		}
+		return nil
+	}, nil)
 }
 
 // slowRequest is the error of a message that could not be received. What ends the wait is the time that boundReceive has set, or the
@@ -151,6 +158,10 @@ type framedStream struct {
 	out outbound // one message is sent at a time
 }
 
+func newFramedStream(stream grpc.ServerStream) *framedStream {
+	return &framedStream{stream, outbound{pool: newAnswerPool(stream.Context())}}
+}
+
 // RecvMsg receives a message.
 func (s *framedStream) RecvMsg(m any) error {
 	in := inbound{message: m}
@@ -170,5 +181,9 @@ func (s *framedStream) SendMsg(m any) error {
 		return s.ServerStream.SendMsg(m)
 	}
 	s.out.message = message
-	return s.ServerStream.SendMsg(&s.out)
+	if err := s.ServerStream.SendMsg(&s.out); err != nil {
+		return err
+	}
+	s.out.pool.sent(s.Context())
+	return nil
 }

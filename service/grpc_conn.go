@@ -15,15 +15,16 @@ import (
 // takes it, even beyond the end of the call, so what it keeps is counted here: it is in the budget from its marshalling until its
 // buffer is free, or the connection closed. A client that takes none of what waits for transferTimeout is cut off.
 //
-// It is the mem.BufferPool of these buffers.
+// Each call counts its own part in an answerAccount, because an answer to a stream that has been reset is not always freed.
 type answerConn struct {
 	net.Conn
 	service *Service
 	timer   *time.Timer
 
-	// mu guards what follows. A leaf.
+	// mu guards what follows, and the accounts of the connection. A leaf.
 	mu     sync.Mutex
 	held   uint64
+	lost   uint64 // the part of held that no client will take
 	closed bool
 }
 
@@ -31,36 +32,75 @@ type answerConn struct {
 // what it holds. (Below 1 KiB grpc-go would not say when it is free.)
 var answerBuffers = mem.NewTieredBufferPool(1<<11, 1<<12, 1<<13, 1<<14, 1<<15, 1<<16, 1<<17, 1<<18, 1<<19, 1<<20, 1<<21)
 
-// Get takes a buffer.
-func (c *answerConn) Get(n int) *[]byte {
-	b := answerBuffers.Get(max(n, 1<<11))
-	*b = (*b)[:n]
+// take counts a buffer of n bytes.
+func (c *answerConn) take(a *answerAccount, n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.closed {
-		if c.held == 0 {
-			c.timer.Reset(c.service.transferTimeout)
-		}
-		c.held += uint64(cap(*b))
-		c.service.budget.add(uint64(cap(*b)))
+	if c.closed {
+		return
 	}
-	return b
+	c.held, a.held = c.held+n, a.held+n
+	c.service.budget.add(n)
+	if a.lost {
+		c.lost += n
+	} else if c.held-c.lost == n {
+		c.timer.Reset(c.service.transferTimeout)
+	}
 }
 
-// Put takes a buffer back: its bytes have been written.
-func (c *answerConn) Put(b *[]byte) {
+// give takes n bytes of the account from the count: they have been written, or thrown away.
+func (c *answerConn) give(a *answerAccount, n uint64) {
 	c.mu.Lock()
-	if !c.closed {
-		c.held -= uint64(cap(*b))
-		c.service.budget.give(uint64(cap(*b)))
-		if c.held == 0 {
-			c.timer.Stop()
-		} else {
-			c.timer.Reset(c.service.transferTimeout)
-		}
+	defer c.mu.Unlock()
+	if c.closed {
+		return
 	}
-	c.mu.Unlock()
-	answerBuffers.Put(b)
+	c.held, a.held = c.held-n, a.held-n
+	c.service.budget.give(n)
+	if a.lost {
+		c.lost -= n
+		return
+	}
+	c.timer.Reset(c.service.transferTimeout)
+	c.restWhenIdle()
+}
+
+// lose says that no client takes what the account holds, and returns how much that is.
+func (c *answerConn) lose(a *answerAccount) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || a.lost {
+		return 0
+	}
+	a.lost = true
+	c.lost += a.held
+	c.restWhenIdle()
+	return a.held
+}
+
+// found gives back what an account still holds that no buffer leads to any more.
+func (c *answerConn) found(a *answerAccount) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.held, c.lost = c.held-a.held, c.lost-a.held
+	c.service.budget.give(a.held)
+	a.held = 0
+}
+
+// restWhenIdle stops the timer if the client owes nothing. Called under mu.
+func (c *answerConn) restWhenIdle() {
+	if c.held == c.lost {
+		c.timer.Stop()
+	}
+}
+
+// Write writes, or fails when the client takes too long: behind it may wait what the timer does not count, being lost.
+func (c *answerConn) Write(b []byte) (int, error) {
+	_ = c.SetWriteDeadline(time.Now().Add(transferTimeout)) // Write meets the error
+	return c.Conn.Write(b)
 }
 
 // Close closes the connection, and gives back what it held: grpc-go drops what a closed connection has not taken.
@@ -68,7 +108,7 @@ func (c *answerConn) Close() error {
 	c.mu.Lock()
 	c.timer.Stop()
 	c.service.budget.give(c.held)
-	c.held, c.closed = 0, true
+	c.held, c.lost, c.closed = 0, 0, true
 	c.mu.Unlock()
 	return c.Conn.Close()
 }
@@ -102,18 +142,8 @@ type connInfo struct {
 	conn *answerConn
 }
 
-// poolOf is where an answer to a call takes its buffer.
-func poolOf(ctx context.Context) mem.BufferPool {
-	if p, ok := peer.FromContext(ctx); ok {
-		if info, ok := p.AuthInfo.(connInfo); ok {
-			return info.conn
-		}
-	}
-	return answerBuffers
-}
-
-// outbound is an answer on its way to the codec, with the pool of its connection.
-type outbound struct {
-	message fastMessage
-	pool    mem.BufferPool
+// connOf is the connection of a call.
+func connOf(ctx context.Context) *answerConn {
+	p, _ := peer.FromContext(ctx)
+	return p.AuthInfo.(connInfo).conn // answerCredentials have made it
 }

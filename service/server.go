@@ -125,11 +125,17 @@ type GRPCServer struct {
 
 // NewGRPCServer makes the server of the grpc listener.
 func (s *Service) NewGRPCServer(o ListenerOptions) *GRPCServer {
+	server := grpc.NewServer(s.grpcOptions(o)...)
+	s.registerGRPC(server)
+	return &GRPCServer{server: server, options: o}
+}
+
+func (s *Service) grpcOptions(o ListenerOptions) []grpc.ServerOption {
 	security := insecure.NewCredentials()
 	if o.TLS != nil {
 		security = credentials.NewTLS(o.TLS)
 	}
-	options := []grpc.ServerOption{
+	return []grpc.ServerOption{
 		grpc.Creds(answerCredentials{security, s}),
 		grpc.ForceServerCodecV2(grpcCodec{requestBytes: s.limits.RequestBytes}),
 		// Up to twice the limit is read, to be refused with details; longer messages are refused unread.
@@ -150,9 +156,6 @@ func (s *Service) NewGRPCServer(o ListenerOptions) *GRPCServer {
 		grpc.InTapHandle(s.boundReceive),
 		grpc.WaitForHandlers(true),
 	}
-	server := grpc.NewServer(options...)
-	s.registerGRPC(server)
-	return &GRPCServer{server: server, options: o}
 }
 
 // Serve serves l until Shutdown, and closes it. It returns nil after Shutdown.

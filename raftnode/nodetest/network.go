@@ -5,6 +5,7 @@ import (
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	peers "github.com/raftkv/raftkv/raftnode/transport"
 )
 
 // Noise is what a network does to messages without breaking. Only messages of Raft are lost, doubled and overtaken one by one: that is
@@ -42,6 +43,8 @@ type network struct {
 	cut float64
 	// stale is the probability with which a snapshot is late, and that with which it comes twice.
 	stale float64
+	// rate is how many bytes a second a link carries; 0: any number at once.
+	rate  int
 	links [][]*link
 }
 
@@ -261,7 +264,30 @@ func (n *network) send(l *link, batch []*peerv1.Message) {
 	}
 	if len(ordered) > 0 {
 		l.arrives = max(l.arrives, s.now+n.delay())
+		n.carry(l, ordered)
 		n.deliver(l, ordered, l.arrives, l.number)
+	}
+}
+
+// carry lets a batch take the time that its length needs, and its receiver hear each piece of it.
+func (n *network) carry(l *link, batch [][]byte) {
+	if n.rate == 0 {
+		return
+	}
+	s, begins := n.c.scheduler, l.arrives
+	takes := func(bytes int) time.Duration { return time.Duration(bytes) * time.Second / time.Duration(n.rate) }
+	bytes := 0
+	for _, data := range batch {
+		bytes += len(data)
+	}
+	l.arrives += takes(bytes)
+	from := l.from.life.transport.peer()
+	for sent := peers.PieceBytes; sent < bytes; sent += peers.PieceBytes {
+		s.add(begins+takes(sent)-s.now, &event{name: "piece", process: l.to, run: func() {
+			if to := l.to.life.transport; !l.blocked && to != nil && to.started {
+				to.options.Handler.Heard(from)
+			}
+		}})
 	}
 }
 

@@ -6,6 +6,10 @@ import (
 	"testing/cryptotest"
 	"testing/synctest"
 	"time"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode"
+	peers "github.com/raftkv/raftkv/raftnode/transport"
 )
 
 // TestSilentLeader lets leaders fall silent while every connection seems to stand: another node leads within an election timeout, because
@@ -83,4 +87,49 @@ func leads(c *Cluster, nodes []int) bool {
 		}
 	}
 	return false
+}
+
+// TestLongMessage lets the leader send a value that takes most of an election timeout on the way, with its heartbeats behind it: the
+// followers hear that it is sending. On a link that does not carry a piece in time it counts as silent.
+func TestLongMessage(t *testing.T) {
+	const value = 1 << 20
+	for _, link := range []struct {
+		name  string
+		takes func(election time.Duration) time.Duration
+		leads bool
+	}{
+		{"slow", func(election time.Duration) time.Duration { return election * 8 / 10 }, true},
+		{"trickle", func(election time.Duration) time.Duration { return election * value / peers.PieceBytes }, false},
+	} {
+		t.Run(link.name, func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, 1)
+			synctest.Test(t, func(t *testing.T) {
+				c := New(Options{Seed: 1})
+				defer c.Close()
+				if !c.Formed(20*time.Second) || !c.RunUntil(10*time.Second, func() bool { return c.Leader(1) >= 0 }) {
+					t.Fatal("no leader")
+				}
+				c.Run(2 * time.Second)
+				leader, terms := c.Leader(1), len(c.wire.leaders)
+				c.network.rate = int(value * time.Second / link.takes(c.options.election()))
+				p, answered := c.processes[leader], false
+				command := &storev1.Command{Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{{
+					Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: "k", Value: make([]byte, value),
+				}}}}}
+				c.scheduler.add(0, &event{name: "request", process: p, run: func() {
+					p.life.node.Submit(&raftnode.Request{
+						AutoShard: true, Command: command, Deadline: p.life.runtime.Now().Add(time.Minute),
+						Done: func(res raftnode.Result) { answered = res.Err == nil },
+					})
+				}})
+				c.Run(3 * c.options.election())
+				if stays := answered && len(c.wire.leaders) == terms; stays != link.leads {
+					t.Errorf("answered: %t, %d terms instead of %d", answered, len(c.wire.leaders), terms)
+				}
+				for _, v := range c.Violations() {
+					t.Error(v)
+				}
+			})
+		})
+	}
 }

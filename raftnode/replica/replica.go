@@ -117,7 +117,7 @@ func (r *Replica) Step(m *raftpb.Message) error {
 	if err := r.validate(m); err != nil {
 		return err
 	}
-	err := r.guard(func() error { return r.node.Step(m) })
+	err := r.guard(func() error { return r.stepPeer(m) })
 	switch {
 	case err == nil, errors.Is(err, raft.ErrProposalDropped):
 		return nil
@@ -126,6 +126,18 @@ func (r *Replica) Step(m *raftpb.Message) error {
 	default:
 		return fmt.Errorf("step %s: %w", m.GetType(), err)
 	}
+}
+
+// stepPeer makes a panic of raft over a message of another member the failure of this replica: together with its log the message cannot be
+// true, as when a leader says to be committed what its own message before has cut off here. validate knows the log as of the last Ready.
+// No other replica of the node has to end for that.
+func (r *Replica) stepPeer(m *raftpb.Message) error {
+	defer func() {
+		if p := recover(); p != nil && r.storage.failure == nil {
+			r.storage.failure = fmt.Errorf("a message of member %d contradicts the log: %v", m.GetFrom(), p) // guard returns it
+		}
+	}()
+	return r.node.Step(m)
 }
 
 // Propose appends one entry. The owner drains Ready before it calls Propose, so that the Ready after it holds this entry alone and with it

@@ -5,7 +5,9 @@ import (
 	"fmt"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/confchange"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 )
 
 // ErrRejected wraps every reason for which a message of another member is not stepped.
@@ -22,6 +24,9 @@ var peerTypes = map[raftpb.MessageType]bool{
 	raftpb.MsgHeartbeatResp: true, raftpb.MsgTimeoutNow: true, raftpb.MsgReadIndex: true, raftpb.MsgReadIndexResp: true,
 }
 
+// numberMax leaves terms and indexes room to grow: raft counts on from what it hears, and 0 behind the last number means something else to it.
+const numberMax = 1 << 62
+
 // validate refuses messages that raft would panic on or would believe though they cannot be true (R26).
 func (r *Replica) validate(m *raftpb.Message) error {
 	if !peerTypes[m.GetType()] {
@@ -33,6 +38,9 @@ func (r *Replica) validate(m *raftpb.Message) error {
 	if m.GetTerm() == 0 && m.GetType() != raftpb.MsgReadIndex {
 		// Term 0 marks local messages; raft would skip its term checks.
 		return fmt.Errorf("%w: %s without a term", ErrRejected, m.GetType())
+	}
+	if max(m.GetTerm(), m.GetIndex(), m.GetLogTerm(), m.GetCommit(), m.GetRejectHint(), m.GetSnapshot().GetMetadata().GetIndex()) > numberMax {
+		return fmt.Errorf("%w: %s with a term or an index that no cluster reaches", ErrRejected, m.GetType())
 	}
 	if len(m.GetResponses()) != 0 {
 		return fmt.Errorf("%w: %s carries responses", ErrRejected, m.GetType())
@@ -55,9 +63,24 @@ func (r *Replica) validate(m *raftpb.Message) error {
 			return fmt.Errorf("%w: index %d acknowledged, the log ends at %d", ErrRejected, m.GetIndex(), r.last)
 		}
 	case raftpb.MsgSnap:
-		if m.GetSnapshot().GetMetadata().GetIndex() == 0 || m.GetSnapshot().GetMetadata().GetConfState() == nil {
-			return fmt.Errorf("%w: snapshot without index or members", ErrRejected)
-		}
+		return validateSnapshot(m.GetSnapshot().GetMetadata())
+	}
+	return nil
+}
+
+// validateSnapshot checks the position and the membership, which raft panics on if it is none.
+func validateSnapshot(meta *raftpb.SnapshotMetadata) error {
+	if meta.GetIndex() == 0 || meta.GetTerm() == 0 || meta.GetTerm() > numberMax || meta.GetConfState() == nil {
+		return fmt.Errorf("%w: snapshot without index, term or members", ErrRejected)
+	}
+	trk := tracker.MakeProgressTracker(1, 0)
+	config, _, err := confchange.Restore(confchange.Changer{Tracker: trk, LastIndex: meta.GetIndex()}, meta.GetConfState())
+	if err == nil {
+		trk.Config = config
+		err = meta.GetConfState().Equivalent(trk.ConfState())
+	}
+	if err != nil {
+		return fmt.Errorf("%w: snapshot with members that cannot be: %w", ErrRejected, err)
 	}
 	return nil
 }

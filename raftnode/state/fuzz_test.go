@@ -2,8 +2,10 @@ package state
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strings"
 	"testing"
 
@@ -147,6 +149,57 @@ func FuzzEntry(f *testing.F) {
 		checkDigests(t, a.store, testShard)
 		if _, err := b.store.Stage("staged", bytes.NewReader(stream)); err != nil {
 			t.Fatalf("what was applied cannot be installed elsewhere: %v", err)
+		}
+	})
+}
+
+// FuzzStagedHeader puts bytes over the header of a staged snapshot. Ingest refuses it, or takes in what was staged; whether the checksum is put
+// right or not, it neither panics nor harms the store.
+func FuzzStagedHeader(f *testing.F) {
+	stream := exportOf(f, newFull(f, Options{}).store, testShard)
+	disk := newDisk()
+	target := openStore(f, testOptions(disk))
+	path := disk.PathJoin("staged", stagedHeader)
+	stage := func(t testing.TB) []byte {
+		if _, err := target.Stage("staged", bytes.NewReader(stream)); err != nil {
+			t.Fatal(err)
+		}
+		return readFile(t, disk, path)
+	}
+	sound := stage(f)
+	body := sound[:len(sound)-chunkCRCLen]
+	f.Add(uint8(0), sound, false)
+	f.Add(uint8(0), sound[:5], false)
+	f.Add(uint8(0), []byte{2}, false)
+	f.Add(uint8(1), []byte{0xff, 0xff, 0xff, 0xff}, true)
+	f.Add(uint8(1), []byte{0, 0, 0, 0}, true)
+	f.Add(uint8(len(body)-1), []byte{0xff}, true)
+	f.Fuzz(func(t *testing.T, at uint8, over []byte, sealed bool) {
+		was := stage(t)
+		content := bytes.Clone(was)
+		if at == 0 {
+			content = over
+		} else {
+			copy(content[min(int(at), len(content)):], over)
+		}
+		if sealed && len(content) > chunkCRCLen {
+			content = content[:len(content)-chunkCRCLen]
+			content = binary.BigEndian.AppendUint32(content, crc32.Checksum(content, castagnoli))
+		}
+		writeFile(t, disk, path, content)
+		err := target.Ingest(testShard, "staged")
+		switch {
+		case err != nil && !refusal(err):
+			t.Fatal(err)
+		case err == nil && !sealed && !bytes.Equal(content, was):
+			t.Fatal("a damaged header was taken")
+		case err == nil && bytes.Equal(content, was):
+			checkDigests(t, target, testShard)
+		}
+		if _, err := target.Shard(testShard); err == nil {
+			if err := target.Drop(testShard); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

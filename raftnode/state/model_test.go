@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -224,47 +225,62 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 
 // TestModel applies random entries to a model and to two replicas that batch them differently, one of which is closed and opened again.
 func TestModel(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		const limit = 9
-		o1, o2 := testOptions(newDisk()), testOptions(newDisk())
-		o1.DedupResults, o2.DedupResults = limit, limit
-		mo := newModel(limit)
-		a, b := newMachine(t, openStore(t, o1), testShard), newMachine(t, openStore(t, o2), testShard)
-		defer func() { _, _ = a.store.Close(), b.store.Close() }()
-		a.commit(bootstrapCommand())
-		b.apply(bootstrapCommand())
-		for range rapid.IntRange(1, 40).Draw(rt, "entries") {
-			var cs []*storev1.Command
-			for range rapid.IntRange(0, 4).Draw(rt, "commands") {
-				cs = append(cs, drawCommand(rt, mo))
-			}
-			var want []*storev1.WriteResult
-			for _, c := range cs {
-				want = append(want, mo.apply(c))
-			}
-			sameResults(rt, "a", cs, want, a.commit(cs...))
-			sameResults(rt, "b", cs, want, b.apply(cs...))
-			switch rapid.IntRange(0, 5).Draw(rt, "then") {
-			case 0:
-				if err := b.batch.Commit(); err != nil {
-					rt.Fatal(err)
-				}
-			case 1:
-				if err := a.store.Close(); err != nil {
-					rt.Fatal(err)
-				}
-				a = newMachine(t, openStore(t, o1), testShard)
-			}
-		}
-		if err := b.batch.Commit(); err != nil {
-			rt.Fatal(err)
-		}
-		sameAsModel(rt, mo, b)
-		checkDigests(t, a.store, testShard)
-		if !bytes.Equal(exportOf(t, a.store, testShard), exportOf(t, b.store, testShard)) {
-			rt.Fatal("the replicas export different streams")
-		}
+	rapid.Check(t, func(rt *rapid.T) { checkModel(t, rt) })
+}
+
+// FuzzModel does the same with entries that the bytes decide.
+func FuzzModel(f *testing.F) {
+	for seed := range uint64(4) {
+		b := make([]byte, 4<<10)
+		random := rand.NewChaCha8([32]byte{byte(seed)})
+		_, _ = random.Read(b)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rapid.MakeFuzz(func(rt *rapid.T) { checkModel(t, rt) })(t, b)
 	})
+}
+
+func checkModel(t *testing.T, rt *rapid.T) {
+	const limit = 9
+	o1, o2 := testOptions(newDisk()), testOptions(newDisk())
+	o1.DedupResults, o2.DedupResults = limit, limit
+	mo := newModel(limit)
+	a, b := newMachine(t, openStore(t, o1), testShard), newMachine(t, openStore(t, o2), testShard)
+	defer func() { _, _ = a.store.Close(), b.store.Close() }()
+	a.commit(bootstrapCommand())
+	b.apply(bootstrapCommand())
+	for range rapid.IntRange(1, 40).Draw(rt, "entries") {
+		var cs []*storev1.Command
+		for range rapid.IntRange(0, 4).Draw(rt, "commands") {
+			cs = append(cs, drawCommand(rt, mo))
+		}
+		var want []*storev1.WriteResult
+		for _, c := range cs {
+			want = append(want, mo.apply(c))
+		}
+		sameResults(rt, "a", cs, want, a.commit(cs...))
+		sameResults(rt, "b", cs, want, b.apply(cs...))
+		switch rapid.IntRange(0, 5).Draw(rt, "then") {
+		case 0:
+			if err := b.batch.Commit(); err != nil {
+				rt.Fatal(err)
+			}
+		case 1:
+			if err := a.store.Close(); err != nil {
+				rt.Fatal(err)
+			}
+			a = newMachine(t, openStore(t, o1), testShard)
+		}
+	}
+	if err := b.batch.Commit(); err != nil {
+		rt.Fatal(err)
+	}
+	sameAsModel(rt, mo, b)
+	checkDigests(t, a.store, testShard)
+	if !bytes.Equal(exportOf(t, a.store, testShard), exportOf(t, b.store, testShard)) {
+		rt.Fatal("the replicas export different streams")
+	}
 }
 
 func sameResults(t *rapid.T, who string, cs []*storev1.Command, want, got []*storev1.WriteResult) {

@@ -238,9 +238,13 @@ func (s *Store) ingest(id placement.ShardID, dir string) error {
 		}
 		return s.fatal.guard(s.db.Flush)
 	}
-	paths := make([]string, tables)
-	for i := range paths {
-		paths[i] = tableName(s.options.FS, dir, uint32(i+1))
+	var paths []string
+	for i := range tables {
+		path := tableName(s.options.FS, dir, i+1)
+		if _, err := s.options.FS.Stat(path); err != nil {
+			return fmt.Errorf("%w: it lacks a table: %w", ErrBadSnapshot, err)
+		}
+		paths = append(paths, path)
 	}
 	return s.replace(sh, func(span pebble.KeyRange) error {
 		_, err := s.db.IngestAndExcise(context.Background(), paths, nil, nil, span)

@@ -14,7 +14,27 @@ const (
 	growBytes = 1 << 20
 	// Larger buffers are given back after use: one huge message must not cost memory for the life of a connection.
 	keepBytesMax = 4 << 20
+	// PieceBytes is how much of a stream of messages shows that its sender lives, though no frame is whole yet. One that brings less in the
+	// time after which its owner takes it for silent is too slow to be of use, and one that trickles for ever is not taken for alive.
+	PieceBytes = 16 << 10
 )
+
+// pieces is a connection that says when another piece has come.
+type pieces struct {
+	io.Reader
+	left  int
+	heard func()
+}
+
+// Read reads on.
+func (p *pieces) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if p.left -= n; p.left <= 0 {
+		p.left = PieceBytes
+		p.heard()
+	}
+	return n, err
+}
 
 // frameReader takes frames from a connection. Payloads that fit the buffer of the reader are not copied.
 type frameReader struct {

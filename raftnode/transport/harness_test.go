@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type change struct {
 type owner struct {
 	changes  chan change
 	batches  chan delivery
+	pieces   atomic.Int64 // how often Heard was called
 	snapshot func(from Peer, start *peerv1.SnapshotStart, body io.Reader) error
 	call     func(from Peer, r *peerv1.CallRequest) (*peerv1.CallResponse, error)
 }
@@ -47,6 +49,8 @@ func newOwner() *owner {
 }
 
 func (o *owner) HandleMessages(from Peer, ms []*peerv1.Message) { o.batches <- delivery{from, ms} }
+
+func (o *owner) Heard(Peer) { o.pieces.Add(1) }
 
 func (o *owner) HandleSnapshot(from Peer, start *peerv1.SnapshotStart, body io.Reader) error {
 	return o.snapshot(from, start, body)

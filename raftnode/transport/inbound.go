@@ -238,7 +238,8 @@ func (t *Transport) answer(c *conn, h *peerv1.Hello) error {
 // between frames.
 func (t *Transport) serveMessages(c *conn, from Peer, before <-chan struct{}) error {
 	t.until(before)
-	r := newFrameReader(c, t.o.MaxFrameBytes, readBytes)
+	heard := func() { t.handler.Heard(from) }
+	r := newFrameReader(&pieces{c, PieceBytes, heard}, t.o.MaxFrameBytes, readBytes)
 	for {
 		payload, err := r.expect(kindMessages)
 		if errors.Is(err, io.EOF) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
@@ -210,6 +211,38 @@ func TestBoundOfKnownConnections(t *testing.T) {
 		return err == nil && answer.GetRefusal() == ""
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestPiecesAreHeard has a peer whose frame comes slowly: each piece of it is heard, and a byte now and then is not.
+func TestPiecesAreHeard(t *testing.T) {
+	const count = 10
+	o := newOwner()
+	tr := start(t, options("b"), o)
+	s := introduced(t, tr, helloOf("a", "b", peerv1.Purpose_PURPOSE_MESSAGES))
+	frame := batchFrame(t, strings.Repeat("x", count*PieceBytes))
+	for sent := 0; sent < count*PieceBytes; sent += PieceBytes {
+		if _, err := s.Write(frame[sent : sent+PieceBytes]); err != nil {
+			t.Fatal(err)
+		}
+		if err := retry(contextFor(t), func() bool { return o.pieces.Load() == int64(1+sent/PieceBytes) }); err != nil {
+			t.Fatalf("%d pieces are heard of %d", o.pieces.Load(), 1+sent/PieceBytes)
+		}
+	}
+	if len(o.batches) != 0 {
+		t.Fatal("half a frame was handed on")
+	}
+	if _, err := s.Write(frame[count*PieceBytes:]); err != nil {
+		t.Fatal(err)
+	}
+	o.collect(t, 1)
+
+	heard := 0
+	r := &pieces{Reader: iotest.OneByteReader(bytes.NewReader(frame)), left: PieceBytes, heard: func() { heard++ }}
+	for read := 1; read < PieceBytes; read++ {
+		if _, err := r.Read(make([]byte, 10)); err != nil || heard != 0 {
+			t.Fatalf("heard %d times after %d bytes: %v", heard, read, err)
+		}
 	}
 }
 

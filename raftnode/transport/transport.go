@@ -21,6 +21,8 @@ type Handler interface {
 	// HandleMessages takes messages in the order of their sender, and keeps them. While it blocks, the connection it comes from
 	// stands still.
 	HandleMessages(from Peer, messages []*peerv1.Message)
+	// Heard says that a peer is sending: another PieceBytes of its messages have come, which need not be a whole one. It must not block.
+	Heard(from Peer)
 	// HandleSnapshot takes a snapshot and returns when it is staged and durable; an error is told to the sender. The body ends
 	// with io.EOF only if all of it arrived.
 	HandleSnapshot(from Peer, start *peerv1.SnapshotStart, body io.Reader) error
