@@ -62,7 +62,7 @@ func (n *Node) handOver() {
 	for _, m := range n.localMembers {
 		waiting++
 		m.worker.post(inspectEvent{m: m, look: func(m *member) {
-			to, ok := m.replica.Successor()
+			to, ok := m.replica.Successor(m.fit(n))
 			r := m.replicas[to]
 			if !ok || r == nil {
 				led <- struct{}{}

@@ -7,6 +7,7 @@ type counters struct {
 	proposals, proposedCommands, readRounds          atomic.Uint64
 	leaderChanges, snapshotsSent, installs           atomic.Uint64
 	rejectedMessages, droppedMessages, refusedWrites atomic.Uint64
+	refusedGrowth, yields                            atomic.Uint64
 }
 
 // Metrics are the counts of a node since it was opened.
@@ -21,6 +22,11 @@ type Metrics struct {
 	RejectedMessages, DroppedMessages uint64
 	// RefusedWrites were refused because the state engine was behind.
 	RefusedWrites uint64
+	// RefusedGrowth are writes refused because a disk was nearly full, Yields leads given up because the disk of the node stalled.
+	RefusedGrowth, Yields uint64
+	// DiskFree and DiskReserve are bytes as they are now, DiskFull says that the free ones have fallen into the reserve.
+	DiskFree, DiskReserve uint64
+	DiskFull              bool
 }
 
 // Metrics returns the counts of the node.
@@ -30,5 +36,7 @@ func (n *Node) Metrics() Metrics {
 		Proposals: c.proposals.Load(), ProposedCommands: c.proposedCommands.Load(), ReadRounds: c.readRounds.Load(),
 		LeaderChanges: c.leaderChanges.Load(), SnapshotsSent: c.snapshotsSent.Load(), SnapshotsInstalled: c.installs.Load(),
 		RejectedMessages: c.rejectedMessages.Load(), DroppedMessages: c.droppedMessages.Load(), RefusedWrites: c.refusedWrites.Load(),
+		RefusedGrowth: c.refusedGrowth.Load(), Yields: c.yields.Load(),
+		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(),
 	}
 }

@@ -46,16 +46,21 @@ type Node struct {
 	applier      *applier
 	readers      *readerPool
 	housekeeper  *housekeeper
+	gauge        *gauge
 
 	requests  budget
 	forwards  *forwards
 	reachable sync.Map // placement.NodeID → bool: connected
 	silence   *silence
-	staging   chan struct{}
-	sending   sending
-	stagings  atomic.Uint64
-	metrics   counters
-	// pressure is the bound of the engine that is passed, as of the last tick.
+	// conditions are those of the disks of the peers; reserve and stall watch this node's own.
+	conditions map[placement.NodeID]*condition
+	reserve    reserve
+	stall      stall
+	staging    chan struct{}
+	sending    sending
+	stagings   atomic.Uint64
+	metrics    counters
+	// pressure is the bound of the engine that is passed, as the gauge saw it last.
 	pressure atomic.Pointer[OverloadedError]
 
 	// serving: the shards are open. closing: no requests are taken any more.
@@ -95,6 +100,8 @@ func Open(o Options) (*Node, error) {
 	}
 	n.opened = n.runtime.Now()
 	n.silence = newSilence(o.Members, o.ElectionTimeout, o.HeartbeatInterval)
+	n.conditions = newConditions(o.Members)
+	n.stall.most = int(o.ElectionTimeout / o.HeartbeatInterval)
 	n.seed(o.Seed)
 	n.forwards = newForwards(n)
 	if err := n.openDir(); err != nil {
@@ -210,6 +217,7 @@ func (n *Node) start() error {
 	n.logs = logs
 	stateDir := fs.PathJoin(dir, stateName)
 	flushed := func() {
+		n.stall.flush.ended()
 		if n.serving.Load() {
 			n.housekeeper.wake()
 		}
@@ -235,7 +243,7 @@ func (n *Node) start() error {
 	if err := n.markFormed(); err != nil {
 		return err
 	}
-	n.housekeeper = newHousekeeper(n)
+	n.housekeeper, n.gauge = newHousekeeper(n), newGauge(n)
 	peers := make(map[placement.NodeID]string)
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {

@@ -287,6 +287,7 @@ func (tickEvent) handle(w *worker) {
 		w.expire(m, now)
 		m.replica.AbandonRead()
 		w.campaign(m, now)
+		w.yield(m)
 		w.touch(m)
 	}
 }

@@ -77,6 +77,7 @@ func exitCode(err error) int {
 		notLeader   *raftkv.NotLeaderError
 		stale       *raftkv.StaleRouteError
 		overloaded  *raftkv.OverloadedError
+		full        *raftkv.DiskFullError
 		unreachable *unreachableError
 	)
 	switch {
@@ -95,7 +96,7 @@ func exitCode(err error) int {
 	case errors.Is(err, raftkv.ErrRefused):
 		return exitFailed
 	case errors.Is(err, raftkv.ErrUnavailable), errors.Is(err, raftkv.ErrTimeout),
-		errors.As(err, &notLeader), errors.As(err, &stale), errors.As(err, &overloaded), errors.As(err, &unreachable):
+		errors.As(err, &notLeader), errors.As(err, &stale), errors.As(err, &overloaded), errors.As(err, &full), errors.As(err, &unreachable):
 		return exitUnavailable
 	}
 	return exitFailed
