@@ -3,6 +3,7 @@ package raftnode
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -48,7 +49,7 @@ func fillDisk(t *testing.T, fs *simfs.FS, left int64) {
 	if take := int64(u.AvailBytes) - left*4096; err == nil && take > 0 {
 		err = f.Preallocate(0, take)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -185,16 +186,26 @@ func TestNodeStartsOnAFullDisk(t *testing.T) {
 		}
 	}
 	fillDisk(t, fs, 0)
-	for i := 0; n.Err() == nil; i++ {
-		_ = change(t, n, storev1.OperationKind_OPERATION_KIND_DELETE, 1000+i) // fails at last
+	// The log has the rest of its segment yet.
+	fs.SetFaults(func(op simfs.Op) simfs.Fault {
+		if op.Kind == simfs.OpWrite && strings.HasPrefix(op.Path, "/data/log/") {
+			return simfs.ENOSPC
+		}
+		return simfs.NoFault
+	})
+	if err := change(t, n, storev1.OperationKind_OPERATION_KIND_DELETE, 0); err == nil {
+		t.Error("a delete that did not fit into the log is acknowledged")
 	}
 	if !errors.Is(n.Err(), syscall.ENOSPC) {
 		t.Errorf("the node failed with %v", n.Err())
 	}
+	left := fs.Image(simfs.CrashOptions{Keep: simfs.KeepAll})
+	fs.SetFaults(nil)
+	fs.SetQuota(0)
 	if err := n.Close(); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("close: %v", err)
 	}
-	n = openOnQuota(t, fs.Image(simfs.CrashOptions{Keep: simfs.KeepAll}))
+	n = openOnQuota(t, left)
 	defer n.Close()
 	full := (*DiskFullError)(nil)
 	if err := change(t, n, storev1.OperationKind_OPERATION_KIND_PUT, 0); !errors.As(err, &full) {
