@@ -33,7 +33,12 @@ func (g *gauge) step() {
 		}
 	}
 	n.stall.flush.expect(p != nil)
-	if n.reserve.look() {
+	changed, err := n.reserve.look()
+	if err != nil {
+		n.fail(err)
+		return
+	}
+	if changed {
 		n.beat() // Its leaders need not wait for a tick.
 		n.housekeeper.wake()
 	}

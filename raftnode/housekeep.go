@@ -137,6 +137,9 @@ func (n *Node) tick() {
 	}
 	n.forwards.expire(n.runtime.Now())
 	n.sending.expire(n.runtime.Now(), n.silence.silent)
+	if l := n.leaving.Load(); l != nil {
+		l.look()
+	}
 	n.beat()
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {

@@ -63,10 +63,12 @@ type Node struct {
 	// pressure is the bound of the engine that is passed, as the gauge saw it last.
 	pressure atomic.Pointer[OverloadedError]
 
-	// serving: the shards are open. closing: no requests are taken any more.
-	serving, closing atomic.Bool
-	formed           chan struct{}
-	done             chan struct{}
+	// serving: the shards are open. closing: no requests are taken any more. closed: Close was called.
+	serving, closing, closed atomic.Bool
+	// leaving is set with closing, if there is anything to leave.
+	leaving atomic.Pointer[leaving]
+	formed  chan struct{}
+	done    chan struct{}
 	// engineMu orders asking engine and logs, from a goroutine that is not a stage, before their release. Nothing else is locked under it.
 	engineMu sync.RWMutex
 	released bool

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -75,8 +76,8 @@ func (r *reserve) open() error {
 			return err
 		}
 	}
-	r.look()
-	return nil
+	_, err = r.look()
+	return err
 }
 
 // release gives the file up.
@@ -89,17 +90,19 @@ func (r *reserve) release() error {
 }
 
 // look measures the free space, and says whether the disk has become full by that or is so no longer.
-func (r *reserve) look() (changed bool) {
+func (r *reserve) look() (changed bool, err error) {
 	if r.bytes == 0 {
-		return false
+		return false, nil
 	}
 	free, ok := r.measure()
 	if ok && !r.held && free >= r.enough()+r.file() {
-		r.hold()
+		if err := r.hold(); err != nil {
+			return false, fmt.Errorf("reserve space on the disk: %w", err)
+		}
 		free, ok = r.measure()
 	}
 	if !ok {
-		return false
+		return false, nil
 	}
 	// Without the file all of its space counts as taken: it is made before anything else may grow.
 	if !r.held {
@@ -114,7 +117,7 @@ func (r *reserve) look() (changed bool) {
 	case was && !now:
 		r.log.Info("the disk has room again", "free", free, "reserve", r.bytes)
 	}
-	return was != now
+	return was != now, nil
 }
 
 // measure asks for the free space. A disk that does not tell is taken to be as it was.
@@ -132,19 +135,24 @@ func (r *reserve) measure() (free uint64, ok bool) {
 	return usage.AvailBytes, true
 }
 
-// hold makes the file. A file system that cannot reserve space does without one: it counts as held, and only the free part of the reserve
-// protects it.
-func (r *reserve) hold() {
-	r.held = true
+// hold makes the file, unless there is no room for it after all. A file system that cannot reserve space does without one: it counts as held, and
+// only the free part of the reserve protects it. All other errors are final (R6).
+func (r *reserve) hold() error {
 	f, err := r.fs.OpenReadWrite(r.path(), vfs.WriteCategoryUnspecified) // creates it
-	if err == nil {
-		err = f.Preallocate(0, int64(r.file())) //nolint:gosec // a share of a disk
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err == nil {
-		err = syncDir(r.fs, r.dir)
-	}
 	if err != nil {
-		r.log.Warn("cannot reserve space on the disk: a node that finds it full will not be able to start", "bytes", r.file(), "err", err)
+		return err
+	}
+	switch err := f.Preallocate(0, int64(r.file())); { //nolint:gosec // a share of a disk
+	case err == nil:
+		r.held = true
+		return errors.Join(f.Sync(), f.Close(), syncDir(r.fs, r.dir))
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EINVAL):
+		r.held = true
+		r.log.Warn("the file system cannot reserve space: a node that finds it full will not be able to start")
+		return errors.Join(f.Close(), r.fs.Remove(r.path()))
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EINTR):
+		return errors.Join(f.Close(), r.fs.Remove(r.path()))
+	default:
+		return errors.Join(err, f.Close())
 	}
 }

@@ -66,7 +66,7 @@ func TestReserveMarks(t *testing.T) {
 		full, changed bool
 	}{{12, false, false}, {11, true, true}, {12, true, false}, {13, true, false}, {14, false, true}, {13, false, false}} {
 		fillDisk(t, fs, step.left)
-		if changed := r.look(); changed != step.changed || r.full.Load() != step.full {
+		if changed, err := r.look(); err != nil || changed != step.changed || r.full.Load() != step.full {
 			t.Errorf("%d blocks free: full %t, changed %t; want %t, %t", step.left, r.full.Load(), changed, step.full, step.changed)
 		}
 	}
@@ -82,11 +82,11 @@ func TestReserveIsReleasedOnAFullDisk(t *testing.T) {
 		t.Fatalf("held %t, full %t, free %d", r.held, r.full.Load(), r.free.Load())
 	}
 	fillDisk(t, fs, 17)
-	if r.look(); r.held || !r.full.Load() {
+	if _, err := r.look(); err != nil || r.held || !r.full.Load() {
 		t.Errorf("17 blocks free: held %t, full %t", r.held, r.full.Load())
 	}
 	fillDisk(t, fs, 18)
-	if r.look(); !r.held || r.full.Load() || r.free.Load() != 14*4096 {
+	if _, err := r.look(); err != nil || !r.held || r.full.Load() || r.free.Load() != 14*4096 {
 		t.Errorf("18 blocks free: held %t, full %t, free %d", r.held, r.full.Load(), r.free.Load())
 	}
 }

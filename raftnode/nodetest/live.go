@@ -66,11 +66,23 @@ func (r *run) liveMajority() bool {
 
 func (r *run) leaveBroken(p *process, healthy []*process) {
 	s := r.c.scheduler
-	switch s.random.IntN(3) {
+	switch s.random.IntN(5) {
 	case 0:
 		p.crash(simfs.KeepSome, r.c.grace())
 	case 1:
 		p.pause()
+	case 2, 3:
+		// It hears, speaks and leads, and nothing comes of it.
+		p.resume()
+		p.logStalls, p.stateStalls = true, s.chance(0.3)
+		if s.chance(0.3) {
+			p.logStalls, p.stateStalls = false, true
+		}
+		for shard := range placement.ShardID(r.c.options.Shards + 1) {
+			if r.c.Leader(shard) == p.index {
+				r.c.seen(LedThroughStall)
+			}
+		}
 	default:
 		cut := r.nemesis.cut()
 		for _, h := range healthy {

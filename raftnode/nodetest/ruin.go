@@ -58,7 +58,7 @@ func (c *Cluster) flipBit(i int) {
 	if p.life == nil || p.life.node == nil || p.life.node.Err() != nil || !c.ruinable() {
 		return
 	}
-	p.stop()
+	p.halt()
 	file, bit := p.flip(c.scheduler.random.Uint64())
 	p.ruin = flipped
 	c.seen(BitFlipped)

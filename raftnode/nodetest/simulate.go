@@ -113,12 +113,15 @@ func (r *run) final() {
 	}
 	r.c.Run(livenessElections * r.c.options.election())
 	r.c.ended = nil
-	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
 		p.stop()
-		if p.ruin == sound {
-			r.disks[p.id] = p.disk
-		}
+	}
+	if !r.c.await(3*r.c.options.election(), r.c.allDown, func() string { return "nodes that were stopped are still there" }) {
+		return
+	}
+	r.disks = make(map[placement.NodeID]*simfs.FS)
+	for _, p := range r.c.sound() {
+		r.disks[p.id] = p.disk
 	}
 	r.c.checkClosed()
 }
