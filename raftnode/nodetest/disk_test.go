@@ -164,7 +164,7 @@ func TestLeaderStopsUnderLoad(t *testing.T) {
 				}
 				c.Run(time.Second)
 				began, term := c.Now(), c.term(1)
-				c.Stop(leader)
+				c.leave(leader)
 				if took := c.Now() - began; took >= c.options.election() {
 					t.Errorf("it took %s to stop", took)
 				}

@@ -2,7 +2,6 @@ package nodetest
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode/simfs"
@@ -69,19 +68,16 @@ func (c *Cluster) PowerLoss(keep simfs.Survival) {
 // Start starts a node that is down.
 func (c *Cluster) Start(i int) { c.processes[i].start() }
 
-// Stop lets a node hand its leads over and closes it in good order.
-func (c *Cluster) Stop(i int) {
+// Stop closes a node in good order, without time to hand its leads over.
+func (c *Cluster) Stop(i int) { c.processes[i].halt() }
+
+// leave lets a node hand its leads over and closes it in good order.
+func (c *Cluster) leave(i int) {
 	p := c.processes[i]
-	l := p.life
 	p.stop()
-	c.await(3*c.options.election(), func() bool { return p.life == nil || p.life != l }, func() string {
+	c.await(3*c.options.election(), func() bool { return p.life == nil }, func() string {
 		return fmt.Sprintf("%s was stopped and is still there", p.id)
 	})
-}
-
-// allDown says whether no node is up.
-func (c *Cluster) allDown() bool {
-	return !slices.ContainsFunc(c.processes, func(p *process) bool { return p.life != nil })
 }
 
 // stallLog lets nothing come back any more from the disk of the log of a node, or again.

@@ -113,15 +113,12 @@ func (r *run) final() {
 	}
 	r.c.Run(livenessElections * r.c.options.election())
 	r.c.ended = nil
-	for _, p := range r.c.processes {
-		p.stop()
-	}
-	if !r.c.await(3*r.c.options.election(), r.c.allDown, func() string { return "nodes that were stopped are still there" }) {
-		return
-	}
 	r.disks = make(map[placement.NodeID]*simfs.FS)
-	for _, p := range r.c.sound() {
-		r.disks[p.id] = p.disk
+	for _, p := range r.c.processes {
+		p.halt() // Leads that change hands would leave the replicas at different indexes.
+		if p.ruin == sound {
+			r.disks[p.id] = p.disk
+		}
 	}
 	r.c.checkClosed()
 }
