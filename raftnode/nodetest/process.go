@@ -68,7 +68,7 @@ type life struct {
 	doomed bool
 	// leaving: the node hands its leads over, and stops then. stopping: it answers what waits with good reasons while it closes.
 	leaving, stopping bool
-	begun    time.Duration
+	begun             time.Duration
 }
 
 // start opens the node on its disk.
