@@ -40,7 +40,7 @@ func (a *applier) put(j *applyJob) {
 	a.queue.Lock()
 	a.queue.jobs = append(a.queue.jobs, j)
 	a.queue.Unlock()
-	a.n.stall.apply.begin(1)
+	a.n.stall.apply.begin()
 	a.wake()
 }
 

@@ -48,7 +48,7 @@ func (g *gauge) step() {
 // measure wakes the gauge, unless it has not come back from the last time.
 func (g *gauge) measure() {
 	if !g.n.stall.gauge.busy() {
-		g.n.stall.gauge.begin(1)
+		g.n.stall.gauge.begin()
 		g.wake()
 	}
 }

@@ -69,7 +69,7 @@ func (l *logWriter) put(j logJob) {
 	l.queue.Lock()
 	l.queue.jobs = append(l.queue.jobs, j)
 	l.queue.Unlock()
-	l.n.stall.log.begin(1)
+	l.n.stall.log.begin()
 	l.wake()
 }
 

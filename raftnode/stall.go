@@ -28,7 +28,7 @@ type work struct {
 	ticks           int
 }
 
-func (w *work) begin(n int)  { w.begun.Add(uint64(n)) }
+func (w *work) begin()       { w.begun.Add(1) }
 func (w *work) finish(n int) { w.finished.Add(uint64(n)) }
 func (w *work) busy() bool   { return w.begun.Load() != w.finished.Load() }
 
@@ -37,7 +37,7 @@ func (w *work) busy() bool   { return w.begun.Load() != w.finished.Load() }
 func (w *work) expect(waiting bool) {
 	if waiting != w.busy() {
 		if waiting {
-			w.begin(1)
+			w.begin()
 		} else {
 			w.finished.Store(w.begun.Load())
 		}
