@@ -66,7 +66,6 @@ const (
 	LogStalled
 	StateStalled
 	LeadYielded
-	LedThroughStall
 	GrowthRefused
 	eventCount
 )
@@ -80,7 +79,7 @@ var eventNames = [...]string{
 	UnknownOutcome: "unknown outcome", Retried: "unknown outcome found by a retry", ForwardedWrite: "write through a follower",
 	PageRead: "page read", PageGoesOn: "page with more behind it",
 	MajorityHealed: "majority healed alone", LogStalled: "stall of the log of a node", StateStalled: "stall of the state of a node",
-	LeadYielded: "lead given up for a stalled disk", LedThroughStall: "majority beside a stalled leader", GrowthRefused: "write refused for a full disk",
+	LeadYielded: "lead given up for a stalled disk", GrowthRefused: "write refused for a full disk",
 }
 
 // String names the event.

@@ -78,11 +78,6 @@ func (r *run) leaveBroken(p *process, healthy []*process) {
 		if s.chance(0.3) {
 			p.logStalls, p.stateStalls = false, true
 		}
-		for shard := range placement.ShardID(r.c.options.Shards + 1) {
-			if r.c.Leader(shard) == p.index {
-				r.c.seen(LedThroughStall)
-			}
-		}
 	default:
 		cut := r.nemesis.cut()
 		for _, h := range healthy {
