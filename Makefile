@@ -62,6 +62,11 @@ fmt: $(LINTER) $(NODE_TOOLS) ## format the Go and protobuf sources
 test: ## run every Go test under the race detector (needs a C compiler)
 	go test -race ./...
 
+.PHONY: test-disk
+test-disk: ## fill real small file systems; needs root to mount them
+	@if [ "$$(id -u)" != 0 ]; then echo "not run: TestFullFileSystem (only root can mount file systems)" >&2; exit 1; fi
+	go test -tags mount -count 1 -v -run 'TestFullFileSystem$$' ./cmd/raftkv
+
 SEEDS ?= 200
 START ?= 1
 

@@ -15,6 +15,7 @@ import (
 func (n *Node) Status() Status {
 	id := n.identity.Load()
 	s := Status{NodeID: n.options.NodeID, Uptime: n.runtime.Now().Sub(n.opened), SyncWrite: !n.options.NoSync}
+	s.DiskFree, s.DiskReserve, s.DiskFull = n.reserve.free.Load(), n.reserve.bytes, n.reserve.full.Load()
 	switch {
 	case n.failed():
 		s.NotReady = []string{"the node has failed: " + n.Err().Error()}

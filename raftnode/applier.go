@@ -41,10 +41,11 @@ func (a *applier) put(j *applyJob) {
 	a.queue.Lock()
 	a.queue.jobs = append(a.queue.jobs, j)
 	a.queue.Unlock()
+	a.n.stall.apply.begin()
 	a.wake()
 }
 
-// applyRoundBytes bounds one batch, so that answers do not wait for a long queue.
+// applyRoundBytes bounds one batch, so that answers do not wait for a long queue. One that is larger than a memtable would be a file by itself.
 const applyRoundBytes = 4 << 20
 
 func (a *applier) step() {
@@ -65,6 +66,7 @@ func (a *applier) step() {
 				return
 			}
 		}
+		a.n.stall.apply.finish(len(jobs))
 		for _, j := range jobs {
 			a.answer(j)
 			j.done()
@@ -77,7 +79,8 @@ func (a *applier) take() []*applyJob {
 	a.queue.Lock()
 	defer a.queue.Unlock()
 	n, size := 0, 0
-	for n < len(a.queue.jobs) && size < applyRoundBytes {
+	most := min(applyRoundBytes, int(a.n.options.MemTableBytes))
+	for n < len(a.queue.jobs) && size < most {
 		for _, e := range a.queue.jobs[n].entries {
 			size += len(e.GetData())
 		}

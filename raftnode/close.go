@@ -1,8 +1,9 @@
 package raftnode
 
 import (
-	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -10,15 +11,18 @@ import (
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 )
 
-// Close hands the lead of all shards over, answers what still waits, and closes everything. Work that was proposed and not committed may
+// Close leaves the cluster for now, see Leave, answers what still waits, and closes everything. Work that was proposed and not committed may
 // yet be committed by the others. It returns the terminal failure of the node, if there was one.
 func (n *Node) Close() error {
-	if !n.closing.CompareAndSwap(false, true) {
+	if !n.closed.CompareAndSwap(false, true) {
 		<-n.done
 		return n.Err()
 	}
-	if n.serving.Load() && !n.failed() {
-		n.handOver()
+	left := make(chan struct{})
+	n.Leave(func() { close(left) })
+	select {
+	case <-left:
+	case <-n.done: // It has failed.
 	}
 	disconnected := n.transport.Close()
 	if !n.rest() {
@@ -28,6 +32,57 @@ func (n *Node) Close() error {
 	n.ending.Do(func() { close(n.done) })
 	return errors.Join(n.Err(), disconnected, n.release())
 }
+
+// leaving is a node that takes no requests any more and hands its leads over.
+type leaving struct {
+	n *Node
+	// leads counts the leads that are being handed over.
+	leads atomic.Int64
+	once  sync.Once
+	left  func()
+}
+
+// Leave takes no requests any more and lets other nodes lead. What was taken is still answered, where need be by the next leader. left is called once that
+// is done, or when an election would have taken as long: from a stage, so it must not block, or at once if there is nothing to do.
+func (n *Node) Leave(left func()) {
+	if !n.closing.CompareAndSwap(false, true) || !n.serving.Load() || n.failed() {
+		left()
+		return
+	}
+	l := &leaving{n: n, left: left}
+	members := n.locals()
+	l.leads.Store(int64(len(members)))
+	n.leaving.Store(l)
+	n.runtime.After(n.options.ElectionTimeout, l.end)
+	for _, m := range members {
+		m.worker.post(inspectEvent{m: m, look: l.handOver})
+	}
+}
+
+// handOver lets another node lead the shard of a member, on the member's worker.
+func (l *leaving) handOver(m *member) {
+	done := func(uint64, error) {
+		l.leads.Add(-1)
+		l.look()
+	}
+	to, ok := m.replica.Successor(m.fit(l.n))
+	if !ok {
+		done(0, nil)
+		return
+	}
+	t := &transfer{to: nodeID(m.peer(to)), done: done}
+	l.n.log.Info("the lead is handed over because this node stops", "shard", m.shard, "to", t.to)
+	transferEvent{m: m, t: t}.handle(m.worker)
+}
+
+// look ends it if nothing is left to do. It is called when a lead has gone, and at every tick, because requests are answered in many places.
+func (l *leaving) look() {
+	if l.leads.Load() == 0 && l.n.requests.bytes.Load() == 0 {
+		l.end()
+	}
+}
+
+func (l *leaving) end() { l.once.Do(l.left) }
 
 // rest stops the stages and waits for what they are doing; on a node that has failed no longer than a bound, because a disk that gave errors
 // may keep a stage for ever, and the process must end (R6).
@@ -52,36 +107,6 @@ func (n *Node) rest() bool {
 }
 
 const restTimeout = 5 * time.Second
-
-// handOver lets other nodes lead, and waits for that no longer than an election would take.
-func (n *Node) handOver() {
-	ctx, cancel := context.WithTimeout(context.Background(), n.options.ElectionTimeout)
-	defer cancel()
-	members, waiting := n.locals(), 0
-	led := make(chan struct{}, len(members))
-	for _, m := range members {
-		waiting++
-		m.worker.post(inspectEvent{m: m, look: func(m *member) {
-			to, ok := m.replica.Successor()
-			r := m.peer(to)
-			if !ok || r == nil {
-				led <- struct{}{}
-				return
-			}
-			t := &transfer{to: nodeID(r), done: func(uint64, error) { led <- struct{}{} }}
-			transferEvent{m: m, t: t}.handle(m.worker)
-		}})
-	}
-	for range waiting {
-		select {
-		case <-led:
-		case <-ctx.Done():
-			return
-		case <-n.done:
-			return
-		}
-	}
-}
 
 // abandon answers the requests that nothing will answer any more. The stages are at rest.
 func (n *Node) abandon() {

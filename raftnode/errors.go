@@ -64,6 +64,19 @@ func (e *OverloadedError) Error() string {
 	return fmt.Sprintf("overloaded: %s is at %d of at most %d; retry after %s", e.Field, e.Actual, e.Limit, e.RetryAfter)
 }
 
+// DiskFullError says that the disk of a node is nearly full and the write would need room there. It was not applied. Deletes and reads are.
+type DiskFullError struct {
+	Shard placement.ShardID
+	// Node is whose disk it is.
+	Node placement.NodeID
+	// RetryAfter is a good time to wait before trying again.
+	RetryAfter time.Duration
+}
+
+func (e *DiskFullError) Error() string {
+	return fmt.Sprintf("the disk of node %s is nearly full, so shard %d takes no puts; delete keys or free space on that disk", e.Node, e.Shard)
+}
+
 // LimitError says that a request passes a fixed bound. It was not applied and never will be.
 type LimitError struct {
 	// Field is the path of the field in the request.

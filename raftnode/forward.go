@@ -335,6 +335,7 @@ func failureOf(err error) *peerv1.Failure {
 		stale     *StaleRouteError
 		session   *SessionExpiredError
 		invalid   *InvalidError
+		full      *DiskFullError
 	)
 	switch {
 	case errors.As(err, &notLeader):
@@ -343,6 +344,8 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_NO_REPLICA
 	case errors.As(err, &over):
 		f.Kind, f.Field, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_OVERLOADED, over.Field, over.Limit, over.Actual
+	case errors.As(err, &full):
+		f.Kind, f.FullNodeId = peerv1.FailureKind_FAILURE_KIND_DISK_FULL, string(full.Node)
 	case errors.As(err, &bound):
 		f.Kind, f.Field, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_LIMIT, bound.Field, bound.Limit, bound.Actual
 	case errors.As(err, &unknown):
@@ -373,6 +376,8 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 		return &NoReplicaError{Shard: shard}
 	case peerv1.FailureKind_FAILURE_KIND_OVERLOADED:
 		return overloaded(f.GetField(), f.GetLimit(), f.GetActual())
+	case peerv1.FailureKind_FAILURE_KIND_DISK_FULL:
+		return &DiskFullError{Shard: shard, Node: placement.NodeID(f.GetFullNodeId()), RetryAfter: diskFullRetry}
 	case peerv1.FailureKind_FAILURE_KIND_LIMIT:
 		return &LimitError{Field: f.GetField(), Limit: f.GetLimit(), Actual: f.GetActual()}
 	case peerv1.FailureKind_FAILURE_KIND_NOT_SERVING:

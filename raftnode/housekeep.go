@@ -26,7 +26,8 @@ func (h *housekeeper) step() {
 	if n.failed() || !n.serving.Load() {
 		return
 	}
-	tight := uint64(n.logs.Metrics().Bytes) > n.options.MaxLogBytes
+	full := n.reserve.full.Load()
+	tight := full || uint64(n.logs.Metrics().Bytes) > n.options.MaxLogBytes
 	// Truncation gives space back a segment at a time, so a log that is too long stays so for a while after a flush.
 	age := n.runtime.Now().Sub(h.flushed)
 	due := age >= n.options.SnapshotPeriod || tight && age >= tightFlushInterval
@@ -46,6 +47,9 @@ func (h *housekeeper) step() {
 		h.truncate(m, durable, tight)
 		h.trim(m, at)
 		h.follow(m)
+	}
+	if full {
+		n.logWriter.reclaim()
 	}
 	if !due || !dirty {
 		return
@@ -80,12 +84,16 @@ func (h *housekeeper) truncate(m *member, durable uint64, tight bool) {
 // trim lets the leader of a shard propose to forget its oldest history, bounded work at a time.
 func (h *housekeeper) trim(m *member, at position) {
 	l := m.lead.Load()
-	if h.n.options.Machine != nil || l == nil || !l.local || at.historyBytes <= h.n.options.HistoryBytes || !m.trimming.CompareAndSwap(false, true) {
+	bound := h.n.options.HistoryBytes
+	if h.n.anyFull() {
+		bound /= fullHistoryShare
+	}
+	if h.n.options.Machine != nil || l == nil || !l.local || at.historyBytes <= bound || !m.trimming.CompareAndSwap(false, true) {
 		return
 	}
 	// The share of the bytes that is too much is about the share of the revisions.
 	kept := at.revision + 1 - min(at.revision+1, at.historyFloor)
-	over := float64(at.historyBytes-h.n.options.HistoryBytes) / float64(at.historyBytes)
+	over := float64(at.historyBytes-bound) / float64(at.historyBytes)
 	below := at.historyFloor + max(1, uint64(over*float64(kept)))
 	h.n.Submit(&Request{
 		Shard:    m.shard,
@@ -126,16 +134,18 @@ func (n *Node) tick() {
 	if !n.serving.Load() {
 		return
 	}
-	n.pressure.Store(n.engine.pressure()) // Before the ticks, which let writes go on that have waited for it to fall.
+	n.watchDisk()
 	for _, w := range n.workers {
 		w.postTick()
 	}
 	n.forwards.expire(n.runtime.Now())
 	n.sending.expire(n.runtime.Now(), n.silence.silent)
-	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{MapVersion: n.shards.version}}}
+	if l := n.leaving.Load(); l != nil {
+		l.look()
+	}
+	n.beat()
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {
-			n.transport.Send(m.ID, beat)
 			n.listen(m.ID)
 		}
 	}

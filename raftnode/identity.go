@@ -118,6 +118,11 @@ func (n *Node) openDir() error {
 		return fmt.Errorf("%w: %s: %w", ErrInUse, dir, err)
 	}
 	n.lock = lock
+	n.reserve.fs, n.reserve.dir, n.reserve.log, n.reserve.bytes = fs, dir, n.log, n.options.DiskReserve
+	if err := n.reserve.open(); err != nil {
+		return err
+	}
+	n.options.fit(n.reserve.bytes)
 	id, err := readIdentity(fs, dir)
 	if err != nil {
 		return err

@@ -28,7 +28,9 @@ type logWriter struct {
 type logJob struct {
 	update logstore.Update
 	sync   bool
-	done   func()
+	// reclaim asks for space that the log holds and does not need.
+	reclaim bool
+	done    func()
 }
 
 func newLogWriter(n *Node) *logWriter {
@@ -60,10 +62,14 @@ func (l *logWriter) truncate(shard placement.ShardID, index uint64) {
 	l.put(logJob{update: logstore.Update{Shard: shard, Truncate: index}})
 }
 
+// reclaim queues giving back the space of what has been truncated.
+func (l *logWriter) reclaim() { l.put(logJob{reclaim: true}) }
+
 func (l *logWriter) put(j logJob) {
 	l.queue.Lock()
 	l.queue.jobs = append(l.queue.jobs, j)
 	l.queue.Unlock()
+	l.n.stall.log.begin()
 	l.wake()
 }
 
@@ -100,17 +106,24 @@ func (l *logWriter) take() []logJob {
 
 // write makes a round durable and tells who waits for it.
 func (l *logWriter) write(jobs []logJob) {
-	sync := false
+	sync, reclaim := false, false
 	l.updates = l.updates[:0]
 	for _, j := range jobs {
-		l.updates = append(l.updates, j.update)
-		sync = sync || j.sync
+		sync, reclaim = sync || j.sync, reclaim || j.reclaim
+		if !j.reclaim {
+			l.updates = append(l.updates, j.update)
+		}
 	}
-	if err := l.n.logs.Append(l.updates, sync); err != nil {
+	err := l.n.logs.Append(l.updates, sync)
+	if err == nil && reclaim {
+		err = l.n.logs.Reclaim()
+	}
+	if err != nil {
 		l.n.fail(fmt.Errorf("write the log: %w", err))
 		return
 	}
 	clear(l.updates)
+	l.n.stall.log.finish(len(jobs))
 	for _, j := range jobs {
 		if j.done != nil {
 			j.done()

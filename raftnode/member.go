@@ -56,6 +56,8 @@ type member struct {
 	campaigns  int
 	// transfers wait for another node to lead; one at the most.
 	transfers []*transfer
+	// yielding counts the ticks since this leader was to give up the lead because its disk stalls.
+	yielding int
 
 	// proposed are the requests whose entries are in the log. It has a lock of its own.
 	proposed proposals

@@ -13,20 +13,20 @@ import (
 // Changes of a membership, one at a time and of one replica each: a new replica comes in as a learner, under an id that was never used, a
 // learner becomes a voter, any replica goes out (R12, R13). Raft's entry carries who a new replica is.
 
-func change(typ raftpb.ConfChangeType, id uint64) *raftpb.ConfChangeV2 {
+func singleChange(typ raftpb.ConfChangeType, id uint64) *raftpb.ConfChangeV2 {
 	return &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: typ.Enum(), NodeId: new(id)}}}
 }
 
-func removal(id uint64) *raftpb.ConfChangeV2 { return change(raftpb.ConfChangeRemoveNode, id) }
+func removal(id uint64) *raftpb.ConfChangeV2 { return singleChange(raftpb.ConfChangeRemoveNode, id) }
 
-func promotion(id uint64) *raftpb.ConfChangeV2 { return change(raftpb.ConfChangeAddNode, id) }
+func promotion(id uint64) *raftpb.ConfChangeV2 { return singleChange(raftpb.ConfChangeAddNode, id) }
 
 func addition(r *storev1.Replica) (*raftpb.ConfChangeV2, error) {
 	who, err := r.MarshalVT()
 	if err != nil {
 		return nil, fmt.Errorf("encode the new replica: %w", err)
 	}
-	c := change(raftpb.ConfChangeAddLearnerNode, r.GetId())
+	c := singleChange(raftpb.ConfChangeAddLearnerNode, r.GetId())
 	c.Context = who
 	return c, nil
 }

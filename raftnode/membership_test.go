@@ -82,7 +82,7 @@ func TestChangesThatDoNotFit(t *testing.T) {
 	}{
 		"an id that was used":      {threeReplicas(), newReplica(t, 3), "does not fit"},
 		"an id that is too high":   {threeReplicas(), newReplica(t, 9), "does not fit"},
-		"a replica without a name": {threeReplicas(), change(raftpb.ConfChangeAddLearnerNode, 4), "not described"},
+		"a replica without a name": {threeReplicas(), singleChange(raftpb.ConfChangeAddLearnerNode, 4), "not described"},
 		"promoting a voter":        {threeReplicas(), promotion(2), "does not fit"},
 		"promoting nobody":         {threeReplicas(), promotion(4), "does not fit"},
 		"removing nobody":          {threeReplicas(), removal(4), "does not fit"},

@@ -8,6 +8,7 @@ type counters struct {
 	leaderChanges, snapshotsSent, installs           atomic.Uint64
 	rejectedMessages, droppedMessages, refusedWrites atomic.Uint64
 	rebuilds, digestsCompared, digestMismatches      atomic.Uint64
+	refusedGrowth, yields                            atomic.Uint64
 }
 
 // Metrics are the counts of a node since it was opened.
@@ -26,6 +27,11 @@ type Metrics struct {
 	Rebuilds uint64
 	// DigestsCompared counts comparisons of a replica's state with that of another at the same index, DigestMismatches those that failed.
 	DigestsCompared, DigestMismatches uint64
+	// RefusedGrowth are writes refused because a disk was nearly full, Yields leads given up because the disk of the node stalled.
+	RefusedGrowth, Yields uint64
+	// DiskFree and DiskReserve are bytes as they are now, DiskFull says that the free ones have fallen into the reserve.
+	DiskFree, DiskReserve uint64
+	DiskFull              bool
 }
 
 // Metrics returns the counts of the node.
@@ -36,5 +42,7 @@ func (n *Node) Metrics() Metrics {
 		LeaderChanges: c.leaderChanges.Load(), SnapshotsSent: c.snapshotsSent.Load(), SnapshotsInstalled: c.installs.Load(),
 		RejectedMessages: c.rejectedMessages.Load(), DroppedMessages: c.droppedMessages.Load(), RefusedWrites: c.refusedWrites.Load(),
 		Rebuilds: c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
+		RefusedGrowth: c.refusedGrowth.Load(), Yields: c.yields.Load(),
+		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(),
 	}
 }

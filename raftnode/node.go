@@ -44,6 +44,7 @@ type Node struct {
 	applier     *applier
 	readers     *readerPool
 	housekeeper *housekeeper
+	gauge       *gauge
 
 	// members are the replicas here that take part, rebuilds those that do not yet.
 	members  atomic.Pointer[memberTable]
@@ -55,17 +56,23 @@ type Node struct {
 	forwards  *forwards
 	reachable sync.Map // placement.NodeID → bool: connected
 	silence   *silence
-	staging   chan struct{}
-	sending   sending
-	stagings  atomic.Uint64
-	metrics   counters
-	// pressure is the bound of the engine that is passed, as of the last tick.
+	// conditions are those of the disks of the peers; reserve and stall watch this node's own.
+	conditions map[placement.NodeID]*condition
+	reserve    reserve
+	stall      stall
+	staging    chan struct{}
+	sending    sending
+	stagings   atomic.Uint64
+	metrics    counters
+	// pressure is the bound of the engine that is passed, as the gauge saw it last.
 	pressure atomic.Pointer[OverloadedError]
 
-	// serving: the shards are open. closing: no requests are taken any more.
-	serving, closing atomic.Bool
-	formed           chan struct{}
-	done             chan struct{}
+	// serving: the shards are open. closing: no requests are taken any more. closed: Close was called.
+	serving, closing, closed atomic.Bool
+	// leaving is set with closing, if there is anything to leave.
+	leaving atomic.Pointer[leaving]
+	formed  chan struct{}
+	done    chan struct{}
 	// engineMu orders asking engine and logs, from a goroutine that is not a stage, before their release. Nothing else is locked under it.
 	engineMu sync.RWMutex
 	released bool
@@ -99,6 +106,8 @@ func Open(o Options) (*Node, error) {
 	}
 	n.opened = n.runtime.Now()
 	n.silence = newSilence(o.Members, o.ElectionTimeout, o.HeartbeatInterval)
+	n.conditions = newConditions(o.Members)
+	n.stall.most = int(o.ElectionTimeout / o.HeartbeatInterval)
 	n.seed(o.Seed)
 	n.forwards = newForwards(n)
 	if err := n.openDir(); err != nil {
@@ -223,7 +232,7 @@ func (n *Node) start() error {
 	if err := n.markFormed(); err != nil {
 		return err
 	}
-	n.housekeeper = newHousekeeper(n)
+	n.housekeeper, n.gauge = newHousekeeper(n), newGauge(n)
 	peers := make(map[placement.NodeID]string)
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {

@@ -64,13 +64,17 @@ type Options struct {
 	SnapshotPeriod time.Duration
 	// MaxLogEntries is how many applied entries the log keeps for members that lag. Default 10,000.
 	MaxLogEntries uint64
-	// MaxLogBytes is the size of all logs above which only what recovery needs is kept. Default 1 GiB.
+	// DiskReserve is the room on the disk that is kept for deletes, reads and recovery: a quarter in a file, the rest free. Default: an eighth of
+	// the file system, 32 MiB to 1 GiB.
+	DiskReserve uint64
+	// MaxLogBytes is the size of all logs above which only what recovery needs is kept. Default 1 GiB, at most the reserve of the disk.
 	MaxLogBytes uint64
-	// SegmentBytes is the size of a file of the log. Default 64 MiB.
+	// SegmentBytes is the size of a file of the log. Default 64 MiB, at most a sixteenth of the reserve.
 	SegmentBytes int64
-	// CacheBytes and MemTableBytes size the state engine. Defaults 256 MiB and 32 MiB; up to four memtables come on top.
+	// CacheBytes and MemTableBytes size the state engine. Defaults 256 MiB, and 32 MiB or a thirty-second of the reserve; up to four memtables
+	// come on top.
 	CacheBytes, MemTableBytes int64
-	// HistoryBytes is how much history a shard keeps. Default 64 MiB.
+	// HistoryBytes is how much history a shard keeps. Default 64 MiB, at most a sixteenth of the reserve.
 	HistoryBytes uint64
 	// NoSync leaves fsync out: acknowledged writes can be lost.
 	NoSync bool
@@ -109,9 +113,11 @@ const (
 	applyBytesMax     = 16 << 20 // handed to the applier and not applied, per shard
 	ringBytes         = 32 << 20
 	trimRevisionsMax  = 4096 // revisions that one TrimHistory removes
+	fullHistoryShare  = 8    // the part of the history that is kept while a disk is nearly full
 	snapshotsMax      = 2    // sent at once
 	snapshotsWaiting  = 16   // taken in and waiting, per node
 	overloadRetry     = 50 * time.Millisecond
+	diskFullRetry     = time.Second
 	defaultTimeout    = 10 * time.Second
 	entryFormat       = 1
 	entryVersion      = 1
@@ -129,11 +135,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.SnapshotEntries, 50_000)
 	setDefault(&o.SnapshotPeriod, 5*time.Minute)
 	setDefault(&o.MaxLogEntries, 10_000)
-	setDefault(&o.MaxLogBytes, 1<<30)
-	setDefault(&o.SegmentBytes, 64<<20)
 	setDefault(&o.CacheBytes, 256<<20)
-	setDefault(&o.MemTableBytes, 32<<20)
-	setDefault(&o.HistoryBytes, 64<<20)
 	setDefault(&o.Limits.ValueBytes, 1<<20)
 	setDefault(&o.Limits.CommandBytes, max(4<<20, o.Limits.ValueBytes+KeyBytes))
 	setDefault(&o.Limits.CommandOperations, 1000)
@@ -146,6 +148,18 @@ func (o *Options) setDefaults() {
 		o.Members = []Member{{ID: o.NodeID, PeerAddress: "127.0.0.1:0"}}
 	}
 	setDefault(&o.Replicas, min(len(o.Members), 5))
+}
+
+// fit makes the defaults of what takes room on the disk, so that a small reserve holds them, too: what is on its way when a disk becomes full is a few
+// segments and memtables.
+func (o *Options) fit(reserve uint64) {
+	if reserve == 0 {
+		reserve = reserveBytesMax
+	}
+	setDefault(&o.MaxLogBytes, min(1<<30, reserve))
+	setDefault(&o.SegmentBytes, int64(min(64<<20, max(reserve/16, 64<<10)))) //nolint:gosec // small
+	setDefault(&o.MemTableBytes, int64(min(32<<20, max(reserve/32, 1<<20)))) //nolint:gosec // small
+	setDefault(&o.HistoryBytes, min(64<<20, reserve/16))
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -50,7 +50,7 @@ func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 		case *peerv1.Message_Checkpoint:
 			n.hearCheckpoint(from, body.Checkpoint)
 		case *peerv1.Message_Heartbeat:
-			// It has kept the connection alive and the peer from being taken for silent.
+			n.heardBeat(from.NodeID, body.Heartbeat)
 		}
 	}
 	for i, es := range byWorker {
@@ -145,6 +145,9 @@ func (e messageEvent) handle(w *worker) {
 
 // send hands messages to the transport. Those of one turn leave together, because the transport gathers what waits for a peer.
 func (w *worker) send(m *member, messages []*raftpb.Message) {
+	if m.mute(w.n) {
+		return
+	}
 	for _, message := range messages {
 		to := m.peer(message.GetTo())
 		if to == nil {

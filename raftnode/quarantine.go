@@ -167,6 +167,7 @@ func (n *Node) openLogs() error {
 func (n *Node) openEngine() error {
 	fs := n.options.FS
 	flushed := func() {
+		n.stall.flush.ended()
 		if n.serving.Load() {
 			n.housekeeper.wake()
 		}

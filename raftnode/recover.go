@@ -180,7 +180,7 @@ func (n *Node) replicaConfig(shard placement.ShardID, id uint64, log logstore.St
 		Applied: at.index, AppliedTerm: at.term, ConfState: confState(c),
 		ReadEpoch: n.random(),
 		RingBytes: ringBytes, MaxMessageBytes: messageBytesMax, MaxInflightBytes: inflightBytesMax,
-		MaxApplyBytes: applyBytesMax, MaxUncommittedBytes: uncommittedMax,
+		MaxApplyBytes: applyBytesMax, MaxUncommittedBytes: min(uncommittedMax, max(n.reserve.bytes/16, entryBytesMax)),
 		Logger: raftLogger{n.log.With("shard", shard)},
 	}
 }

@@ -91,6 +91,10 @@ type Status struct {
 	Uptime time.Duration
 	// LogBytes and StateBytes are on disk.
 	LogBytes, StateBytes uint64
+	// DiskFree is what is free on the disk, DiskReserve what is kept of it; DiskFull says that the shards of the node take no puts because the one
+	// has fallen into the other.
+	DiskFree, DiskReserve uint64
+	DiskFull              bool
 	// SyncWrite is false when the node does not fsync.
 	SyncWrite bool
 	Shards    []ShardStatus

@@ -302,6 +302,7 @@ func (tickEvent) handle(w *worker) {
 		m.replica.AbandonRead()
 		w.campaign(m, now)
 		w.promote(m)
+		w.yield(m)
 		w.touch(m)
 	}
 }

@@ -52,6 +52,9 @@ func (m *member) admit(r *Request) error {
 // flight, so that batches grow as the disk slows down. Nothing is proposed while the state engine is behind.
 func (w *worker) propose(m *member) bool {
 	l := m.lead.Load()
+	if l != nil && l.local {
+		w.refuseGrowth(m)
+	}
 	if len(m.writes) == 0 || l == nil || !l.local || m.refused || m.entriesInFlight() >= appendsMax || w.n.pressure.Load() != nil {
 		return false
 	}

@@ -25,8 +25,8 @@ func (s cluster) Status(ctx context.Context, req *raftkvv1.StatusRequest) (*raft
 			NotReady:  st.NotReady,
 			UptimeMs:  uint64(max(st.Uptime.Milliseconds(), 0)),
 			LogBytes:  st.LogBytes, StateBytes: st.StateBytes,
-			SyncWrite: st.SyncWrite,
-			Shards:    shardMessages(st.Shards),
+			SyncWrite: st.SyncWrite, DiskFreeBytes: st.DiskFree, DiskReserveBytes: st.DiskReserve, DiskFull: st.DiskFull,
+			Shards: shardMessages(st.Shards),
 		}, nil
 	})
 }

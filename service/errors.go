@@ -81,6 +81,9 @@ var table = []row{
 	{"OVERLOADED", connect.CodeResourceExhausted, 429, as(func(e *raftnode.OverloadedError) (proto.Message, time.Duration) {
 		return &raftkvv1.LimitExceeded{Field: e.Field, Limit: e.Limit, Actual: e.Actual}, max(e.RetryAfter, time.Millisecond)
 	})},
+	{"DISK_FULL", connect.CodeResourceExhausted, 507, as(func(e *raftnode.DiskFullError) (proto.Message, time.Duration) {
+		return &raftkvv1.DiskFull{NodeId: string(e.Node), Shard: uint32(e.Shard)}, max(e.RetryAfter, time.Millisecond)
+	})},
 	{"REQUEST_TOO_LARGE", connect.CodeResourceExhausted, 413, as(func(e *requestSizeError) (proto.Message, time.Duration) {
 		return &raftkvv1.LimitExceeded{Field: "request", Limit: e.limit, Actual: e.actual}, 0
 	})},

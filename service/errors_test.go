@@ -44,6 +44,7 @@ var errorRows = []struct {
 	{raftnode.ErrTimeout, codes.Unavailable, 503, "TIMEOUT", nil, 100 * time.Millisecond},
 	{errSlowRequest, codes.Unavailable, 408, "REQUEST_TIMEOUT", nil, 0},
 	{errors.Join(raftnode.ErrReadFailed, errors.New("secret of the disk")), codes.Unavailable, 503, "READ_FAILED", nil, 10 * time.Millisecond},
+	{&raftnode.DiskFullError{Shard: 3, Node: "n2", RetryAfter: time.Second}, codes.ResourceExhausted, 507, "DISK_FULL", &raftkvv1.DiskFull{NodeId: "n2", Shard: 3}, time.Second},
 	{&raftnode.OverloadedError{Field: "queue", Limit: 5, Actual: 6, RetryAfter: 2 * time.Second}, codes.ResourceExhausted, 429, "OVERLOADED", &raftkvv1.LimitExceeded{Field: "queue", Limit: 5, Actual: 6}, 2 * time.Second},
 	{&requestSizeError{limit: 5, actual: 6}, codes.ResourceExhausted, 413, "REQUEST_TOO_LARGE", &raftkvv1.LimitExceeded{Field: "request", Limit: 5, Actual: 6}, 0},
 	{&contentSizeError{limit: 5, actual: 6}, codes.InvalidArgument, 413, "LIMIT_EXCEEDED", &raftkvv1.LimitExceeded{Field: "value", Limit: 5, Actual: 6}, 0},

@@ -34,6 +34,8 @@ type config struct {
 	DataDir   string
 	SyncWrite bool
 	CacheSize int64
+	// DiskReserve is 0 if the node shall choose it.
+	DiskReserve int64
 
 	MetricsPort, HealthCheckPort int // 0: derived
 	AdminHost                    string

@@ -19,6 +19,8 @@ const (
 	demoNodesMax = 99 // the ports of one kind end where those of the next begin
 	// demoCache is the cache of each node: there are several in the process.
 	demoCache = 64 * mebibyte
+	// demoReserve is what each node keeps of the disk, for the same reason.
+	demoReserve = 128 * mebibyte
 	// demoTimeout is how long a cluster on one machine may take to form and to elect leaders.
 	demoTimeout = time.Minute
 )
@@ -122,7 +124,7 @@ func demoConfigs(f demoFlags) []*config {
 		c.NodeID, c.Port, c.PeerPort, c.Peers = p.ID, p.Port, p.PeerPort, peers
 		c.GRPCPort, c.MetricsPort, c.HealthCheckPort = p.Port+grpcPortOffset, p.Port+adminPortOffset, p.Port+adminPortOffset
 		c.AdminHost = c.Host
-		c.Shards, c.CacheSize, c.DataDir = f.shards, demoCache, filepath.Join(f.data, p.ID)
+		c.Shards, c.CacheSize, c.DiskReserve, c.DataDir = f.shards, demoCache, demoReserve, filepath.Join(f.data, p.ID)
 		configs = append(configs, c)
 	}
 	return configs

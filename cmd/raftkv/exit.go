@@ -78,6 +78,7 @@ func exitCode(err error) int {
 		notLeader   *raftkv.NotLeaderError
 		stale       *raftkv.StaleRouteError
 		overloaded  *raftkv.OverloadedError
+		full        *raftkv.DiskFullError
 		unreachable *unreachableError
 		failed      *raftkv.PreconditionFailedError
 	)
@@ -99,7 +100,7 @@ func exitCode(err error) int {
 	case errors.Is(err, raftkv.ErrRefused):
 		return exitFailed
 	case errors.Is(err, raftkv.ErrUnavailable), errors.Is(err, raftkv.ErrTimeout),
-		errors.As(err, &notLeader), errors.As(err, &stale), errors.As(err, &overloaded), errors.As(err, &unreachable):
+		errors.As(err, &notLeader), errors.As(err, &stale), errors.As(err, &overloaded), errors.As(err, &full), errors.As(err, &unreachable):
 		return exitUnavailable
 	}
 	return exitFailed

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -46,6 +47,20 @@ var nodeCounters = []nodeCounter{
 	counter("peer_messages_rejected_total", "Messages of peers that were not heard.", func(m raftnode.Metrics) uint64 { return m.RejectedMessages }),
 	counter("peer_messages_dropped_total", "Messages of peers for which there was no room.", func(m raftnode.Metrics) uint64 { return m.DroppedMessages }),
 	counter("writes_refused_total", "Writes refused because the state engine was behind.", func(m raftnode.Metrics) uint64 { return m.RefusedWrites }),
+	counter("writes_refused_disk_full_total", "Writes refused because a disk of their shard was nearly full.", func(m raftnode.Metrics) uint64 { return m.RefusedGrowth }),
+	counter("leads_yielded_total", "Leads given up because the disk of the node stalled.", func(m raftnode.Metrics) uint64 { return m.Yields }),
+}
+
+// nodeGauges are figures as they are now.
+var nodeGauges = []nodeCounter{
+	counter("disk_free_bytes", "Bytes that are free on the disk of the node.", func(m raftnode.Metrics) uint64 { return m.DiskFree }),
+	counter("disk_reserve_bytes", "Bytes of the disk that are kept for deletes, reads and recovery.", func(m raftnode.Metrics) uint64 { return m.DiskReserve }),
+	counter("disk_full", "1 while the free bytes have fallen into the reserve, so that the shards of the node take no puts.", func(m raftnode.Metrics) uint64 {
+		if m.DiskFull {
+			return 1
+		}
+		return 0
+	}),
 }
 
 func counter(name, help string, value func(raftnode.Metrics) uint64) nodeCounter {
@@ -58,7 +73,7 @@ var rebuilding = prometheus.NewDesc("raftkv_replicas_rebuilding", "Replicas that
 // Describe tells what there is.
 func (nodeCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- rebuilding
-	for _, c := range nodeCounters {
+	for _, c := range slices.Concat(nodeCounters, nodeGauges) {
 		out <- c.desc
 	}
 }
@@ -69,5 +84,8 @@ func (c nodeCollector) Collect(out chan<- prometheus.Metric) {
 	m := c.node.Metrics()
 	for _, n := range nodeCounters {
 		out <- prometheus.MustNewConstMetric(n.desc, prometheus.CounterValue, float64(n.value(m)))
+	}
+	for _, n := range nodeGauges {
+		out <- prometheus.MustNewConstMetric(n.desc, prometheus.GaugeValue, float64(n.value(m)))
 	}
 }

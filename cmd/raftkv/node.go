@@ -179,6 +179,7 @@ func raftOptions(c *config, log *slog.Logger) raftnode.Options {
 		SnapshotPeriod:    c.SnapshotInterval,
 		MaxLogEntries:     uint64(c.MaxLogEntries), //nolint:gosec // at least 1
 		CacheBytes:        c.CacheSize,
+		DiskReserve:       uint64(c.DiskReserve), //nolint:gosec // not negative
 		NoSync:            !c.SyncWrite,
 		Limits:            raftnode.Limits{ValueBytes: int(c.MaxValueSize), CommandBytes: int(batchBytes(c))},
 		Logger:            log,

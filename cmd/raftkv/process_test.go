@@ -61,11 +61,17 @@ func freePort(t *testing.T) int {
 // startProcesses starts n nodes and waits until every one answers reads.
 func startProcesses(t *testing.T, n int) *processes {
 	t.Helper()
+	return startProcessesIn(t, t.TempDir(), n)
+}
+
+// startProcessesIn does that with data directories in a directory.
+func startProcessesIn(t *testing.T, dir string, n int) *processes {
+	t.Helper()
 	binary, err := buildBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &processes{t: t, binary: binary, dir: t.TempDir(), client: &http.Client{Timeout: 5 * time.Second}}
+	c := &processes{t: t, binary: binary, dir: dir, client: &http.Client{Timeout: 5 * time.Second}}
 	for i := range n {
 		c.nodes = append(c.nodes, &process{
 			id: fmt.Sprintf("node%d", i+1), port: freePort(t), peer: freePort(t), grpc: freePort(t), metrics: freePort(t),

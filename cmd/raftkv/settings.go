@@ -49,6 +49,7 @@ const (
 	portMax         = 65535
 	valueSizeMax    = 8 * mebibyte
 	cacheSizeMin    = 8 * mebibyte
+	diskReserveMin  = 16 * mebibyte
 	shardsMax       = 4096
 	entriesMax      = 1_000_000_000
 	intervalMin     = time.Second
@@ -124,6 +125,9 @@ var settings = []setting{
 	}, {
 		section: "storage", name: "cache_size", kind: "size", usage: "memory for blocks of the state that were read (default 256MiB)",
 		set: size(func(c *config) *int64 { return &c.CacheSize }, cacheSizeMin, 1<<50),
+	}, {
+		section: "storage", name: "disk_reserve", kind: "size", usage: "room on the disk kept for deletes, reads and recovery (default an eighth of it, 32MiB to 1GiB)",
+		set: size(func(c *config) *int64 { return &c.DiskReserve }, diskReserveMin, 1<<50),
 	}, {
 		section: "monitoring", name: "metrics_port", kind: "port", usage: "port for /metrics, probes and profiles (default port + 200)",
 		set: number(func(c *config) *int { return &c.MetricsPort }, portMax),

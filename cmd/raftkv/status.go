@@ -115,6 +115,11 @@ func printStatus(p *printer, reports []nodeReport) error {
 			state += ", no fsync"
 			notes = append(notes, s.GetNodeId()+": runs without fsync; acknowledged writes are lost when its machine fails")
 		}
+		if s.GetDiskFull() {
+			state += ", disk full"
+			notes = append(notes, fmt.Sprintf("%s: %s are free on its disk, of which %s are kept for deletes and reads; its shards take no puts until keys are deleted or space is freed",
+				s.GetNodeId(), formatSize(int64(s.GetDiskFreeBytes())), formatSize(int64(s.GetDiskReserveBytes())))) //nolint:gosec // no disk is that large
+		}
 		leads := 0
 		for _, shard := range s.GetShards() {
 			if shard.GetLeaderNodeId() == s.GetNodeId() {

@@ -19,6 +19,21 @@ func (l *Log) Append(us []Update, sync bool) error {
 	return l.failure
 }
 
+// Reclaim gives back the space of what has been truncated, as far as that pays: segments go only when a new one is started, so it starts one if that lets
+// go of more than one. Its errors are final, too.
+func (l *Log) Reclaim() error {
+	if l.failure != nil {
+		return l.failure
+	}
+	if _, keep := l.plan(); len(l.segments)-len(keep) < 2 {
+		return nil
+	}
+	if err := l.rotate(); err != nil {
+		l.failure = fmt.Errorf("%w: start a new segment: %w", ErrFailed, err)
+	}
+	return l.failure
+}
+
 func (l *Log) append(us []Update, sync bool) error {
 	bytes, err := l.batchBytes(us)
 	if err != nil {

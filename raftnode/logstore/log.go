@@ -47,7 +47,7 @@ type State struct {
 	Intent *Intent
 }
 
-// Log is the Raft logs of all shards of a node. Append and Close are for one goroutine, the log writer; the other methods are for
+// Log is the Raft logs of all shards of a node. Append, Reclaim and Close are for one goroutine, the log writer; the other methods are for
 // any goroutine at any time.
 type Log struct {
 	o       Options

@@ -68,6 +68,32 @@ func TestIdleShardsDoNotHoldSegments(t *testing.T) {
 	}
 }
 
+// TestReclaim gives back the space of a log that has been truncated, at once, and does nothing if that would not pay.
+func TestReclaim(t *testing.T) {
+	fs := simfs.New(simfs.Options{})
+	l := open(t, fs, small)
+	for last := uint64(0); l.Metrics().Segments < 6; last += 20 {
+		mustAppend(t, l, Update{Shard: 1, HardState: hard(1, 1, last), Entries: entries(last+1, 20, 1)})
+	}
+	before := l.Metrics()
+	if err := l.Reclaim(); err != nil || l.Metrics().Rotations != before.Rotations {
+		t.Errorf("%v; a segment is started though nothing goes with it: %+v", err, l.Metrics())
+	}
+	st, _ := l.State(1)
+	mustAppend(t, l, Update{Shard: 1, Truncate: st.LastIndex - 1})
+	if err := l.Reclaim(); err != nil || l.Metrics().Segments != 1 {
+		t.Errorf("%v; segments of a truncated log remain: %+v", err, l.Metrics())
+	}
+	after := l.Metrics()
+	if err := l.Reclaim(); err != nil || l.Metrics().Rotations != after.Rotations {
+		t.Errorf("%v; it is done again: %+v", err, l.Metrics())
+	}
+	if st, _ := l.State(1); st.TruncatedIndex != st.LastIndex-1 {
+		t.Errorf("the log holds %d to %d", st.TruncatedIndex+1, st.LastIndex)
+	}
+	closed(t, l)
+}
+
 // TestLongIdleLogIsPinned: a log that is too long to move keeps its segments, and only those.
 func TestLongIdleLogIsPinned(t *testing.T) {
 	fs := simfs.New(simfs.Options{})

@@ -255,6 +255,9 @@ func (a *attempt) answered(try int, res raftnode.Result, spoken bool) {
 	a.try++ // What comes now is late.
 	cs := a.cl.cs
 	cs.note(a, res)
+	if full := (*raftnode.DiskFullError)(nil); errors.As(res.Err, &full) {
+		cs.c.seen(GrowthRefused)
+	}
 	var unknown *raftnode.UnknownOutcomeError
 	switch {
 	case res.Err == nil:

@@ -67,6 +67,10 @@ const (
 	PageRead
 	PageGoesOn
 	MajorityHealed
+	LogStalled
+	StateStalled
+	LeadYielded
+	GrowthRefused
 	eventCount
 )
 
@@ -79,7 +83,8 @@ var eventNames = [...]string{
 	SnapshotLate: "snapshot late", SnapshotDoubled: "snapshot sent twice", Truncation: "log truncated",
 	UnknownOutcome: "unknown outcome", Retried: "unknown outcome found by a retry", ForwardedWrite: "write through a follower",
 	PageRead: "page read", PageGoesOn: "page with more behind it",
-	MajorityHealed: "majority healed alone",
+	MajorityHealed: "majority healed alone", LogStalled: "stall of the log of a node", StateStalled: "stall of the state of a node",
+	LeadYielded: "lead given up for a stalled disk", GrowthRefused: "write refused for a full disk",
 }
 
 // String names the event.

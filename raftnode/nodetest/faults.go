@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode/simfs"
@@ -67,8 +68,38 @@ func (c *Cluster) PowerLoss(keep simfs.Survival) {
 // Start starts a node that is down.
 func (c *Cluster) Start(i int) { c.processes[i].start() }
 
-// Stop closes a node in good order.
-func (c *Cluster) Stop(i int) { c.processes[i].stop() }
+// Stop closes a node in good order, without time to hand its leads over.
+func (c *Cluster) Stop(i int) { c.processes[i].halt() }
+
+// leave lets a node hand its leads over and closes it in good order.
+func (c *Cluster) leave(i int) {
+	p := c.processes[i]
+	p.stop()
+	c.await(3*c.options.election(), func() bool { return p.life == nil }, func() string {
+		return fmt.Sprintf("%s was stopped and is still there", p.id)
+	})
+}
+
+// stallLog lets nothing come back any more from the disk of the log of a node, or again.
+func (c *Cluster) stallLog(i int, stalls bool) {
+	c.log("stall of the log", "node", c.processes[i].id, "stalls", stalls)
+	c.processes[i].logStalls = stalls
+}
+
+// stallState lets nothing come back any more from the disk of the state of a node, or again.
+func (c *Cluster) stallState(i int, stalls bool) {
+	c.log("stall of the state", "node", c.processes[i].id, "stalls", stalls)
+	c.processes[i].stateStalls = stalls
+}
+
+// squeeze lets others fill the disk of a node, down to so many free bytes; 0 frees it.
+func (c *Cluster) squeeze(p *process, left int64) {
+	c.log("squeeze", "node", p.id, "left", left)
+	p.disk.SetQuota(0)
+	if u, err := p.disk.GetDiskUsage("/"); err == nil && left > 0 {
+		p.disk.SetQuota(int64(u.UsedBytes) + left) //nolint:gosec // no simulated disk is that large
+	}
+}
 
 // Pause stops the time of a node, Resume lets it go on.
 func (c *Cluster) Pause(i int) { c.processes[i].pause() }
@@ -115,6 +146,8 @@ func (c *Cluster) restore(ps []*process) {
 	c.network.cut, c.network.stale = 0, 0
 	for _, p := range ps {
 		p.diskDelay, p.applyDelay = diskDelay, applyDelay
+		p.logStalls, p.stateStalls = false, false
+		p.disk.SetQuota(0)
 		p.resume()
 		if p.life != nil {
 			p.life.trap.disarm()

@@ -84,11 +84,18 @@ func (r *run) liveMajority() bool {
 
 func (r *run) leaveBroken(p *process, healthy []*process) {
 	s := r.c.scheduler
-	switch s.random.IntN(3) {
+	switch s.random.IntN(5) {
 	case 0:
 		p.crash(simfs.KeepSome, r.c.grace())
 	case 1:
 		p.pause()
+	case 2, 3:
+		// It hears, speaks and leads, and nothing comes of it.
+		p.resume()
+		p.logStalls, p.stateStalls = true, s.chance(0.3)
+		if s.chance(0.3) {
+			p.logStalls, p.stateStalls = false, true
+		}
 	default:
 		cut := r.nemesis.cut()
 		for _, h := range healthy {

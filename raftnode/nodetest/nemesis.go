@@ -38,6 +38,9 @@ var faults = []fault{
 	{"bridge", (*nemesis).bridge},
 	{"slow-disk", (*nemesis).slowDisk},
 	{"slow-apply", (*nemesis).slowApply},
+	{"stall-log", func(n *nemesis) { n.stall((*Cluster).stallLog, LogStalled) }},
+	{"stall-state", func(n *nemesis) { n.stall((*Cluster).stallState, StateStalled) }},
+	{"nearly-full", (*nemesis).nearlyFull},
 	{"noise", (*nemesis).noise},
 	{"transfer", (*nemesis).transfer},
 }
@@ -235,6 +238,34 @@ func (n *nemesis) slowApply() {
 	p := n.pick()
 	p.applyDelay = n.c.scheduler.between(5*time.Millisecond, n.c.options.election())
 	n.later(func() { p.applyDelay = applyDelay })
+}
+
+// stall lets the disk of a node, of a leader mostly, hang for several election timeouts.
+func (n *nemesis) stall(how func(*Cluster, int, bool), seen Event) {
+	s, election := n.c.scheduler, n.c.options.election()
+	i := n.pick().index
+	if leader := n.c.Leader(placement.ShardID(1 + s.random.IntN(n.c.options.Shards))); leader >= 0 && s.chance(0.7) {
+		i = leader
+	}
+	n.c.seen(seen)
+	how(n.c, i, true)
+	s.after(s.between(3*election, 8*election), "undo", func() {
+		if !n.stopped {
+			how(n.c, i, false)
+		}
+	})
+}
+
+// nearlyFull lets others take the free space of a disk but for a part of what the node keeps for deletes and reads. It stays so for a while, through the
+// lives of the node.
+func (n *nemesis) nearlyFull() {
+	p, s := n.pick(), n.c.scheduler
+	n.c.squeeze(p, int64(s.between(diskReserve/2, diskReserve)))
+	s.after(s.between(n.c.options.election(), 8*n.c.options.election()), "undo", func() {
+		if !n.stopped {
+			n.c.squeeze(p, 0)
+		}
+	})
 }
 
 func (n *nemesis) noise() {

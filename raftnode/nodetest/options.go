@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"time"
@@ -55,6 +56,10 @@ func set[T comparable](field *T, value T) {
 // decides. Flushes come by SnapshotEntries instead.
 const memTableBytes = 16 << 20
 
+// diskReserve is what nodes keep of their disks: much more than they write while a disk is nearly full, because Pebble cannot meet a disk that is
+// full within a bubble.
+const diskReserve = 4 << 20
+
 // election is the election timeout.
 func (o Options) election() time.Duration { return 10 * o.Heartbeat }
 
@@ -71,7 +76,7 @@ func (o Options) node(c *Cluster, p *process) raftnode.Options {
 		Shards: o.Shards, Replicas: o.Replicas,
 		HeartbeatInterval: o.Heartbeat, ElectionTimeout: o.election(),
 		SnapshotEntries: o.SnapshotEntries, SnapshotPeriod: 20 * time.Second, MaxLogEntries: o.MaxLogEntries,
-		MaxLogBytes: o.MaxLogBytes, SegmentBytes: o.SegmentBytes, CacheBytes: 1 << 20, MemTableBytes: memTableBytes, HistoryBytes: o.HistoryBytes, NoSync: o.NoSync,
+		MaxLogBytes: cmp.Or(o.MaxLogBytes, 1<<30), DiskReserve: diskReserve, SegmentBytes: o.SegmentBytes, CacheBytes: 1 << 20, MemTableBytes: memTableBytes, HistoryBytes: o.HistoryBytes, NoSync: o.NoSync,
 		Logger: p.logger(),
 		// A node that starts again must not draw what it drew before.
 		Seed: c.scheduler.random.Uint64() | 1,

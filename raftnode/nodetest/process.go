@@ -33,6 +33,8 @@ type process struct {
 	held   []*event
 	// diskDelay is the mean time of an append with its fsync, applyDelay that of a batch of the state machine.
 	diskDelay, applyDelay time.Duration
+	// logStalls, stateStalls: nothing comes back from the disk of the log, or of the state.
+	logStalls, stateStalls bool
 	// rate is how fast its clock runs.
 	rate float64
 	// ruin is what has become of its disk; out: it has refused, and stays down.
@@ -64,9 +66,9 @@ type life struct {
 	ends []func()
 	// doomed: its disk has failed, and somebody waits for it to stop.
 	doomed bool
-	// stopping: the node answers what waits with good reasons while it closes.
-	stopping bool
-	begun    time.Duration
+	// leaving: the node hands its leads over, and stops then. stopping: it answers what waits with good reasons while it closes.
+	leaving, stopping bool
+	begun             time.Duration
 }
 
 // start opens the node on its disk.
@@ -122,6 +124,7 @@ func (p *process) end(grace time.Duration) {
 	p.c.scheduler.killTasks(l)
 	p.disk.SetFaults(nil)
 	if l.node != nil {
+		l.node.Leave(func() {}) // A node that has not left yet has no time for that.
 		// The error is that of a node that failed, which is known already.
 		_ = l.node.Close()
 	}
@@ -138,6 +141,7 @@ func (p *process) end(grace time.Duration) {
 		p.c.events[SnapshotInstalled] += counts.SnapshotsInstalled
 		p.c.events[Rebuilt] += counts.Rebuilds
 		p.c.events[StatesCompared] += counts.DigestsCompared
+		p.c.events[LeadYielded] += counts.Yields
 	}
 	if p.c.ended != nil {
 		p.c.ended(p)
@@ -181,14 +185,47 @@ func (p *process) crash(keep simfs.Survival, grace time.Duration) {
 	p.c.promises.check(p)
 }
 
-// stop closes the node in good order, without time to hand the lead over.
+// stop lets the node hand its leads over, and then closes it in good order.
 func (p *process) stop() {
+	l := p.life
+	if l == nil || l.leaving {
+		return
+	}
+	if !p.serving() {
+		p.halt()
+		return
+	}
+	p.c.log("leave", "node", p.id)
+	l.leaving = true
+	l.node.Leave(func() {
+		p.c.scheduler.add(0, &event{name: "left", process: p, boot: l.number, run: func() {
+			if l.node.Err() == nil {
+				p.halt()
+			}
+		}})
+	})
+}
+
+// halt closes the node in good order, without time to hand its leads over.
+func (p *process) halt() {
 	if p.life == nil {
 		return
 	}
 	p.c.log("stop", "node", p.id)
 	p.life.stopping = true
 	p.end(0)
+}
+
+// stalls says whether a stage waits for a disk from which nothing comes back.
+func (p *process) stalls(stage string) bool {
+	switch stage {
+	case "log writer":
+		return p.logStalls
+	case "applier", "housekeeper":
+		return p.stateStalls
+	default:
+		return false
+	}
 }
 
 // pause stops the time of the process.

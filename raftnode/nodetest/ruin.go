@@ -58,7 +58,7 @@ func (c *Cluster) stopToDamage(i int) (*process, bool) {
 	if p.life == nil || p.life.node == nil || p.life.node.Err() != nil || !c.ruinable() {
 		return nil, false
 	}
-	p.stop()
+	p.halt()
 	p.ruin = damaged
 	return p, true
 }

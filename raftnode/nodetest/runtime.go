@@ -49,7 +49,7 @@ func (r *runtime) collect() {
 	stages := r.stages
 	r.mu.Unlock()
 	for _, s := range stages {
-		if s.queued || !s.woken.Load() {
+		if s.queued || !s.woken.Load() || r.l.process.stalls(s.name) {
 			continue
 		}
 		s.queued = true

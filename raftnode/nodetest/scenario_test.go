@@ -194,6 +194,10 @@ func (s *scenario) fault(t *testing.T, d *datadriven.TestData) string {
 		each(func(i int) { s.c.processes[i].crash(simfs.KeepSynced, 0) })
 	case "stop":
 		each(s.c.Stop)
+	case "stall-log":
+		each(func(i int) { s.c.stallLog(i, true) })
+	case "stall-state":
+		each(func(i int) { s.c.stallState(i, true) })
 	case "start":
 		each(s.c.Start)
 	case "pause":

@@ -118,7 +118,7 @@ func (r *run) final() {
 	r.c.ended = nil
 	r.disks = make(map[placement.NodeID]*simfs.FS)
 	for _, p := range r.c.processes {
-		p.stop()
+		p.halt() // Leads that change hands would leave the replicas at different indexes.
 		if p.ruin != emptied {
 			r.disks[p.id] = p.disk
 		}

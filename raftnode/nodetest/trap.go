@@ -87,6 +87,9 @@ func (t *trap) decide(op simfs.Op) simfs.Fault {
 }
 
 func placeOf(path string) Place {
+	if path == dataDir+"/RESERVE" {
+		return 0 // It holds nothing, and errors of it need not stop a node.
+	}
 	if strings.HasPrefix(path, dataDir+"/state") || strings.HasPrefix(path, dataDir+"/staging") {
 		return InState
 	}

@@ -76,15 +76,25 @@ func (r *Replica) Match() map[uint64]uint64 {
 	return match
 }
 
-// Successor returns the voter that is best fit to lead after this leader: the one that holds most of the log.
-func (r *Replica) Successor() (id uint64, ok bool) {
+// Successor returns the voter that is best fit to lead after this leader: of those that the owner calls fit, the one that holds most of the
+// log. There is none if those that are fit are no majority.
+func (r *Replica) Successor(fit func(id uint64) bool) (id uint64, ok bool) {
 	var best uint64
+	voters, able := 0, 0
 	r.node.WithProgress(func(other uint64, typ raft.ProgressType, p tracker.Progress) {
-		if other != r.id && typ == raft.ProgressTypePeer && p.RecentActive && p.Match >= best {
+		if typ != raft.ProgressTypePeer {
+			return
+		}
+		voters++
+		if other == r.id || !p.RecentActive || !fit(other) {
+			return
+		}
+		able++
+		if p.State != tracker.StateSnapshot && p.Match >= best {
 			id, best, ok = other, p.Match, true
 		}
 	})
-	return id, ok && r.Leads()
+	return id, ok && able > voters/2 && r.Leads()
 }
 
 // CanLead says whether a member of this leader may take over: a voter that does not wait for a snapshot.

@@ -326,10 +326,10 @@ func TestSuccessor(t *testing.T) {
 	g.cut[3] = true
 	g.propose("x")
 	g.settle()
-	if id, ok := g.replicas[1].Successor(); !ok || id != 2 {
+	if id, ok := g.replicas[1].Successor(func(uint64) bool { return true }); !ok || id != 2 {
 		t.Errorf("successor %d, %v; want 2", id, ok)
 	}
-	if _, ok := g.replicas[2].Successor(); ok {
+	if _, ok := g.replicas[2].Successor(func(uint64) bool { return true }); ok {
 		t.Error("a follower names a successor")
 	}
 	g.cut[3] = false

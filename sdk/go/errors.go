@@ -103,6 +103,20 @@ func (e *OverloadedError) Error() string {
 	return fmt.Sprintf("the node is overloaded: %s is at %d of at most %d", e.Field, e.Actual, e.Limit)
 }
 
+// DiskFullError says that the disk of a node is nearly full, so that the shard takes deletes and reads only. Nothing was applied. The client
+// does not try again by itself: a disk seldom gets room while a call waits.
+type DiskFullError struct {
+	// Node is whose disk it is.
+	Node  placement.NodeID
+	Shard placement.ShardID
+	// RetryAfter is how long the node asked to wait.
+	RetryAfter time.Duration
+}
+
+func (e *DiskFullError) Error() string {
+	return fmt.Sprintf("the disk of node %s is nearly full, so shard %d takes no puts; delete keys or free space on that disk", e.Node, e.Shard)
+}
+
 // InvalidError says that a request is wrong in itself. Nothing was applied.
 type InvalidError struct {
 	// Problem names the field and what is wrong with it.
@@ -410,6 +424,8 @@ func (d *details) judgeTyped() *failure {
 		}
 		err := &OverloadedError{Field: t.Field, Limit: t.Limit, Actual: t.Actual, RetryAfter: after}
 		return &failure{retry: true, after: after, err: err}
+	case *raftkvv1.DiskFull:
+		return &failure{after: after, err: &DiskFullError{Node: placement.NodeID(t.NodeId), Shard: placement.ShardID(t.Shard), RetryAfter: after}}
 	case *raftkvv1.OutcomeUnknown:
 		return &failure{unknown: true, retry: true, after: after, err: errors.New("the node does not know the outcome: " + t.Cause)}
 	case *raftkvv1.CrossShard:

@@ -35,6 +35,7 @@ func TestJudgement(t *testing.T) {
 		{connect.CodeUnavailable, nil, true, true, nil}, // a proxy may say so
 		{connect.CodeResourceExhausted, []proto.Message{info, &raftkvv1.LimitExceeded{}, wait}, false, true, new(*OverloadedError)},
 		{connect.CodeResourceExhausted, []proto.Message{info, wait}, false, true, new(*OverloadedError)},
+		{connect.CodeResourceExhausted, []proto.Message{info, &raftkvv1.DiskFull{NodeId: "n2"}, wait}, false, false, new(*DiskFullError)},
 		{connect.CodeResourceExhausted, []proto.Message{info, &raftkvv1.LimitExceeded{}}, false, false, new(*LimitError)},
 		{connect.CodeInvalidArgument, []proto.Message{info, &raftkvv1.LimitExceeded{}}, false, false, new(*LimitError)},
 		{connect.CodeInvalidArgument, nil, false, false, new(*InvalidError)},

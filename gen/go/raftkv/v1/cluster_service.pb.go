@@ -84,7 +84,13 @@ type StatusResponse struct {
 	// The shards that the node holds.
 	Shards []*Shard `protobuf:"bytes,10,rep,name=shards,proto3" json:"shards,omitempty"`
 	// Who answered: the cluster and the node.
-	Header        *ResponseHeader `protobuf:"bytes,11,opt,name=header,proto3" json:"header,omitempty"`
+	Header *ResponseHeader `protobuf:"bytes,11,opt,name=header,proto3" json:"header,omitempty"`
+	// Bytes that are free on the file system of its data directory.
+	DiskFreeBytes uint64 `protobuf:"varint,12,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	// Bytes of it that are kept for deletes, reads and recovery: a part in a file, the rest free.
+	DiskReserveBytes uint64 `protobuf:"varint,13,opt,name=disk_reserve_bytes,json=diskReserveBytes,proto3" json:"disk_reserve_bytes,omitempty"`
+	// Whether the free bytes have fallen into the reserve: the shards of the node take no puts then.
+	DiskFull      bool `protobuf:"varint,14,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -194,6 +200,27 @@ func (x *StatusResponse) GetHeader() *ResponseHeader {
 		return x.Header
 	}
 	return nil
+}
+
+func (x *StatusResponse) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetDiskReserveBytes() uint64 {
+	if x != nil {
+		return x.DiskReserveBytes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetDiskFull() bool {
+	if x != nil {
+		return x.DiskFull
+	}
+	return false
 }
 
 // Request of ListNodes.
@@ -733,7 +760,7 @@ var File_raftkv_v1_cluster_service_proto protoreflect.FileDescriptor
 const file_raftkv_v1_cluster_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1fraftkv/v1/cluster_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17raftkv/v1/cluster.proto\x1a\x16raftkv/v1/header.proto\"\x0f\n" +
-	"\rStatusRequest\"\xec\x02\n" +
+	"\rStatusRequest\"\xdf\x03\n" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -749,7 +776,10 @@ const file_raftkv_v1_cluster_service_proto_rawDesc = "" +
 	"sync_write\x18\t \x01(\bR\tsyncWrite\x12(\n" +
 	"\x06shards\x18\n" +
 	" \x03(\v2\x10.raftkv.v1.ShardR\x06shards\x121\n" +
-	"\x06header\x18\v \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\"\x12\n" +
+	"\x06header\x18\v \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12&\n" +
+	"\x0fdisk_free_bytes\x18\f \x01(\x04R\rdiskFreeBytes\x12,\n" +
+	"\x12disk_reserve_bytes\x18\r \x01(\x04R\x10diskReserveBytes\x12\x1b\n" +
+	"\tdisk_full\x18\x0e \x01(\bR\bdiskFull\"\x12\n" +
 	"\x10ListNodesRequest\"m\n" +
 	"\x11ListNodesResponse\x12%\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x0f.raftkv.v1.NodeR\x05nodes\x121\n" +

@@ -497,6 +497,62 @@ func (x *PreconditionFailed) GetShard() uint32 {
 	return 0
 }
 
+// Detail of RESOURCE_EXHAUSTED: a node that the write would reach has little room left on its disk, so nothing is taken that needs more.
+// Deletes and reads go on. The request was not applied.
+type DiskFull struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node whose disk is nearly full.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The shard of the request.
+	Shard         uint32 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskFull) Reset() {
+	*x = DiskFull{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskFull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskFull) ProtoMessage() {}
+
+func (x *DiskFull) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskFull.ProtoReflect.Descriptor instead.
+func (*DiskFull) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DiskFull) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *DiskFull) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
 // Keys of one shard.
 type CrossShard_Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -510,7 +566,7 @@ type CrossShard_Group struct {
 
 func (x *CrossShard_Group) Reset() {
 	*x = CrossShard_Group{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +578,7 @@ func (x *CrossShard_Group) String() string {
 func (*CrossShard_Group) ProtoMessage() {}
 
 func (x *CrossShard_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +645,10 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
 	"\acurrent\x18\x02 \x01(\x04R\acurrent\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05shard\x18\x04 \x01(\rR\x05shardB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
+	"\x05shard\x18\x04 \x01(\rR\x05shard\"9\n" +
+	"\bDiskFull\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shardB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
 	file_raftkv_v1_error_proto_rawDescOnce sync.Once
@@ -603,7 +662,7 @@ func file_raftkv_v1_error_proto_rawDescGZIP() []byte {
 	return file_raftkv_v1_error_proto_rawDescData
 }
 
-var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_raftkv_v1_error_proto_goTypes = []any{
 	(*KeyNotFound)(nil),        // 0: raftkv.v1.KeyNotFound
 	(*NotLeader)(nil),          // 1: raftkv.v1.NotLeader
@@ -613,10 +672,11 @@ var file_raftkv_v1_error_proto_goTypes = []any{
 	(*CrossShard)(nil),         // 5: raftkv.v1.CrossShard
 	(*SessionExpired)(nil),     // 6: raftkv.v1.SessionExpired
 	(*PreconditionFailed)(nil), // 7: raftkv.v1.PreconditionFailed
-	(*CrossShard_Group)(nil),   // 8: raftkv.v1.CrossShard.Group
+	(*DiskFull)(nil),           // 8: raftkv.v1.DiskFull
+	(*CrossShard_Group)(nil),   // 9: raftkv.v1.CrossShard.Group
 }
 var file_raftkv_v1_error_proto_depIdxs = []int32{
-	8, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
+	9, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -635,7 +695,7 @@ func file_raftkv_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_v1_error_proto_rawDesc), len(file_raftkv_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

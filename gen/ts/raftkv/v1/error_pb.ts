@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/error.proto.
  */
 export const file_raftkv_v1_error: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDUI0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
+  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIqCghEaXNrRnVsbBIPCgdub2RlX2lkGAEgASgJEg0KBXNoYXJkGAIgASgNQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM");
 
 /**
  * Detail of NOT_FOUND: the key does not exist at `revision`.
@@ -291,4 +291,33 @@ export type PreconditionFailed = Message<"raftkv.v1.PreconditionFailed"> & {
  */
 export const PreconditionFailedSchema: GenMessage<PreconditionFailed> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_error, 7);
+
+/**
+ * Detail of RESOURCE_EXHAUSTED: a node that the write would reach has little room left on its disk, so nothing is taken that needs more.
+ * Deletes and reads go on. The request was not applied.
+ *
+ * @generated from message raftkv.v1.DiskFull
+ */
+export type DiskFull = Message<"raftkv.v1.DiskFull"> & {
+  /**
+   * The node whose disk is nearly full.
+   *
+   * @generated from field: string node_id = 1;
+   */
+  nodeId: string;
+
+  /**
+   * The shard of the request.
+   *
+   * @generated from field: uint32 shard = 2;
+   */
+  shard: number;
+};
+
+/**
+ * Describes the message raftkv.v1.DiskFull.
+ * Use `create(DiskFullSchema)` to create a new message.
+ */
+export const DiskFullSchema: GenMessage<DiskFull> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 8);
 

@@ -107,6 +107,8 @@ const (
 	FailureKind_FAILURE_KIND_SESSION_EXPIRED FailureKind = 10
 	// The state of the receiver cannot be read.
 	FailureKind_FAILURE_KIND_READ_FAILED FailureKind = 11
+	// The disk of a node is nearly full, and the write would need room there.
+	FailureKind_FAILURE_KIND_DISK_FULL FailureKind = 14
 )
 
 // Enum value maps for FailureKind.
@@ -124,6 +126,7 @@ var (
 		9:  "FAILURE_KIND_LIMIT",
 		10: "FAILURE_KIND_SESSION_EXPIRED",
 		11: "FAILURE_KIND_READ_FAILED",
+		14: "FAILURE_KIND_DISK_FULL",
 	}
 	FailureKind_value = map[string]int32{
 		"FAILURE_KIND_UNSPECIFIED":     0,
@@ -138,6 +141,7 @@ var (
 		"FAILURE_KIND_LIMIT":           9,
 		"FAILURE_KIND_SESSION_EXPIRED": 10,
 		"FAILURE_KIND_READ_FAILED":     11,
+		"FAILURE_KIND_DISK_FULL":       14,
 	}
 )
 
@@ -593,7 +597,11 @@ func (x *RaftMessage) GetMessage() []byte {
 type NodeHeartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version of the shard map that the sender holds.
-	MapVersion    uint64 `protobuf:"varint,1,opt,name=map_version,json=mapVersion,proto3" json:"map_version,omitempty"`
+	MapVersion uint64 `protobuf:"varint,1,opt,name=map_version,json=mapVersion,proto3" json:"map_version,omitempty"`
+	// The free space of the sender's disk has fallen into its reserve: leaders take nothing that would grow it (R24).
+	DiskFull bool `protobuf:"varint,2,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	// The sender's disk does not come back from a write: it should not lead.
+	DiskStalled   bool `protobuf:"varint,3,opt,name=disk_stalled,json=diskStalled,proto3" json:"disk_stalled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +641,20 @@ func (x *NodeHeartbeat) GetMapVersion() uint64 {
 		return x.MapVersion
 	}
 	return 0
+}
+
+func (x *NodeHeartbeat) GetDiskFull() bool {
+	if x != nil {
+		return x.DiskFull
+	}
+	return false
+}
+
+func (x *NodeHeartbeat) GetDiskStalled() bool {
+	if x != nil {
+		return x.DiskStalled
+	}
+	return false
 }
 
 // ForwardRequest asks the receiver to execute something as if a client had asked it. It is never passed on again.
@@ -1422,7 +1444,9 @@ type Failure struct {
 	// The bound.
 	Limit uint64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// What was asked for.
-	Actual        uint64 `protobuf:"varint,7,opt,name=actual,proto3" json:"actual,omitempty"`
+	Actual uint64 `protobuf:"varint,7,opt,name=actual,proto3" json:"actual,omitempty"`
+	// The node whose disk is nearly full.
+	FullNodeId    string `protobuf:"bytes,9,opt,name=full_node_id,json=fullNodeId,proto3" json:"full_node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1504,6 +1528,13 @@ func (x *Failure) GetActual() uint64 {
 		return x.Actual
 	}
 	return 0
+}
+
+func (x *Failure) GetFullNodeId() string {
+	if x != nil {
+		return x.FullNodeId
+	}
+	return ""
 }
 
 // CallRequest is a question to a node that may not belong to a cluster yet.
@@ -2049,10 +2080,12 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12%\n" +
 	"\x0eto_incarnation\x18\x02 \x01(\x04R\rtoIncarnation\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\fR\amessage\"0\n" +
+	"\amessage\x18\x03 \x01(\fR\amessage\"p\n" +
 	"\rNodeHeartbeat\x12\x1f\n" +
 	"\vmap_version\x18\x01 \x01(\x04R\n" +
-	"mapVersion\"\xf6\x02\n" +
+	"mapVersion\x12\x1b\n" +
+	"\tdisk_full\x18\x02 \x01(\bR\bdiskFull\x12!\n" +
+	"\fdisk_stalled\x18\x03 \x01(\bR\vdiskStalled\"\xf6\x02\n" +
 	"\x0eForwardRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x1d\n" +
@@ -2104,7 +2137,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"ReadResult\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.raftkv.peer.v1.KeyRecordR\arecords\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x120\n" +
-	"\x05slots\x18\x03 \x01(\v2\x1a.raftkv.store.v1.SlotTableR\x05slots\"\xd2\x01\n" +
+	"\x05slots\x18\x03 \x01(\v2\x1a.raftkv.store.v1.SlotTableR\x05slots\"\xf4\x01\n" +
 	"\aFailure\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.raftkv.peer.v1.FailureKindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
@@ -2112,7 +2145,9 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x04slot\x18\x04 \x01(\rR\x04slot\x12\x14\n" +
 	"\x05field\x18\x05 \x01(\tR\x05field\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\x04R\x05limit\x12\x16\n" +
-	"\x06actual\x18\a \x01(\x04R\x06actual\"~\n" +
+	"\x06actual\x18\a \x01(\x04R\x06actual\x12 \n" +
+	"\ffull_node_id\x18\t \x01(\tR\n" +
+	"fullNodeId\"~\n" +
 	"\vCallRequest\x124\n" +
 	"\x05probe\x18\x01 \x01(\v2\x1c.raftkv.peer.v1.ProbeRequestH\x00R\x05probe\x121\n" +
 	"\x04form\x18\x02 \x01(\v2\x1b.raftkv.peer.v1.FormRequestH\x00R\x04formB\x06\n" +
@@ -2144,7 +2179,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PURPOSE_MESSAGES\x10\x01\x12\x14\n" +
 	"\x10PURPOSE_SNAPSHOT\x10\x02\x12\x10\n" +
-	"\fPURPOSE_CALL\x10\x03*\xe0\x02\n" +
+	"\fPURPOSE_CALL\x10\x03*\xfc\x02\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FAILURE_KIND_NOT_LEADER\x10\x01\x12\x1b\n" +
@@ -2158,7 +2193,8 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x12FAILURE_KIND_LIMIT\x10\t\x12 \n" +
 	"\x1cFAILURE_KIND_SESSION_EXPIRED\x10\n" +
 	"\x12\x1c\n" +
-	"\x18FAILURE_KIND_READ_FAILED\x10\vB7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
+	"\x18FAILURE_KIND_READ_FAILED\x10\v\x12\x1a\n" +
+	"\x16FAILURE_KIND_DISK_FULL\x10\x0eB7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_raftkv_peer_v1_message_proto_rawDescOnce sync.Once
