@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
@@ -26,12 +24,11 @@ const dialTimeout = time.Second
 func newEndpoint(node int) *endpoint {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	plain := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 16}}
-	h2 := &http.Client{Transport: &http2.Transport{
-		AllowHTTP: true, ReadIdleTimeout: 2 * time.Second, PingTimeout: time.Second,
-		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, addr)
-		},
+	h2 := &http.Client{Transport: &http.Transport{
+		DialContext: dialer.DialContext, Protocols: &http.Protocols{},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: time.Second},
 	}}
+	h2.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
 	at := func(port int) string { return fmt.Sprintf("http://%s:%d", address(node), port) }
 	return &endpoint{
 		connect: raftkvv1connect.NewKvServiceClient(plain, at(clientPort)),

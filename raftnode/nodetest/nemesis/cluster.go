@@ -66,9 +66,10 @@ func newCluster(o *options, small int) (*cluster, error) {
 
 // form waits until the cluster has formed and takes writes.
 func (c *cluster) form() error {
-	deadline := time.Now().Add(formWithin)
+	p := newPatience(formWithin)
+	defer p.end()
 	for len(c.load.keys.shards) < shards+1 {
-		if time.Now().After(deadline) {
+		if p.ended() {
 			return fmt.Errorf("the cluster does not form within %s", formWithin)
 		}
 		c.load.keys.shards = c.shards(c.nodes[:])
@@ -148,7 +149,8 @@ func ledBy(leaders map[uint32]string, n *node) []placement.ShardID {
 
 // live makes every node of which something can be asked take a write to every shard.
 func (c *cluster) live(within time.Duration) error {
-	began := time.Now()
+	p := newPatience(within)
+	defer p.end()
 	groups := make([]int, shards)
 	for i := range groups {
 		groups[i] = c.load.keys.one(placement.ShardID(1 + i)) //nolint:gosec // small
@@ -161,7 +163,7 @@ func (c *cluster) live(within time.Duration) error {
 		}
 		wait.Go(func() {
 			for s, group := range groups {
-				if !c.takes(c.probes[i], group, began.Add(within)) {
+				if !c.takes(c.probes[i], group, p) {
 					errs[i] = errors.Join(errs[i], fmt.Errorf("%s takes no write to shard %d within %s", n.id, 1+s, within))
 				}
 			}
@@ -172,14 +174,14 @@ func (c *cluster) live(within time.Duration) error {
 }
 
 // takes writes through the node of a probe until one is acknowledged.
-func (c *cluster) takes(probe *client, group int, deadline time.Time) bool {
+func (c *cluster) takes(probe *client, group int, p *patience) bool {
 	for {
 		op := &nodetest.Operation{Client: probe.number, Group: group, Kind: nodetest.Write}
 		op.Changes = []nodetest.Change{{Key: 0, Value: c.load.values.next(0)}}
 		if probe.write(context.Background(), op, false, func() int { return probe.number - clientCount }) {
 			return true
 		}
-		if time.Now().After(deadline) {
+		if p.ended() {
 			return false
 		}
 		pause(context.Background(), 20*time.Millisecond)

@@ -260,7 +260,7 @@ func (c *conductor) powerAll(f fault, later func(func() error)) error {
 	var err error
 	for _, n := range c.nodes {
 		if !n.down {
-			err = errors.Join(err, n.disk.cutPower())
+			err = errors.Join(err, n.cutPower())
 		}
 	}
 	for _, n := range c.nodes {

@@ -36,8 +36,8 @@ const (
 	imageMode            fs.FileMode = 0o600
 )
 
-func newDisk(dir, name string, bytes int64) (*disk, error) {
-	d := &disk{image: filepath.Join(dir, name+".img"), mount: filepath.Join(dir, name)}
+func newDisk(dir, name string, bytes int64) (d *disk, err error) {
+	d = &disk{image: filepath.Join(dir, name+".img"), mount: filepath.Join(dir, name)}
 	if err := os.MkdirAll(d.mount, 0o700); err != nil {
 		return nil, err
 	}
@@ -45,11 +45,11 @@ func newDisk(dir, name string, bytes int64) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	if err := f.Truncate(bytes); err != nil {
 		return nil, err
 	}
-	if err := d.format(); err != nil {
+	if err := format(d.image); err != nil {
 		return nil, err
 	}
 	if d.loop, err = attach(f); err != nil {
@@ -58,19 +58,14 @@ func newDisk(dir, name string, bytes int64) (*disk, error) {
 	return d, d.turnOn()
 }
 
-// format makes the disk empty.
-func (d *disk) format() error { return command("mkfs.ext4", "-q", "-F", "-m", "0", d.image) }
+// format makes an empty file system.
+func format(path string) error { return command("mkfs.ext4", "-q", "-F", "-m", "0", path) }
 
 // attach gives a file to a free loop device. Another process may be faster, so it is tried more than once.
-func attach(f *os.File) (*os.File, error) {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
+func attach(f *os.File) (_ *os.File, err error) {
 	for range loopAttempts {
 		var n int
-		if n, err = unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE); err != nil {
+		if n, err = freeLoop(); err != nil {
 			return nil, err
 		}
 		var loop *os.File
@@ -84,6 +79,15 @@ func attach(f *os.File) (*os.File, error) {
 		err = errors.Join(err, loop.Close())
 	}
 	return nil, err
+}
+
+func freeLoop() (n int, err error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, control.Close()) }()
+	return unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 }
 
 // turnOn mounts the disk. The journal decides what is there.
@@ -107,12 +111,12 @@ func (d *disk) cutPower() error {
 	return nil
 }
 
-func shutdown(dir string) error {
+func shutdown(dir string) (err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), fsIocShutdown, fsShutdownNoLogFlush); err != nil {
 		return fmt.Errorf("shut the file system of %s down: %w", dir, err)
 	}
@@ -141,16 +145,16 @@ func (d *disk) restart() error {
 
 // empty puts an empty disk in its place.
 func (d *disk) empty() error {
-	return errors.Join(d.unmount(), command("mkfs.ext4", "-q", "-F", "-m", "0", d.loop.Name()), d.turnOn())
+	return errors.Join(d.unmount(), format(d.loop.Name()), d.turnOn())
 }
 
 // fill leaves no space on the disk.
-func (d *disk) fill() error {
+func (d *disk) fill() (err error) {
 	f, err := os.OpenFile(filepath.Join(d.mount, ballastName), os.O_CREATE|os.O_WRONLY, imageMode)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	var size int64
 	for {
 		var s unix.Statfs_t

@@ -53,9 +53,11 @@ func (c *cluster) failover(ctx context.Context, o *options, r *report) error {
 // killLeader kills the node that leads a shard and starts it again.
 func (c *cluster) killLeader(ctx context.Context, shard int) (*kill, error) {
 	pause(ctx, steadyFor)
+	p := newPatience(leaderWithin)
+	defer p.end()
 	n, led := c.leads(shard)
-	for deadline := time.Now().Add(leaderWithin); n == nil; n, led = c.leads(shard) {
-		if time.Now().After(deadline) {
+	for ; n == nil; n, led = c.leads(shard) {
+		if p.ended() {
 			c.rec.violate("nobody leads shard %d within %s", shard, leaderWithin)
 			return &kill{}, nil
 		}

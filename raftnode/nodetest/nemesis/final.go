@@ -64,7 +64,9 @@ func (c *cluster) readAll() ([]*nodetest.Operation, error) {
 }
 
 func (c *cluster) readGroup(node, group int) (*nodetest.Operation, error) {
-	for deadline := time.Now().Add(readWithin); time.Now().Before(deadline); {
+	p := newPatience(readWithin)
+	defer p.end()
+	for !p.ended() {
 		op := &nodetest.Operation{Client: c.probes[node].number, Group: group, Kind: nodetest.Read}
 		ask := &call{list: &raftkvv1.ListRequest{Prefix: groupPrefix(group)}}
 		if c.probes[node].read(context.Background(), op, ask, node) {
@@ -93,10 +95,8 @@ func (c *cluster) sum(node int) (uint64, error) {
 // others have not.
 func (c *cluster) settle() error {
 	for range settleTries {
-		for deadline := time.Now().Add(settleWait); !c.level(); pause(context.Background(), settlePause) {
-			if time.Now().After(deadline) {
-				return fmt.Errorf("replicas do not come to stand at one index within %s of the last write", settleWait)
-			}
+		if !c.levels() {
+			return fmt.Errorf("replicas do not come to stand at one index within %s of the last write", settleWait)
 		}
 		if err := c.net.cutAll(nodes); err != nil {
 			return err
@@ -110,6 +110,19 @@ func (c *cluster) settle() error {
 		}
 	}
 	return errors.New("replicas do not stay at one index, though nobody writes")
+}
+
+// levels waits until level.
+func (c *cluster) levels() bool {
+	p := newPatience(settleWait)
+	defer p.end()
+	for !c.level() {
+		if p.ended() {
+			return false
+		}
+		pause(context.Background(), settlePause)
+	}
+	return true
 }
 
 // level says whether all replicas have applied all they have, and the same.

@@ -76,8 +76,8 @@ func in(node int, f func() error) error {
 			done <- err
 			return
 		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		err = errors.Join(unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET), ns.Close())
+		if err != nil {
 			done <- fmt.Errorf("enter %s: %w", namespace(node), err)
 			return
 		}

@@ -75,14 +75,14 @@ func (l *life) gone() bool {
 }
 
 // wait waits until the process is gone.
-func (l *life) wait(patience time.Duration) bool {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+func (l *life) wait(within time.Duration) bool {
+	p := newPatience(within)
+	defer p.end()
 	select {
 	case <-l.ended:
 		return true
-	case <-timer.C:
-		return false
+	case <-p.over:
+		return l.gone()
 	}
 }
 
@@ -121,12 +121,12 @@ monitoring:
 func nodeID(number int) placement.NodeID { return placement.NodeID(fmt.Sprintf("node%d", number+1)) }
 
 // start starts the process.
-func (n *node) start() error {
+func (n *node) start() (err error) {
 	log, err := os.OpenFile(n.logName, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { err = errors.Join(err, log.Close()) }()
 	at, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -197,21 +197,24 @@ func (n *node) term() error {
 
 // losePower ends disk and process, as when the machine loses its power, in this order: what is written in between is lost.
 func (n *node) losePower() error {
-	return errors.Join(n.disk.cutPower(), n.kill())
+	return errors.Join(n.cutPower(), n.kill())
+}
+
+// cutPower is the first half of that. The process may end by itself before it is killed.
+func (n *node) cutPower() error {
+	if n.life != nil && !n.life.gone() {
+		n.life.killed = true
+	}
+	return n.disk.cutPower()
 }
 
 // words are the lines that the process has logged.
 func (n *node) words() (string, error) {
-	f, err := os.Open(n.logName)
+	said, err := os.ReadFile(n.logName)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	if _, err := f.Seek(n.life.logAt, io.SeekStart); err != nil {
-		return "", err
-	}
-	said, err := io.ReadAll(f)
-	return string(said), err
+	return string(said[min(n.life.logAt, int64(len(said))):]), nil
 }
 
 // examine says what is wrong with how a process lived and, if it has, ended.

@@ -38,11 +38,11 @@ const (
 	ruinFromLast      = 2
 )
 
-// kinds are those of which windows are made; bitRot and emptyDisk happen at most once in a run.
-var kinds = []kind{killOne, killMany, stopOne, pauseOne, partition, slowLink, powerOne, powerAll, diskError, diskFull, attackOne}
-
-// ofNetwork are those that harm no node.
-func (k kind) ofNetwork() bool { return k == partition || k == slowLink || k == attackOne }
+// kinds are those of which windows are made, as often as they are to come; bitRot and emptyDisk happen at most once in a run.
+var kinds = []kind{
+	killOne, killOne, killOne, killMany, stopOne, stopOne, pauseOne, pauseOne, pauseOne, partition, partition, partition, partition, slowLink,
+	slowLink, powerOne, powerOne, powerOne, powerAll, diskError, diskError, diskFull, diskFull, attackOne, attackOne,
+}
 
 // fault is one fault of a window. Its targets are the first of nodes that it can hit; with leader, the node that leads the shard comes before
 // them.
@@ -129,8 +129,7 @@ func drawWindow(r *rand.Rand, able []kind, number int) window {
 		w.faults = []fault{{kind: killOne, at: time.Second, end: 4 * time.Second, nodes: r.Perm(nodes), leader: true, shard: 1 + r.IntN(shards)}}
 		return w
 	}
-	r.Shuffle(len(able), func(i, j int) { able[i], able[j] = able[j], able[i] })
-	for _, k := range able[:min(len(able), 3+r.IntN(2))] {
+	for _, k := range choose(r, able, 3+r.IntN(2)) {
 		f := fault{
 			kind: k, at: between(r, 0, w.length/2), nodes: r.Perm(nodes), leader: r.IntN(2) == 0, shard: 1 + r.IntN(shards),
 			shape: shapes[r.IntN(len(shapes))], count: 2 + r.IntN(nodes-1),
@@ -140,6 +139,17 @@ func drawWindow(r *rand.Rand, able []kind, number int) window {
 	}
 	slices.SortStableFunc(w.faults, func(a, b fault) int { return int(a.at - b.at) })
 	return w
+}
+
+// choose draws kinds that are not the same, as many as wanted if there are.
+func choose(r *rand.Rand, from []kind, want int) []kind {
+	var out []kind
+	for _, i := range r.Perm(len(from)) {
+		if len(out) < want && !slices.Contains(out, from[i]) {
+			out = append(out, from[i])
+		}
+	}
+	return out
 }
 
 func between(r *rand.Rand, from, to time.Duration) time.Duration {

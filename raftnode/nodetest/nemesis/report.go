@@ -15,6 +15,9 @@ type report struct {
 	seed    uint64
 	skipped map[kind]string
 	took    time.Duration
+	// waited is how long, all the while, some process waited for a CPU.
+	pressure pressure
+	waited   string
 
 	windows    int
 	counts     map[kind]int
@@ -57,7 +60,7 @@ func (r *report) count(rec *recorder) {
 // String is the report as it is printed.
 func (r *report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, %s\n", r.seed, r.took.Round(time.Second))
+	fmt.Fprintf(&b, "seed %d, %s; some process waited for a CPU %s\n", r.seed, r.took.Round(time.Second), r.waited)
 	for _, k := range slices.Sorted(maps.Keys(r.skipped)) {
 		fmt.Fprintf(&b, "skipped %s: %s\n", k, r.skipped[k])
 	}

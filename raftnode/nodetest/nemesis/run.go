@@ -32,6 +32,7 @@ func run(ctx context.Context, o *options) (code int, err error) {
 	}
 	small := rand.New(rand.NewPCG(o.seed, 3)).IntN(2 * nodes) //nolint:gosec // not secret
 	began := time.Now()
+	r.pressure.start()
 	c, err := newCluster(o, small)
 	if err != nil {
 		return exitUnable, errors.Join(err, showLogs(o.work))
@@ -47,7 +48,7 @@ func run(ctx context.Context, o *options) (code int, err error) {
 	if err != nil {
 		return exitUnable, errors.Join(err, c.keep(o, r, p, nil))
 	}
-	r.took = time.Since(began)
+	r.took, r.waited = time.Since(began), r.pressure.String()
 	r.violations = c.rec.broken()
 	r.count(c.rec)
 	fmt.Print(r)
@@ -119,12 +120,12 @@ func (c *cluster) drained() bool {
 		c.load.wait.Wait()
 		close(done)
 	}()
-	timer := time.NewTimer(drainWithin)
-	defer timer.Stop()
+	p := newPatience(drainWithin)
+	defer p.end()
 	select {
 	case <-done:
 		return true
-	case <-timer.C:
+	case <-p.over:
 		return false
 	}
 }
