@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	diskBytes  = 512 << 20
-	diskSmall  = 288 << 20
+	// A log file takes 64 MiB, and every start of a process begins one.
+	diskBytes  = 1 << 30
+	diskSmall  = 512 << 20
 	formWithin = 30 * time.Second
 	// liveWithin is how soon healed nodes must take writes: ten election timeouts, and the time that a process needs to start.
 	liveWithin = 10*electionTimeout + 5*time.Second

@@ -190,7 +190,7 @@ func (d *disk) free() error {
 	return err
 }
 
-// flip flips a bit of some files below a directory, so that about one in three has one. It returns what it did.
+// flip flips a bit in one or two files below a directory. It returns what it did.
 func flip(dir string, random *rand.Rand) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -209,7 +209,7 @@ func flip(dir string, random *rand.Rand) ([]string, error) {
 	slices.Sort(files)
 	random.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
 	var done []string
-	for _, path := range files[:1+len(files)/3] {
+	for _, path := range files[:min(len(files), 1+random.IntN(2))] {
 		at, err := flipOne(path, random)
 		if err != nil {
 			return nil, err

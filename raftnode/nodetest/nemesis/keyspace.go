@@ -11,9 +11,9 @@ import (
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
-// groupsActive is how many groups of keys are written at a time. They are new ones after every window: the search for an order
+// groupsEach is how many groups of keys of each shard are written at a time. They are new ones after every window: the search for an order
 // of the operations on a group takes the longer, the more outcomes are unknown. Old ones are read now and then, and at the end.
-const groupsActive = 8
+const groupsEach = 2
 
 // keyspace hands out groups of keys. Keys of one group are of one shard.
 type keyspace struct {
@@ -48,17 +48,22 @@ func (s *keyspace) renew() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active = nil
-	for range groupsActive {
-		s.active = append(s.active, s.next)
-		s.next++
+	for shard := range shards {
+		for range groupsEach {
+			s.active = append(s.active, s.make(placement.ShardID(1+shard))) //nolint:gosec // small
+		}
 	}
-	s.all = append(s.all, s.active...)
 }
 
 // one returns a new group of a shard.
 func (s *keyspace) one(shard placement.ShardID) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.make(shard)
+}
+
+// make makes a group of a shard. mu is held.
+func (s *keyspace) make(shard placement.ShardID) int {
 	for s.shard(s.next) != shard {
 		s.next++
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	clientCount = 14
+	clientCount = 20
 	// thinkMean is the mean time between two operations of a client.
 	thinkMean = 8 * time.Millisecond
 	// attemptTimeout is how long a client waits for a node; retryMean the mean time to the next attempt, of attemptsMax.

@@ -34,7 +34,7 @@ const (
 	emptyDisk    kind = "empty-disk"
 	windowMin         = 6 * time.Second
 	windowMax         = 10 * time.Second
-	windowMean        = 13 * time.Second // with what comes after it
+	windowMean        = 12 * time.Second // with what comes after it
 	ruinFromLast      = 2
 )
 
