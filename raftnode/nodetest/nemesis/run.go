@@ -52,6 +52,9 @@ func run(ctx context.Context, o *options) (code int, err error) {
 	r.violations = c.rec.broken()
 	r.count(c.rec)
 	fmt.Print(r)
+	if ctx.Err() != nil {
+		fmt.Println("interrupted: what had been done by then was checked")
+	}
 	if len(r.violations) > 0 {
 		return exitViolation, c.keep(o, r, p, r.unordered)
 	}
