@@ -81,6 +81,18 @@ SECONDS ?= 30
 fuzz: ## run every fuzz target for SECONDS=30 each
 	tools/fuzz $(SECONDS)
 
+MINUTES ?= 3
+KILLS ?= 50
+NEMESIS := go build -o bin/nemesis ./raftnode/nodetest/nemesis && bin/nemesis -binary bin/raftkv $(if $(SEED),-seed=$(SEED))
+
+.PHONY: nemesis
+nemesis: build ## real processes under real faults for MINUTES=3, as root; SEED=n repeats a plan
+	$(NEMESIS) -minutes=$(MINUTES)
+
+.PHONY: failover
+failover: build ## kill KILLS=50 leaders of five real processes, as root, and measure the gaps between writes
+	$(NEMESIS) -kills=$(KILLS)
+
 .PHONY: build
 build: ## build bin/raftkv
 	go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/raftkv ./cmd/raftkv

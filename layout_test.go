@@ -34,6 +34,9 @@ var mayImport = map[string][]string{
 	"sdk/go/raftkvtest":  {"gen", "raftnode/placement"},
 	"bench":              {"gen", "sdk/go"},
 	"cmd/raftkv":         {"gen", "raftnode", "raftnode/placement", "raftnode/logstore", "raftnode/state", "service", "sdk/go", "bench"},
+
+	// A program of its own beside nodetest, whose checkers it uses. Its clients are generated code: what it tries is the contract, not an SDK.
+	"raftnode/nodetest/nemesis": {"gen", "raftnode/nodetest", "raftnode/placement"},
 }
 
 // testsMayImport is what tests may import beyond that: the simulated disk below the engines, everything below in the programs.

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -54,11 +55,14 @@ func (w *worker) leadApplied(m *member) {
 	}
 }
 
-// handle makes the followers of a node that is gone forget it, and lets them campaign with jitter: failing over does not wait for an
+// handle makes the followers of a node that is gone forget it, and lets them campaign in turn: failing over does not wait for an
 // election timeout, and no timeout has to be short for that. Pre-vote protects a leader that only this node has lost.
 func (e peerDownEvent) handle(w *worker) {
 	for _, m := range w.n.locals() {
 		id, member := m.byNode[e.node]
+		if r := m.newcomers[e.node]; r != nil {
+			id, member = r.GetId(), true
+		}
 		if m.worker != w || !member {
 			continue
 		}
@@ -71,8 +75,23 @@ func (e peerDownEvent) handle(w *worker) {
 			return
 		}
 		m.campaigns = campaignsMax
-		m.campaignAt = w.n.runtime.Now().Add(w.n.jitter(w.n.options.HeartbeatInterval * 2))
+		m.campaignAt = w.n.runtime.Now().Add(time.Duration(w.turn(m, id)) * w.n.options.HeartbeatInterval * 2)
 	}
+}
+
+// turn is how many members campaign before this one when the node of their leader is gone. If all did at once, they would split the votes, again
+// and again on a machine that is busy. Who cannot be reached has no turn, and each shard has another order, so that one node does not come to
+// lead all of them.
+func (w *worker) turn(m *member, lost uint64) int {
+	var candidates []uint64
+	for _, id := range m.configuration.GetVoters() { // ascending
+		if id != lost && w.n.isReachable(nodeID(m.peer(id))) {
+			candidates = append(candidates, id)
+		}
+	}
+	// A replica that is no member any more is in no list, and may ask for votes at any time.
+	own := max(0, slices.Index(candidates, m.replica.ID()))
+	return (own + int(m.shard)) % max(1, len(candidates))
 }
 
 // campaignsMax is how often a member that has lost its leader campaigns by itself. Two that do so at once, or before the other has noticed

@@ -32,7 +32,8 @@ func CheckDurable(h *History, final []*Operation) error {
 	}
 	var errs []error
 	for _, r := range final {
-		for k, c := range r.Cells {
+		for i, c := range r.Cells {
+			k := r.From + i
 			at := place{r.Group, k}
 			acked := last[at]
 			if acked == nil {
@@ -49,6 +50,21 @@ func CheckDurable(h *History, final []*Operation) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// CheckRefused says whether nobody has ever seen a value of a write that certainly did not happen, as its client was told.
+func CheckRefused(h *History) error {
+	for _, op := range h.Operations {
+		if op.Kind != Read {
+			continue
+		}
+		for _, c := range op.Cells {
+			if was, ok := h.Refused[c.Value]; ok && c.Value != "" {
+				return fmt.Errorf("a refused write is visible: %s, seen by %s", was, op)
+			}
+		}
+	}
+	return nil
 }
 
 // CheckRevisions says whether the revisions that writes returned order them: each is its write's own, a write that was begun after another had
@@ -87,8 +103,8 @@ func CheckRevisions(h *History) error {
 		if op.Kind != Read {
 			continue
 		}
-		for k, c := range op.Cells {
-			w := writes[at{op.Shard, c.Revision}]
+		for i, c := range op.Cells {
+			k, w := op.From+i, writes[at{op.Shard, c.Revision}]
 			if c.Version == 0 || w == nil {
 				continue // It does not exist, or its write was never acknowledged.
 			}

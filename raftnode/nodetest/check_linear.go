@@ -3,6 +3,7 @@ package nodetest
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -19,21 +20,41 @@ func CheckLinearizable(h *History, timeout time.Duration) error {
 	for _, op := range h.Operations {
 		groups[op.Group] = append(groups[op.Group], op)
 	}
-	for g := range groups {
-		slices.SortStableFunc(groups[g], func(a, b *Operation) int { return cmp.Compare(a.Call, b.Call) })
-		var ops []porcupine.Operation
-		for _, op := range groups[g] {
-			ops = append(ops, porcupine.Operation{ClientId: op.Client, Input: op, Output: op, Call: int64(op.Call), Return: int64(op.Return)})
-		}
-		switch result := porcupine.CheckOperationsTimeout(groupModel, ops, timeout); result {
+	for g, ops := range groups {
+		switch result := porcupine.CheckOperationsTimeout(groupModel, searched(ops), timeout); result {
 		case porcupine.Ok:
 		case porcupine.Illegal:
-			return fmt.Errorf("group %d is not linearizable:\n%s", g, describe(groups[g]))
+			return &LinearityError{Group: g, problem: "is not linearizable:\n" + describe(ops)}
 		default:
-			return fmt.Errorf("group %d: %d operations could not be checked within %s", g, len(ops), timeout)
+			return &LinearityError{Group: g, problem: fmt.Sprintf("has %d operations, which could not be checked within %s", len(ops), timeout)}
 		}
 	}
 	return nil
+}
+
+// LinearityError names a group whose operations no order explains, or for which none was found in time.
+type LinearityError struct {
+	Group   int
+	problem string
+}
+
+func (e *LinearityError) Error() string { return fmt.Sprintf("group %d %s", e.Group, e.problem) }
+
+// Draw writes a page that shows the operations of a group, and how far an order was found for them.
+func Draw(h *History, group int, timeout time.Duration, w io.Writer) error {
+	ops := slices.DeleteFunc(slices.Clone(h.Operations), func(op *Operation) bool { return op.Group != group })
+	_, info := porcupine.CheckOperationsVerbose(groupModel, searched(ops), timeout)
+	return porcupine.Visualize(groupModel, info, w)
+}
+
+// searched sorts operations of one group and returns them in porcupine's form.
+func searched(group []*Operation) []porcupine.Operation {
+	slices.SortStableFunc(group, func(a, b *Operation) int { return cmp.Compare(a.Call, b.Call) })
+	var ops []porcupine.Operation
+	for _, op := range group {
+		ops = append(ops, porcupine.Operation{ClientId: op.Client, Input: op, Output: op, Call: int64(op.Call), Return: int64(op.Return)})
+	}
+	return ops
 }
 
 func describe(ops []*Operation) string {
@@ -51,13 +72,15 @@ type groupState [GroupKeys]struct {
 }
 
 var groupModel = porcupine.Model{
-	Init:  func() any { return groupState{} },
-	Equal: func(a, b any) bool { return a.(groupState) == b.(groupState) },
+	Init:              func() any { return groupState{} },
+	Equal:             func(a, b any) bool { return a.(groupState) == b.(groupState) },
+	DescribeOperation: func(input, _ any) string { return input.(*Operation).String() },
+	DescribeState:     func(state any) string { return fmt.Sprint(state) },
 	Step: func(state, input, _ any) (bool, any) {
 		s, op := state.(groupState), input.(*Operation)
 		if op.Kind == Read {
-			for k, c := range op.Cells {
-				if s[k].value != c.Value || s[k].version != c.Version {
+			for i, c := range op.Cells {
+				if k := op.From + i; s[k].value != c.Value || s[k].version != c.Version {
 					return false, state
 				}
 			}

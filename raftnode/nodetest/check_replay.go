@@ -108,7 +108,8 @@ func (r *replay) complete(above, to uint64) bool {
 func (r *replay) check(op *Operation, unknown map[place]map[string]bool) error {
 	switch {
 	case op.Kind == Read:
-		for k, c := range op.Cells {
+		for i, c := range op.Cells {
+			k := op.From + i
 			at := place{op.Group, k}
 			if err := r.shows(at, op.Origin, c, unknown[at]); err != nil {
 				return fmt.Errorf("%s, of revision %d: key %c: %w", op, op.Origin, 'a'+k, err)

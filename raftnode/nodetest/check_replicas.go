@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/logstore"
@@ -23,10 +24,25 @@ type replicaState struct {
 	export uint64
 }
 
-// CheckReplicas compares the disks of nodes that were closed in good order after a time without writes: all replicas of a shard have applied
+// Disk is where a node keeps its data.
+type Disk struct {
+	FS  vfs.FS
+	Dir string
+}
+
+// CheckReplicas is CheckDisks for simulated nodes.
+func CheckReplicas(disks map[placement.NodeID]*simfs.FS) (compared int, err error) {
+	all := make(map[placement.NodeID]Disk)
+	for node, disk := range disks {
+		all[node] = Disk{disk, dataDir}
+	}
+	return CheckDisks(all)
+}
+
+// CheckDisks compares the disks of nodes that were closed in good order after a time without writes: all replicas of a shard have applied
 // the same index and are equal in every byte (R20, R21), kept digests are those of the records (R25), and the logs agree on all entries
 // that both hold and know to be committed. It returns how many pairs of states were compared.
-func CheckReplicas(disks map[placement.NodeID]*simfs.FS) (compared int, err error) {
+func CheckDisks(disks map[placement.NodeID]Disk) (compared int, err error) {
 	states := make(map[shardIndex]replicaState)
 	terms := make(map[shardIndex]uint64)
 	reached := make(map[placement.ShardID]reachedBy)
@@ -59,8 +75,8 @@ type shardIndex struct {
 }
 
 // compareStates compares the state on a disk with those seen before, and returns where each shard stands.
-func compareStates(states map[shardIndex]replicaState, node placement.NodeID, disk *simfs.FS) (applied map[placement.ShardID]uint64, compared int, err error) {
-	store, err := state.Open(disk.PathJoin(dataDir, "state"), state.Options{FS: disk, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
+func compareStates(states map[shardIndex]replicaState, node placement.NodeID, disk Disk) (applied map[placement.ShardID]uint64, compared int, err error) {
+	store, err := state.Open(disk.FS.PathJoin(disk.Dir, "state"), state.Options{FS: disk.FS, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", node, err)
 	}
@@ -114,8 +130,8 @@ func stateOf(store *state.Store, node placement.NodeID, shard placement.ShardID)
 	return at.Index, is, nil
 }
 
-func compareLogs(terms map[shardIndex]uint64, node placement.NodeID, disk *simfs.FS) (err error) {
-	logs, err := logstore.Open(raftnode.LogDir(disk, dataDir), logstore.Options{FS: disk, SegmentBytes: 1 << 20})
+func compareLogs(terms map[shardIndex]uint64, node placement.NodeID, disk Disk) (err error) {
+	logs, err := logstore.Open(raftnode.LogDir(disk.FS, disk.Dir), logstore.Options{FS: disk.FS, SegmentBytes: 1 << 20})
 	if err != nil {
 		return fmt.Errorf("%s: %w", node, err)
 	}

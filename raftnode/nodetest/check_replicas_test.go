@@ -78,13 +78,13 @@ func TestCheckReplicas(t *testing.T) {
 func TestCompareLogs(t *testing.T) {
 	disk := disksOf(t, "a", -1)["n1"]
 	terms := make(map[shardIndex]uint64)
-	if err := compareLogs(terms, "n1", disk); err != nil {
+	if err := compareLogs(terms, "n1", Disk{disk, dataDir}); err != nil {
 		t.Fatal(err)
 	}
 	for at := range terms {
 		terms[at] += 7
 	}
-	if err := compareLogs(terms, "n1", disk); err == nil || !strings.Contains(err.Error(), "is committed with terms") {
+	if err := compareLogs(terms, "n1", Disk{disk, dataDir}); err == nil || !strings.Contains(err.Error(), "is committed with terms") {
 		t.Errorf("other terms give %v", err)
 	}
 }

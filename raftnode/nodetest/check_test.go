@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,47 @@ func read(client int, call, ret time.Duration, key int, value string, revision, 
 	return op
 }
 
+// one is a read of one key of group 0.
+func one(client int, call, ret time.Duration, key int, value string, revision, version uint64) *Operation {
+	op := read(client, call, ret, key, value, revision, version)
+	op.From, op.Cells = key, op.Cells[key:key+1]
+	return op
+}
+
+func TestCheckRefused(t *testing.T) {
+	seen := one(1, 2, 3, 1, "b", 1, 1)
+	h := &History{Operations: []*Operation{seen}, Refused: map[string]*Operation{"a": put(2, 0, 1, 1, "a", 0, 0)}}
+	if err := CheckRefused(h); err != nil {
+		t.Error(err)
+	}
+	seen.Cells[0].Value = "a"
+	if err := CheckRefused(h); err == nil {
+		t.Error("a refused write was seen, and nobody says so")
+	}
+}
+
+func TestCheckDurableOfOneKey(t *testing.T) {
+	h := &History{Operations: []*Operation{put(1, 0, 1, 1, "a", 1, 1)}}
+	if err := CheckDurable(h, []*Operation{one(2, 2, 3, 1, "a", 1, 1)}); err != nil {
+		t.Error(err)
+	}
+	if err := CheckDurable(h, []*Operation{one(2, 2, 3, 1, "", 0, 0)}); err == nil {
+		t.Error("an acknowledged write is lost, and nobody says so")
+	}
+}
+
+func TestDraw(t *testing.T) {
+	h := &History{Operations: []*Operation{put(1, 0, 1, 0, "a", 1, 1), read(2, 2, 3, 0, "", 0, 0)}}
+	var bad *LinearityError
+	if err := CheckLinearizable(h, checkTimeout); !errors.As(err, &bad) {
+		t.Fatal(err)
+	}
+	var page strings.Builder
+	if err := Draw(h, bad.Group, checkTimeout, &page); err != nil || !strings.Contains(page.String(), "client 2") {
+		t.Errorf("%v, a page of %d bytes", err, page.Len())
+	}
+}
+
 func TestCheckLinearizable(t *testing.T) {
 	for name, c := range map[string]struct {
 		ops []*Operation
@@ -40,6 +82,8 @@ func TestCheckLinearizable(t *testing.T) {
 		"unknown, before it was asked": {ops: []*Operation{read(2, 2, 3, 0, "a", 1, 1), lost(1, 4, 0, "a")}, bad: true},
 		"applied twice":                {ops: []*Operation{put(1, 0, 1, 0, "a", 1, 1), read(2, 2, 3, 0, "a", 2, 2)}, bad: true},
 		"a value of nobody":            {ops: []*Operation{read(2, 2, 3, 0, "a", 1, 1)}, bad: true},
+		"read of one key":              {ops: []*Operation{put(1, 0, 1, 1, "a", 1, 1), one(2, 2, 3, 1, "a", 1, 1)}},
+		"stale read of one key":        {ops: []*Operation{put(1, 0, 1, 1, "a", 1, 1), one(2, 2, 3, 1, "", 0, 0)}, bad: true},
 		"half of a batch": {ops: []*Operation{{
 			Client: 1, Kind: Write, Changes: []Change{{Key: 0, Value: "a"}, {Key: 1, Value: "b"}}, Call: 0, Return: 9, Outcome: Done,
 			Cells: []Cell{{Version: 1}, {Version: 1}},

@@ -358,7 +358,7 @@ func (a *attempt) again() {
 		s.after(s.about(200*time.Millisecond), "retry", a.send)
 		return
 	}
-	a.op.Return, a.op.Outcome = forever, Unknown
+	a.op.Lose()
 	cs.close(a)
 }
 

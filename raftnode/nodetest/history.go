@@ -76,14 +76,18 @@ type Operation struct {
 	Current uint64
 	// Origin is the revision of the shard whose state an answer shows; 0 if several shards have made it.
 	Origin uint64
-	// Cells are one for each change of a write, and one for each key of a read, from the first; a page may end before the last.
+	// Cells are one for each change of a write, and one for each key of a read, beginning with key From; a page may end before the last.
 	Cells []Cell
+	From  int
 	// Attempts is how often it was sent.
 	Attempts int
 }
 
 // forever is when unknown outcomes return.
 const forever = time.Duration(1<<62 - 1)
+
+// Lose ends an operation of which nobody knows what came.
+func (o *Operation) Lose() { o.Return, o.Outcome = forever, Unknown }
 
 // String describes the operation.
 func (o *Operation) String() string {
@@ -96,8 +100,8 @@ func (o *Operation) String() string {
 	}
 	if o.Kind == Read {
 		fmt.Fprintf(&b, "read group %d:", o.Group)
-		for _, c := range o.Cells {
-			fmt.Fprintf(&b, " %q/%d", c.Value, c.Version)
+		for i, c := range o.Cells {
+			fmt.Fprintf(&b, " %c=%q/%d", 'a'+o.From+i, c.Value, c.Version)
 		}
 		return b.String()
 	}

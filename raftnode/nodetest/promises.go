@@ -91,7 +91,7 @@ func (ps *promises) check(p *process) {
 	}
 	applied := make(map[placement.ShardID]uint64)
 	if _, err := disk.Stat(disk.PathJoin(dataDir, "state")); err == nil {
-		if applied, _, err = compareStates(ps.states, p.id, disk); err != nil {
+		if applied, _, err = compareStates(ps.states, p.id, Disk{disk, dataDir}); err != nil {
 			ps.c.violate("after a crash: %v", err)
 			return
 		}

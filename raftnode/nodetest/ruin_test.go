@@ -115,7 +115,7 @@ func TestDivergedReplica(t *testing.T) {
 		write(t, c, "before")
 		c.Run(time.Second) // All have applied it.
 		p := c.processes[2]
-		p.stop()
+		p.halt()
 		p.ruin = damaged
 		if err := p.falsify(); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode/nodetest"
+)
+
+const (
+	clientCount = 20
+	// thinkMean is the mean time between two operations of a client.
+	thinkMean = 8 * time.Millisecond
+	// attemptTimeout is how long a client waits for a node; retryMean the mean time to the next attempt, of attemptsMax.
+	attemptTimeout = 2 * time.Second
+	retryMean      = 150 * time.Millisecond
+	attemptsMax    = 40
+)
+
+// load is the clients of a cluster.
+type load struct {
+	seed      uint64
+	endpoints [nodes]*endpoint
+	keys      *keyspace
+	values    *values
+	rec       *recorder
+	wait      sync.WaitGroup
+}
+
+// start starts the clients. They end with ctx, once they know what has come of what they do.
+func (l *load) start(ctx context.Context) {
+	for i := range clientCount {
+		c := l.client(i)
+		l.wait.Go(func() {
+			for ctx.Err() == nil {
+				c.one(ctx)
+				pause(ctx, time.Duration(c.random.ExpFloat64()*float64(thinkMean)))
+			}
+		})
+	}
+}
+
+func (l *load) client(number int) *client {
+	return &client{load: l, number: number, random: rand.New(rand.NewPCG(l.seed, uint64(number)+100))} //nolint:gosec // not secret
+}
+
+// client does one operation after another.
+type client struct {
+	load     *load
+	number   int
+	random   *rand.Rand
+	sequence uint64
+}
+
+// one does an operation of chance.
+func (c *client) one(ctx context.Context) {
+	r, l := c.random, c.load
+	op := &nodetest.Operation{Client: c.number}
+	if r.IntN(100) < 45 {
+		op.Group = l.keys.pick(r, r.IntN(8) == 0)
+		c.read(ctx, op, drawRead(r, op), r.IntN(nodes))
+		return
+	}
+	op.Group = l.keys.pick(r, false)
+	drawWrite(r, l.values, op)
+	c.write(ctx, op, r.IntN(5) > 0, func() int { return r.IntN(nodes) })
+}
+
+// read reads through a node, and says whether it was answered.
+func (c *client) read(ctx context.Context, op *nodetest.Operation, ask *call, node int) bool {
+	l := c.load
+	op.Shard, op.Attempts = l.keys.shard(op.Group), 1
+	op.Call = l.rec.now()
+	r, f := c.send(ask, node)
+	switch {
+	case f == nil:
+		c.took(op, r.take(op, ask))
+	case f.missing != nil:
+		c.took(op, takeMissing(op, f.missing))
+	default:
+		l.rec.lose(op)
+		pause(ctx, c.patience())
+		return false
+	}
+	return true
+}
+
+// write writes through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx.
+func (c *client) write(ctx context.Context, op *nodetest.Operation, named bool, pick func() int) bool {
+	l := c.load
+	op.Shard = l.keys.shard(op.Group)
+	ask := writeCall(op, nil)
+	if named {
+		ask = writeCall(op, c.name(op))
+	}
+	op.Call = l.rec.now()
+	// doubt: an earlier attempt may have been executed.
+	for doubt := false; ; {
+		op.Attempts++
+		r, f := c.send(ask, pick())
+		switch {
+		case f == nil:
+			c.took(op, r.take(op, ask))
+			return true
+		case f.definite && !doubt:
+			l.rec.refuse(op)
+			pause(ctx, c.patience())
+			return false
+		case !named || op.Attempts == attemptsMax:
+			l.rec.lose(op)
+			return false
+		}
+		doubt = doubt || !f.definite
+		pause(context.Background(), c.patience())
+	}
+}
+
+// name makes a write one that may be sent again.
+func (c *client) name(op *nodetest.Operation) *raftkvv1.RequestId {
+	c.sequence++
+	id := make([]byte, 16)
+	binary.BigEndian.PutUint64(id, uint64(c.number)+1) //nolint:gosec // not negative
+	return &raftkvv1.RequestId{ClientId: id, Sequence: c.sequence, Seen: c.load.rec.seen(op.Shard), AckedBelow: c.sequence}
+}
+
+func (c *client) send(ask *call, node int) (*result, *failure) {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	defer cancel()
+	r, f := c.load.endpoints[node].do(ctx, ask, way(c.random.IntN(int(ways))))
+	if f != nil && f.mislabelled != "" {
+		c.load.rec.violate("%s: %s", nodeID(node), f.mislabelled)
+	}
+	return r, f
+}
+
+// took notes an operation that was answered.
+func (c *client) took(op *nodetest.Operation, err error) {
+	if err != nil {
+		c.load.rec.violate("client %d, group %d: %v", c.number, op.Group, err)
+		c.load.rec.lose(op)
+		return
+	}
+	c.load.rec.finish(op)
+}
+
+func (c *client) patience() time.Duration {
+	return time.Duration(c.random.ExpFloat64() * float64(retryMean))
+}
+
+// pause waits, but not beyond ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/nodetest"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// recorder remembers what clients saw, on one monotonic clock.
+type recorder struct {
+	began time.Time
+
+	// mu guards what follows. It is a leaf.
+	mu         sync.Mutex
+	history    *nodetest.History
+	violations []string
+	// revisions are the highest ones seen: what a client knows before a first attempt.
+	revisions map[placement.ShardID]uint64
+	// acked are when writes were acknowledged.
+	acked map[placement.ShardID][]time.Duration
+	// done, unknown and refused count writes; read and unread reads.
+	done, unknown, refused, read, unread int
+	retried                              int
+}
+
+func newRecorder() *recorder {
+	return &recorder{
+		began: time.Now(), history: &nodetest.History{Refused: make(map[string]*nodetest.Operation)},
+		revisions: make(map[placement.ShardID]uint64), acked: make(map[placement.ShardID][]time.Duration),
+	}
+}
+
+// now is the time of the history.
+func (r *recorder) now() time.Duration { return time.Since(r.began) }
+
+// violate notes that a promise was broken.
+func (r *recorder) violate(format string, args ...any) {
+	text := fmt.Sprintf("%7.2f s: %s", r.now().Seconds(), fmt.Sprintf(format, args...))
+	fmt.Println("VIOLATION", text)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.violations = append(r.violations, text)
+}
+
+// broken returns the violations so far.
+func (r *recorder) broken() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.violations)
+}
+
+// seen is the highest revision known of a shard.
+func (r *recorder) seen(shard placement.ShardID) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.revisions[shard]
+}
+
+// finish notes an operation that happened.
+func (r *recorder) finish(op *nodetest.Operation) {
+	op.Return, op.Outcome = r.now(), nodetest.Done
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.history.Operations = append(r.history.Operations, op)
+	r.revisions[op.Shard] = max(r.revisions[op.Shard], op.Origin)
+	if op.Attempts > 1 {
+		r.retried++
+	}
+	if op.Kind == nodetest.Read {
+		r.read++
+		return
+	}
+	r.done++
+	r.acked[op.Shard] = append(r.acked[op.Shard], op.Return)
+}
+
+// lose notes an operation of which nobody knows what came. A read that was not answered says nothing.
+func (r *recorder) lose(op *nodetest.Operation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if op.Kind == nodetest.Read {
+		r.unread++
+		return
+	}
+	op.Lose()
+	r.unknown++
+	r.history.Operations = append(r.history.Operations, op)
+}
+
+// refuse notes an operation that certainly did not happen.
+func (r *recorder) refuse(op *nodetest.Operation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if op.Kind == nodetest.Read {
+		r.unread++
+		return
+	}
+	r.refused++
+	for _, c := range op.Changes {
+		if !c.Delete {
+			r.history.Refused[c.Value] = op
+		}
+	}
+}
+
+// save writes the history, an operation a line.
+func (r *recorder) save(path string) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := json.NewEncoder(f)
+	for _, op := range r.history.Operations {
+		if err := e.Encode(op); err != nil {
+			return err
+		}
+	}
+	for _, op := range r.history.Refused {
+		if err := e.Encode(struct{ Refused *nodetest.Operation }{op}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

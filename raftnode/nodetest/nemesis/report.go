@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/nodetest"
+)
+
+// report is what a run has come to.
+type report struct {
+	seed    uint64
+	skipped map[kind]string
+	took    time.Duration
+	// waited is how long, all the while, some process waited for a CPU.
+	pressure pressure
+	waited   string
+
+	windows    int
+	counts     map[kind]int
+	gaps       []time.Duration
+	gapsAlone  []time.Duration
+	recoveries []time.Duration
+	failures   []time.Duration
+	refusals   []string
+
+	done, unknown, refused, read, unread, retried int
+	finals, compared                              int
+	searched                                      time.Duration
+	unordered                                     *nodetest.LinearityError
+	violations                                    []string
+}
+
+// take takes over what a conductor has counted.
+func (r *report) take(c *conductor) {
+	r.counts, r.windows = c.counts, len(c.recoveries)
+	r.recoveries, r.failures, r.refusals = c.recoveries, c.failures, c.refusals
+	for _, k := range c.kills {
+		if k.until == 0 {
+			continue // The run ended before it was healed.
+		}
+		gap := c.rec.gap(k)
+		r.gaps = append(r.gaps, gap)
+		if k.alone {
+			r.gapsAlone = append(r.gapsAlone, gap)
+		}
+	}
+}
+
+// count takes over what clients have counted.
+func (r *report) count(rec *recorder) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	r.done, r.unknown, r.refused, r.read, r.unread, r.retried = rec.done, rec.unknown, rec.refused, rec.read, rec.unread, rec.retried
+}
+
+// String is the report as it is printed.
+func (r *report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d, %s; some process waited for a CPU %s\n", r.seed, r.took.Round(time.Second), r.waited)
+	for _, k := range slices.Sorted(maps.Keys(r.skipped)) {
+		fmt.Fprintf(&b, "skipped %s: %s\n", k, r.skipped[k])
+	}
+	if r.windows > 0 {
+		fmt.Fprintf(&b, "faults in %d windows:", r.windows)
+		for _, k := range slices.Sorted(maps.Keys(r.counts)) {
+			fmt.Fprintf(&b, " %s %d", k, r.counts[k])
+		}
+		fmt.Fprintf(&b, "\nlive again after healing: %s\n", figures(r.recoveries))
+		fmt.Fprintf(&b, "processes ended after their disk failed: %s\n", figures(r.failures))
+		for _, what := range r.refusals {
+			fmt.Fprintf(&b, "%.300s\n", what)
+		}
+	}
+	fmt.Fprintf(&b, "gaps between acknowledged writes around kills of leaders: %s\n", figures(r.gaps))
+	if r.windows > 0 {
+		fmt.Fprintf(&b, "  of those with no other fault: %s\n", figures(r.gapsAlone))
+	}
+	fmt.Fprintf(&b, "operations checked: %d, of which writes acknowledged %d, unknown %d, and reads %d; answered after a retry %d\n",
+		r.done+r.unknown+r.read, r.done, r.unknown, r.read, r.retried)
+	fmt.Fprintf(&b, "refused and never to be seen: %d writes; without an answer: %d reads\n", r.refused, r.unread)
+	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, search of orders %s\n", r.finals, r.compared, short(r.searched))
+	if len(r.violations) == 0 {
+		b.WriteString("verdict: clean\n")
+		return b.String()
+	}
+	fmt.Fprintf(&b, "verdict: %d VIOLATIONS\n", len(r.violations))
+	for _, v := range r.violations {
+		fmt.Fprintf(&b, "  %s\n", v)
+	}
+	return b.String()
+}
