@@ -1,6 +1,7 @@
 package raftnode_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -189,6 +190,32 @@ func TestEmptiedDisk(t *testing.T) {
 	delete(c.nodes, "n3")
 	if _, err := c.put("n1", "b", "2"); err != nil {
 		t.Errorf("the others go on: %v", err)
+	}
+}
+
+// A log that is gone was not never there: a node that began anew would have forgotten its votes and what it has acknowledged (R14).
+func TestLostLog(t *testing.T) {
+	for _, lost := range [][]string{{"log"}, {"log", "state"}} {
+		c := newCluster(t, 3, nil)
+		if _, err := c.put("n1", "a", "1"); err != nil {
+			t.Fatal(err)
+		}
+		c.stop("n3")
+		for _, dir := range lost {
+			if err := os.RemoveAll(filepath.Join(c.dir, "n3", dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n := c.start("n3", nil)
+		ctx, cancel := context.WithTimeout(t.Context(), longTimeout)
+		defer cancel()
+		if err := n.Formed(ctx); err == nil || !strings.Contains(err.Error(), "its log is gone") {
+			t.Errorf("a node without %v: %v", lost, err)
+		}
+		if err := n.Close(); !errors.Is(err, n.Err()) {
+			t.Error(err)
+		}
+		delete(c.nodes, "n3")
 	}
 }
 

@@ -42,6 +42,8 @@ type network struct {
 	cut float64
 	// stale is the probability with which a snapshot is late, and that with which it comes twice.
 	stale float64
+	// holds, if set, says which messages of Raft do not go on their way. Whoever holds one may deliver it later.
+	holds func(*link, []byte, *peerv1.RaftMessage) bool
 	links [][]*link
 }
 
@@ -247,6 +249,9 @@ func (n *network) send(l *link, batch []*peerv1.Message) {
 			continue
 		}
 		n.c.wire.sent(l, raft)
+		if n.holds != nil && n.holds(l, data, raft) {
+			continue
+		}
 		if s.chance(n.noise.Drop) {
 			continue
 		}
