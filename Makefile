@@ -70,6 +70,12 @@ sim: ## simulate clusters under faults, a run for each of SEEDS=200 seeds from S
 	go test -c -o bin/sim.test ./raftnode/nodetest
 	bin/sim.test -processes=2 -first=$(START) -seeds=$(SEEDS)
 
+BUGS ?=
+
+.PHONY: mutants
+mutants: ## show that the tests find every planted bug, or those of BUGS="a b"
+	go run ./raftnode/planted/mutants $(BUGS)
+
 .PHONY: build
 build: ## build bin/raftkv
 	go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/raftkv ./cmd/raftkv

@@ -5,6 +5,7 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // housekeeper flushes the state and truncates the logs behind it, and trims history. It decides on figures only; the work is done by the
@@ -40,6 +41,9 @@ func (h *housekeeper) step() {
 		at := n.engine.position(m.shard)
 		dirty = dirty || at.index > durable
 		due = due || at.index >= durable+n.options.SnapshotEntries
+		if planted.Is(planted.TruncatedPastFlushed) {
+			durable = at.index // R8
+		}
 		h.truncate(m, durable, tight)
 		h.trim(m, at)
 		h.follow(m)

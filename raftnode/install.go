@@ -15,6 +15,7 @@ import (
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
@@ -81,6 +82,9 @@ func (w *worker) install(m *member, a *replica.Append) {
 	}
 	n := w.n
 	n.log.Info("installing snapshot", "shard", m.shard, "index", meta.GetIndex(), "term", meta.GetTerm())
+	if planted.Is(planted.ResetWithoutHardState) {
+		hs = nil // R8
+	}
 	reset := func() {
 		n.logWriter.reset(m.shard, logstore.Reset{Index: meta.GetIndex(), Term: meta.GetTerm()}, hs, func() {
 			m.worker.post(installedEvent{m: m, a: a})
@@ -97,6 +101,14 @@ func (w *worker) install(m *member, a *replica.Append) {
 	}
 	n.applier.barrier(func() {
 		intent := logstore.Intent{Index: meta.GetIndex(), Term: meta.GetTerm(), Dir: n.options.FS.PathBase(dir)}
+		switch {
+		case planted.Is(planted.IngestWithoutIntent): // R8
+			ingest()
+			return
+		case planted.Is(planted.ResetBeforeIngest): // R8
+			n.logWriter.reset(m.shard, logstore.Reset{Index: meta.GetIndex(), Term: meta.GetTerm()}, hs, ingest)
+			return
+		}
 		n.logWriter.intend(m.shard, intent, ingest)
 	})
 }
@@ -108,6 +120,10 @@ func (e installedEvent) handle(w *worker) {
 	m.applied = e.a.Snapshot.GetMetadata().GetIndex()
 	// What was proposed below the snapshot will never be applied one by one.
 	for _, p := range m.proposed.take(m.applied) {
+		if planted.Is(planted.SnapshotIsDefinite) { // TAX
+			failAll(p.requests, w.n.notLeader(m.shard))
+			continue
+		}
 		failAll(p.requests, &UnknownOutcomeError{Shard: m.shard, Cause: "this node has taken over a snapshot instead of applying the write"})
 	}
 	w.n.metrics.installs.Add(1)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // Append writes all updates at once and, if sync is set, returns when they and everything before them are on disk. Without sync a
@@ -100,7 +102,7 @@ func (l *Log) sync() error {
 	if l.synced == l.seq {
 		return nil
 	}
-	if err := l.active.file.SyncData(); err != nil {
+	if err := l.syncFile(); err != nil {
 		return fmt.Errorf("sync %s: %w", l.active.path, err)
 	}
 	l.synced = l.seq
@@ -108,6 +110,17 @@ func (l *Log) sync() error {
 	defer l.mu.Unlock()
 	l.metrics.Syncs++
 	return nil
+}
+
+func (l *Log) syncFile() error {
+	if planted.Is(planted.LogNotSynced) {
+		return nil // R3
+	}
+	err := l.active.file.SyncData()
+	if err != nil && planted.Is(planted.SyncRetried) {
+		return l.active.file.SyncData() // R6
+	}
+	return err
 }
 
 // stage adds an update to the batch.
