@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 )
@@ -65,6 +66,7 @@ func (a *applier) step() {
 				return
 			}
 		}
+		failpoint.Hit(failpoint.BeforeReply)
 		for _, j := range jobs {
 			a.answer(j)
 			j.done()

@@ -15,6 +15,7 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/transport"
@@ -278,6 +279,7 @@ func (n *Node) adopt(f *storev1.Formation) error {
 	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.FormationAdopted)
 	n.identity.Store(id)
 	n.log.Info("forming: agreed", "cluster", hex.EncodeToString(f.GetClusterId()))
 	return nil

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/planted"
@@ -55,6 +56,7 @@ func (h peerHandler) HandleSnapshot(from transport.Peer, start *peerv1.SnapshotS
 	if err != nil {
 		return errors.Join(err, n.options.FS.RemoveAll(dir))
 	}
+	failpoint.Hit(failpoint.SnapshotStaged)
 	m.worker.post(messageEvent{m: m, message: message, staged: dir})
 	return nil
 }
@@ -92,10 +94,12 @@ func (w *worker) install(m *member, a *replica.Append) {
 	}
 	ingest := func() {
 		n.runtime.Go("install", func(ctx context.Context) {
+			failpoint.Hit(failpoint.SnapshotIntended)
 			if err := n.engine.ingest(m.shard, dir); err != nil {
 				n.fail(fmt.Errorf("shard %d: ingest snapshot: %w", m.shard, err))
 				return
 			}
+			failpoint.Hit(failpoint.SnapshotIngested)
 			reset()
 		})
 	}
@@ -114,6 +118,7 @@ func (w *worker) install(m *member, a *replica.Append) {
 }
 
 func (e installedEvent) handle(w *worker) {
+	failpoint.Hit(failpoint.SnapshotInstalled)
 	m := e.m
 	m.installing = false
 	m.setConfiguration(w.n.engine.configuration(m.shard))

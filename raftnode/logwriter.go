@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/replica"
@@ -57,6 +58,7 @@ func (l *logWriter) reset(shard placement.ShardID, to logstore.Reset, hs *raftpb
 
 // truncate queues the truncation of a log, which may become durable late.
 func (l *logWriter) truncate(shard placement.ShardID, index uint64) {
+	failpoint.Hit(failpoint.LogTruncation)
 	l.put(logJob{update: logstore.Update{Shard: shard, Truncate: index}})
 }
 
@@ -105,6 +107,9 @@ func (l *logWriter) write(jobs []logJob) {
 	for _, j := range jobs {
 		l.updates = append(l.updates, j.update)
 		sync = sync || j.sync
+		if j.update.HardState != nil {
+			failpoint.Hit(failpoint.HardState)
+		}
 	}
 	if err := l.n.logs.Append(l.updates, sync); err != nil {
 		l.n.fail(fmt.Errorf("write the log: %w", err))

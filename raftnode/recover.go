@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/planted"
@@ -100,6 +101,7 @@ func (n *Node) bootstrap(s *storev1.Formation_Shard, at position) error {
 			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
+	failpoint.Hit(failpoint.FirstState)
 	err := n.logs.Append([]logstore.Update{{
 		Shard:     shard,
 		Reset:     &logstore.Reset{Index: firstIndex, Term: firstTerm},

@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
@@ -86,9 +87,11 @@ func (l *Log) batchBytes(us []Update) (int64, error) {
 // write writes the batch.
 func (l *Log) write() error {
 	b := l.batch.finish(l.synced)
+	failpoint.Hit(failpoint.LogBeforeWrite)
 	if _, err := l.active.file.WriteAt(b, l.off); err != nil {
 		return fmt.Errorf("write %s: %w", l.active.path, err)
 	}
+	failpoint.Hit(failpoint.LogAfterWrite)
 	l.off += int64(len(b))
 	l.seq, l.marked = l.batch.seq, l.batch.records == 0
 	l.mu.Lock()
@@ -102,9 +105,11 @@ func (l *Log) sync() error {
 	if l.synced == l.seq {
 		return nil
 	}
+	failpoint.Hit(failpoint.LogBeforeSync)
 	if err := l.syncFile(); err != nil {
 		return fmt.Errorf("sync %s: %w", l.active.path, err)
 	}
+	failpoint.Hit(failpoint.LogAfterSync)
 	l.synced = l.seq
 	l.mu.Lock()
 	defer l.mu.Unlock()

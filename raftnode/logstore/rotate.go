@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
@@ -206,6 +207,7 @@ func (l *Log) fill(s *segment, name string, buf []byte) error {
 	if err := l.fs.Rename(l.path(name), s.path); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.SegmentNamed)
 	if planted.Is(planted.SegmentNameNotSynced) {
 		return nil // R7
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
@@ -94,7 +95,10 @@ func (s *Store) write(pb *pebble.Batch) error {
 	if s.beforeWrite != nil {
 		s.beforeWrite()
 	}
-	return pb.Commit(pebble.NoSync)
+	failpoint.Hit(failpoint.ApplyBeforeCommit)
+	err := pb.Commit(pebble.NoSync)
+	failpoint.Hit(failpoint.ApplyAfterCommit)
+	return err
 }
 
 // finish writes what a batch holds once per shard: the slot summaries, and the position that makes the rest count (R9).
