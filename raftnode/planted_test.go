@@ -20,8 +20,14 @@ func TestNoPlantedBugIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, halves := range [][2]string{
-		{"log-not-", "synced"}, {"damage-cut-", "as-tail"}, {"two-", "batches"}, {"vote-", "forgotten"}, {"cluster-", "unchecked"},
-		{"read-before-", "applied"}, {"RAFTKV_", "BUG"}, {"RAFTKV_", "FAILPOINTS"},
+		{"log-not-", "synced"},
+		{"damage-cut-", "as-tail"},
+		{"two-", "batches"},
+		{"vote-", "forgotten"},
+		{"cluster-", "unchecked"},
+		{"read-before-", "applied"},
+		{"RAFTKV_", "BUG"},
+		{"RAFTKV_", "FAILPOINTS"},
 	} {
 		if bytes.Contains(code, []byte(halves[0]+halves[1])) {
 			t.Errorf("%s%s is in it", halves[0], halves[1])

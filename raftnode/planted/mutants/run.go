@@ -15,9 +15,9 @@ import (
 const (
 	simulation = "raftnode/nodetest"
 	// chunkSeeds is how many seeds a process runs: what Pebble keeps of closed stores goes with it.
-	chunkSeeds = 10
+	chunkSeeds = 5
 	// suiteTimeout bounds a suite and a chunk of seeds. A bug that makes one stand still is found by that.
-	suiteTimeout = "180s"
+	suiteTimeout = "600s"
 )
 
 // kill runs a suite under a bug and says which test has found it.
