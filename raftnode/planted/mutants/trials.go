@@ -36,7 +36,7 @@ var trials = []trial{
 	{planted.TornTailKept, "R15", 0, in(logstore, "TestCrashEverywhere")},
 	{planted.TailNotRewritten, "R6", seedsMost, in(logstore, "TestKillEverywhere")},
 
-	{planted.LeaderCountsItself, "R3", 0, in(replica, "TestSingleReplicaWaitsForItsDisk")},
+	{planted.LeaderCountsItself, "R3", 0, in(replica, "TestSingleReplicaWaitsForItsDisk|TestPromisesAreOnTheDisk")},
 	{planted.VoteBeforeDurable, "R4", seedsMost, in(replica, "TestPromisesAreOnTheDisk")},
 	{planted.CandidacyNotDurable, "R4", 0, in(replica, "TestNoTermIsLedTwice")},
 	{planted.AckBeforeDurable, "R4", seedsMost, in(replica, "TestPromisesAreOnTheDisk")},
