@@ -93,6 +93,17 @@ nemesis: build ## real processes under real faults for MINUTES=3, as root; SEED=
 failover: build ## kill KILLS=50 leaders of five real processes, as root, and measure the gaps between writes
 	$(NEMESIS) -kills=$(KILLS)
 
+BUGS ?=
+
+.PHONY: mutants
+mutants: ## show that the tests find every planted bug, or those of BUGS="a b"
+	go run ./raftnode/planted/mutants $(BUGS)
+
+.PHONY: failpoints
+failpoints: ## end real nodes at every failpoint and look for what they had acknowledged
+	go test -tags failpoint ./raftnode/failpoint
+	go test -tags failpoint -run 'TestFailpoints$$' ./cmd/raftkv
+
 .PHONY: build
 build: ## build bin/raftkv
 	go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/raftkv ./cmd/raftkv

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 )
 
@@ -67,6 +69,7 @@ func (a *applier) step() {
 			}
 		}
 		a.n.stall.apply.finish(len(jobs))
+		failpoint.Hit(failpoint.BeforeReply)
 		for _, j := range jobs {
 			a.answer(j)
 			j.done()
@@ -105,10 +108,12 @@ func (a *applier) answer(j *applyJob) {
 	leads := l != nil && l.local
 	for _, p := range j.member.proposed.take(last) {
 		switch {
+		case p.index < first && planted.Is(planted.SnapshotIsDefinite): // TAX
+			failAll(p.requests, a.n.notLeader(j.shard))
 		case p.index < first:
 			// The state has passed this index by a snapshot.
 			failAll(p.requests, &UnknownOutcomeError{Shard: j.shard, Cause: "this node has taken over a snapshot instead of applying the write"})
-		case j.entries[p.index-first].GetTerm() != p.term:
+		case j.entries[p.index-first].GetTerm() != p.term && !planted.Is(planted.AnsweredByIndex): // TAX
 			// Another entry stands where this one was proposed: it never will be applied.
 			failAll(p.requests, a.n.notLeader(j.shard))
 		default:

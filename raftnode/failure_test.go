@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -132,5 +134,19 @@ func TestQuestionsBeforeFormation(t *testing.T) {
 	}
 	if shard := n.Route("a"); shard != placement.MetaShard {
 		t.Errorf("route: shard %d", shard)
+	}
+}
+
+// A write that was proposed at an index which the state has then passed by a snapshot may be in that snapshot: nobody says that it is not.
+func TestASnapshotLeavesOutcomesUnknown(t *testing.T) {
+	n := &Node{shards: newShardMap(&storev1.Formation{})}
+	n.identity.Store(&storev1.Identity{})
+	m := &member{shard: DataShard}
+	var got error
+	m.proposed.add(5, 2, []*Request{{Shard: DataShard, Done: func(r Result) { got = r.Err }}})
+	(&applier{n: n}).answer(&applyJob{member: m, shard: DataShard, entries: []*raftpb.Entry{{Index: new(uint64(9)), Term: new(uint64(3))}}})
+	var unknown *UnknownOutcomeError
+	if !errors.As(got, &unknown) {
+		t.Errorf("answered %v", got)
 	}
 }

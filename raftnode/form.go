@@ -15,7 +15,9 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
 
@@ -117,7 +119,7 @@ func (f *former) judge(own *storev1.Identity, id placement.NodeID, p *peerv1.Pro
 	switch {
 	case p.GetPlanHash() != planHash(f.n.options):
 		return fmt.Errorf("node %s was given other members, shards or replicas than this node; make 'peers', 'shards' and 'replicas' the same on all", id)
-	case formation == nil && p.GetFormed():
+	case formation == nil && p.GetFormed() && !planted.Is(planted.EmptiedDiskAdmitted): // R13
 		return fmt.Errorf("%w (node %s belongs to cluster %s)", ErrFormedWithout, id, hex.EncodeToString(p.GetClusterId()))
 	case formation != nil && len(p.GetClusterId()) > 0 && !bytes.Equal(p.GetClusterId(), formation.GetClusterId()):
 		return fmt.Errorf("node %s belongs to cluster %s, this node to %s", id, hex.EncodeToString(p.GetClusterId()), hex.EncodeToString(formation.GetClusterId()))
@@ -277,6 +279,7 @@ func (n *Node) adopt(f *storev1.Formation) error {
 	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.FormationAdopted)
 	n.identity.Store(id)
 	n.log.Info("forming: agreed", "cluster", hex.EncodeToString(f.GetClusterId()))
 	return nil

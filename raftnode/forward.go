@@ -8,6 +8,7 @@ import (
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
 
@@ -248,7 +249,7 @@ func (f *forwards) lost(w *forward) error {
 // peerDown gives up the requests that were passed on to a node whose connection is lost. Reads are tried elsewhere.
 func (f *forwards) peerDown(node placement.NodeID) {
 	for _, w := range f.removeIf(func(w *forward) bool { return w.to == node }) {
-		if w.request.Read != nil {
+		if w.request.Read != nil || planted.Is(planted.ForwardedTwice) { // TAX
 			f.n.retryLater(w.request, f.lost(w))
 			continue
 		}

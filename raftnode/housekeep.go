@@ -5,6 +5,7 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // housekeeper flushes the state and truncates the logs behind it, and trims history. It decides on figures only; the work is done by the
@@ -43,6 +44,9 @@ func (h *housekeeper) step() {
 		due = due || at.index >= durable+n.options.SnapshotEntries
 		if changed := m.membership.Load().GetIndex(); changed > durable && changed <= at.index {
 			due = true // The next change of the membership waits for this one to be durable (R10).
+		}
+		if planted.Is(planted.TruncatedPastFlushed) {
+			durable = at.index // R8
 		}
 		h.truncate(m, durable, tight)
 		h.trim(m, at)

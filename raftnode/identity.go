@@ -11,7 +11,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // What a data directory holds.
@@ -92,8 +94,13 @@ func writeDurably(fs vfs.FS, dir, path string, content []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.IdentityWritten)
 	if err := fs.Rename(tmp, path); err != nil {
 		return err
+	}
+	failpoint.Hit(failpoint.IdentityNamed)
+	if planted.Is(planted.IdentityNameNotSynced) {
+		return nil // R7
 	}
 	return syncDir(fs, dir)
 }

@@ -14,8 +14,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 	"github.com/raftkv/raftkv/raftnode/state"
 	"github.com/raftkv/raftkv/raftnode/transport"
@@ -56,6 +58,7 @@ func (h peerHandler) HandleSnapshot(from transport.Peer, start *peerv1.SnapshotS
 	if err != nil {
 		return errors.Join(err, n.options.FS.RemoveAll(dir))
 	}
+	failpoint.Hit(failpoint.SnapshotStaged)
 	m.worker.post(messageEvent{m: m, sender: sender, message: message, staged: dir})
 	return nil
 }
@@ -83,6 +86,9 @@ func (w *worker) install(m *member, a *replica.Append) {
 	}
 	n := w.n
 	n.log.Info("installing snapshot", "shard", m.shard, "index", meta.GetIndex(), "term", meta.GetTerm())
+	if planted.Is(planted.ResetWithoutHardState) {
+		hs = nil // R8
+	}
 	reset := func() {
 		n.logWriter.reset(m.shard, logstore.Reset{Index: meta.GetIndex(), Term: meta.GetTerm()}, hs, func() {
 			m.worker.post(installedEvent{m: m, a: a})
@@ -90,15 +96,25 @@ func (w *worker) install(m *member, a *replica.Append) {
 	}
 	ingest := func() {
 		n.runtime.Go("install", func(ctx context.Context) {
+			failpoint.Hit(failpoint.SnapshotIntended)
 			if err := n.engine.ingest(m.shard, dir); err != nil {
 				n.fail(fmt.Errorf("shard %d: ingest snapshot: %w", m.shard, ingestError(m.shard, err)))
 				return
 			}
+			failpoint.Hit(failpoint.SnapshotIngested)
 			reset()
 		})
 	}
 	n.applier.barrier(func() {
 		intent := logstore.Intent{Index: meta.GetIndex(), Term: meta.GetTerm(), Dir: n.options.FS.PathBase(dir)}
+		switch {
+		case planted.Is(planted.IngestWithoutIntent): // R8
+			ingest()
+			return
+		case planted.Is(planted.ResetBeforeIngest): // R8
+			n.logWriter.reset(m.shard, logstore.Reset{Index: meta.GetIndex(), Term: meta.GetTerm()}, hs, ingest)
+			return
+		}
 		n.logWriter.intend(m.shard, intent, ingest)
 	})
 }
@@ -114,12 +130,17 @@ func ingestError(shard placement.ShardID, err error) error {
 }
 
 func (e installedEvent) handle(w *worker) {
+	failpoint.Hit(failpoint.SnapshotInstalled)
 	m := e.m
 	m.installing = false
 	m.setConfiguration(w.n.engine.configuration(m.shard))
 	m.applied = e.a.Snapshot.GetMetadata().GetIndex()
 	// What was proposed below the snapshot will never be applied one by one.
 	for _, p := range m.proposed.take(m.applied) {
+		if planted.Is(planted.SnapshotIsDefinite) { // TAX
+			failAll(p.requests, w.n.notLeader(m.shard))
+			continue
+		}
 		failAll(p.requests, &UnknownOutcomeError{Shard: m.shard, Cause: "this node has taken over a snapshot instead of applying the write"})
 	}
 	w.n.metrics.installs.Add(1)

@@ -192,6 +192,24 @@ func TestEmptiedDisk(t *testing.T) {
 	}
 }
 
+// A log that is gone was not never there: a replica that began anew would have forgotten its votes and what it has acknowledged (R14). It is
+// rebuilt under another id.
+func TestLostLog(t *testing.T) {
+	for _, lost := range [][]string{{"log"}, {"log", "state"}} {
+		c := newCluster(t, 3, nil)
+		if _, err := c.put("n1", "a", "1"); err != nil {
+			t.Fatal(err)
+		}
+		c.stop("n3")
+		for _, dir := range lost {
+			c.remove(filepath.Join(c.dir, "n3", dir))
+		}
+		c.start("n3", nil)
+		c.formed("n3")
+		c.rebuilt(2)
+	}
+}
+
 // Without a majority, writes and reads fail with a definite or an unknown outcome in time, and work again by themselves.
 func TestLostMajority(t *testing.T) {
 	c := newCluster(t, 3, nil)

@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/replica"
@@ -59,6 +60,7 @@ func (l *logWriter) reset(shard placement.ShardID, to logstore.Reset, hs *raftpb
 
 // truncate queues the truncation of a log, which may become durable late.
 func (l *logWriter) truncate(shard placement.ShardID, index uint64) {
+	failpoint.Hit(failpoint.LogTruncation)
 	l.put(logJob{update: logstore.Update{Shard: shard, Truncate: index}})
 }
 
@@ -112,6 +114,9 @@ func (l *logWriter) write(jobs []logJob) {
 		sync, reclaim = sync || j.sync, reclaim || j.reclaim
 		if !j.reclaim {
 			l.updates = append(l.updates, j.update)
+		}
+		if j.update.HardState != nil {
+			failpoint.Hit(failpoint.HardState)
 		}
 	}
 	err := l.n.logs.Append(l.updates, sync)

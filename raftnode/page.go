@@ -8,6 +8,7 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // pageAttempts bounds how often a page is read again because slots moved between its shards.
@@ -109,7 +110,7 @@ func (n *Node) merge(r *peerv1.RangeRead, parts []Result) *Page {
 	for _, p := range parts {
 		records := p.Read.GetRecords()
 		page.Records = append(page.Records, records...)
-		if !p.Read.GetMore() || len(records) == 0 {
+		if !p.Read.GetMore() || len(records) == 0 || planted.Is(planted.PageBeyondItsParts) { // R17
 			continue
 		}
 		if last := records[len(records)-1].GetKey(); !fenced || compare(last, fence) < 0 {

@@ -9,6 +9,7 @@ import (
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
@@ -82,6 +83,9 @@ func (n *Node) receiver(from transport.Peer, shard placement.ShardID, toIncarnat
 	r := described(c, message.GetFrom())
 	if r == nil && message.GetFrom() >= nextReplica(c) && n.places(shard, from) {
 		r = &storev1.Replica{Id: message.GetFrom(), NodeId: string(from.NodeID), Incarnation: from.Incarnation}
+	}
+	if r == nil && planted.Is(planted.SenderUnchecked) {
+		r = &storev1.Replica{Id: message.GetFrom(), NodeId: string(from.NodeID), Incarnation: from.Incarnation} // R26
 	}
 	if r == nil || placement.NodeID(r.GetNodeId()) != from.NodeID || r.GetIncarnation() != from.Incarnation {
 		return nil, nil, fmt.Errorf("%w: replica %d of shard %d is not on node %s, incarnation %x", replica.ErrRejected, message.GetFrom(), shard, from.NodeID, from.Incarnation)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 	"github.com/raftkv/raftkv/raftnode/state"
 )
@@ -24,7 +25,7 @@ func (w *worker) startReads(m *member) {
 func (w *worker) readConfirmed(m *member, r replica.Read) {
 	reads := m.endRounds(r.Round)
 	w.n.metrics.readRounds.Add(1)
-	if m.applied >= r.Index {
+	if m.applied >= r.Index || planted.Is(planted.ReadBeforeApplied) { // R16
 		w.n.readers.add(m, reads)
 		return
 	}

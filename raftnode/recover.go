@@ -8,8 +8,10 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 )
 
@@ -74,7 +76,7 @@ func (n *Node) openShard(s *storev1.Formation_Shard, id uint64) (*member, error)
 		return nil, err
 	}
 	log, exists := n.logs.State(shard)
-	if !exists && !n.identity.Load().GetFormed() {
+	if !exists && (!n.identity.Load().GetFormed() || planted.Is(planted.LostLogBegunAnew)) { // R14
 		if err := n.bootstrap(s, at); err != nil {
 			return nil, err
 		}
@@ -132,6 +134,7 @@ func (n *Node) bootstrap(s *storev1.Formation_Shard, at position) error {
 			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
+	failpoint.Hit(failpoint.FirstState)
 	err := n.logs.Append([]logstore.Update{{
 		Shard:     shard,
 		Reset:     &logstore.Reset{Index: firstIndex, Term: firstTerm},
@@ -170,6 +173,10 @@ func (n *Node) finishInstall(shard placement.ShardID, log logstore.State, at pos
 }
 
 func (n *Node) replicaConfig(shard placement.ShardID, id uint64, log logstore.State, at position, c *storev1.Configuration) replica.Config {
+	epoch := n.random()
+	if planted.Is(planted.ReadContextReused) {
+		epoch = id // R16
+	}
 	return replica.Config{
 		ID:             id,
 		ElectionTicks:  int(n.options.ElectionTimeout / n.options.HeartbeatInterval),
@@ -178,7 +185,7 @@ func (n *Node) replicaConfig(shard placement.ShardID, id uint64, log logstore.St
 		HardState:      log.HardState,
 		TruncatedIndex: log.TruncatedIndex, TruncatedTerm: log.TruncatedTerm, LastIndex: log.LastIndex,
 		Applied: at.index, AppliedTerm: at.term, ConfState: confState(c),
-		ReadEpoch: n.random(),
+		ReadEpoch: epoch,
 		RingBytes: ringBytes, MaxMessageBytes: messageBytesMax, MaxInflightBytes: inflightBytesMax,
 		MaxApplyBytes: applyBytesMax, MaxUncommittedBytes: min(uncommittedMax, max(n.reserve.bytes/16, entryBytesMax)),
 		Logger: raftLogger{n.log.With("shard", shard)},

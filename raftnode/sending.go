@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
@@ -143,6 +144,7 @@ func (n *Node) streamSnapshot(o *outgoing, shard placement.ShardID, incarnation 
 		defer close(done)
 		pipe.CloseWithError(image.write(pipe))
 	}()
+	failpoint.Hit(failpoint.SnapshotSending)
 	err = n.transport.SendSnapshot(o.ctx, o.to, start, bodyReader{r, func() { o.progress(n.runtime.Now()) }})
 	r.CloseWithError(io.ErrClosedPipe)
 	<-done

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
 	"github.com/raftkv/raftkv/raftnode/state"
 )
@@ -165,6 +166,10 @@ func (w *worker) expire(m *member, now time.Time) {
 		})
 	}
 	for _, r := range m.proposed.expire(now) {
+		if planted.Is(planted.ProposedCalledRefused) { // TAX
+			r.fail(w.n.timedOut(m.shard))
+			continue
+		}
 		r.fail(&UnknownOutcomeError{Shard: m.shard, Cause: "the write was proposed and its commit was not seen in time"})
 	}
 	w.expireTransfers(m, now)

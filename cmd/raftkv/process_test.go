@@ -24,6 +24,8 @@ type process struct {
 	port, peer, grpc, metrics int
 	cmd                       *exec.Cmd
 	log                       *bytes.Buffer
+	// env is what its environment has besides that of the test.
+	env []string
 }
 
 // processes is a cluster of them.
@@ -35,13 +37,16 @@ type processes struct {
 	client *http.Client
 }
 
+// buildTags are those of the binary.
+var buildTags string
+
 var buildBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "raftkv-test")
 	if err != nil {
 		return "", err
 	}
 	binary := filepath.Join(dir, "raftkv")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", buildTags, "-o", binary, ".").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return binary, nil
@@ -67,6 +72,19 @@ func startProcesses(t *testing.T, n int) *processes {
 // startProcessesIn does that with data directories in a directory.
 func startProcessesIn(t *testing.T, dir string, n int) *processes {
 	t.Helper()
+	c := newProcesses(t, dir, n)
+	for _, p := range c.nodes {
+		c.start(p)
+	}
+	for _, p := range c.nodes {
+		c.ready(p)
+	}
+	return c
+}
+
+// newProcesses makes n nodes that are not started.
+func newProcesses(t *testing.T, dir string, n int) *processes {
+	t.Helper()
 	binary, err := buildBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -86,12 +104,6 @@ func startProcessesIn(t *testing.T, dir string, n int) *processes {
 		}
 		c.client.CloseIdleConnections()
 	})
-	for _, p := range c.nodes {
-		c.start(p)
-	}
-	for _, p := range c.nodes {
-		c.ready(p)
-	}
 	return c
 }
 
@@ -107,6 +119,7 @@ func (c *processes) start(p *process) {
 		"--metrics-port", fmt.Sprint(p.metrics), "--peers", strings.Join(peers, ","), "--snapshot-threshold", "200",
 		"--max-log-entries", "100", "--election-timeout", "500ms", "--heartbeat-interval", "50ms")
 	p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
+	p.cmd.Env = append(os.Environ(), p.env...)
 	if err := p.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftkv/raftkv/raftnode/failpoint"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // Append writes all updates at once and, if sync is set, returns when they and everything before them are on disk. Without sync a
@@ -99,9 +102,11 @@ func (l *Log) batchBytes(us []Update) (int64, error) {
 // write writes the batch.
 func (l *Log) write() error {
 	b := l.batch.finish(l.synced)
+	failpoint.Hit(failpoint.LogBeforeWrite)
 	if _, err := l.active.file.WriteAt(b, l.off); err != nil {
 		return fmt.Errorf("write %s: %w", l.active.path, err)
 	}
+	failpoint.Hit(failpoint.LogAfterWrite)
 	l.off += int64(len(b))
 	l.seq, l.marked = l.batch.seq, l.batch.records == 0
 	l.mu.Lock()
@@ -115,14 +120,27 @@ func (l *Log) sync() error {
 	if l.synced == l.seq {
 		return nil
 	}
-	if err := l.active.file.SyncData(); err != nil {
+	failpoint.Hit(failpoint.LogBeforeSync)
+	if err := l.syncFile(); err != nil {
 		return fmt.Errorf("sync %s: %w", l.active.path, err)
 	}
+	failpoint.Hit(failpoint.LogAfterSync)
 	l.synced = l.seq
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.metrics.Syncs++
 	return nil
+}
+
+func (l *Log) syncFile() error {
+	if planted.Is(planted.LogNotSynced) {
+		return nil // R3
+	}
+	err := l.active.file.SyncData()
+	if err != nil && planted.Is(planted.SyncRetried) {
+		return l.active.file.SyncData() // R6
+	}
+	return err
 }
 
 // stage adds an update to the batch.

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // replay rebuilds the logs in memory from the segments.
@@ -140,6 +141,9 @@ func (r *replay) newest(sc *scanner) error {
 	if err != nil {
 		return err
 	}
+	if planted.Is(planted.DamageCutAsTail) {
+		synced = 0 // R15
+	}
 	synced = max(synced, sc.seq) // the opening batch
 	unproven := sc.off
 	for {
@@ -150,7 +154,11 @@ func (r *replay) newest(sc *scanner) error {
 		if err != nil {
 			return err
 		}
-		if !b.intact() && sc.seq > synced {
+		torn := !b.intact()
+		if planted.Is(planted.TornTailKept) {
+			torn = b.problem != "" // R15
+		}
+		if torn && sc.seq > synced {
 			break
 		}
 		if b.problem != "" {
@@ -173,6 +181,9 @@ func (r *replay) newest(sc *scanner) error {
 // they may never have reached the disk; and if it went because a sync had failed, the system may have forgotten that they are to be
 // written, and a sync alone would do nothing.
 func (sc *scanner) rewrite(from int64) error {
+	if planted.Is(planted.TailNotRewritten) {
+		return nil // R6
+	}
 	for end := min(sc.off, sc.size); from < end; { // the file may end within the padding
 		b, err := sc.read(from, min(windowBytes, end-from))
 		if err != nil {

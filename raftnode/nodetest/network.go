@@ -44,7 +44,9 @@ type network struct {
 	// stale is the probability with which a snapshot is late, and that with which it comes twice.
 	stale float64
 	// rate is how many bytes a second a link carries; 0: any number at once.
-	rate  int
+	rate int
+	// holds, if set, says which messages of Raft do not go on their way. Whoever holds one may deliver it later.
+	holds func(*link, []byte, *peerv1.RaftMessage) bool
 	links [][]*link
 }
 
@@ -250,6 +252,9 @@ func (n *network) send(l *link, batch []*peerv1.Message) {
 			continue
 		}
 		n.c.wire.sent(l, raft)
+		if n.holds != nil && n.holds(l, data, raft) {
+			continue
+		}
 		if s.chance(n.noise.Drop) {
 			continue
 		}

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 
 	"go.etcd.io/raft/v3"
@@ -226,8 +227,13 @@ func (g *group) propose(data string) *raftpb.Entry {
 		g.t.Fatal(err)
 	}
 	g.ready(id)
-	last := g.appends[id][len(g.appends[id])-1].Entries
-	return last[len(last)-1]
+	for _, a := range slices.Backward(g.appends[id]) {
+		if n := len(a.Entries); n > 0 {
+			return a.Entries[n-1]
+		}
+	}
+	g.t.Fatal("what was proposed is not on its way to the log")
+	return nil
 }
 
 // quiet drops raft's log.

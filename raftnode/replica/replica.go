@@ -7,6 +7,8 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // Config says what a replica starts from. Everything comes from the log and the state machine of its node.
@@ -67,6 +69,12 @@ func New(c Config) (*Replica, error) {
 		Vote:   new(c.HardState.GetVote()),
 		Commit: new(max(c.HardState.GetCommit(), c.Applied)),
 	}
+	if planted.Is(planted.VoteForgotten) {
+		hs.Vote = new(uint64(0)) // R4
+	}
+	if planted.Is(planted.CommitBehindApplied) {
+		hs.Commit = new(c.HardState.GetCommit()) // R10
+	}
 	if hs.GetCommit() > c.LastIndex {
 		return nil, fmt.Errorf("index %d is committed, the log ends at %d: acknowledged entries are lost", hs.GetCommit(), c.LastIndex)
 	}
@@ -90,7 +98,7 @@ func New(c Config) (*Replica, error) {
 		MaxInflightBytes:          max(c.MaxInflightBytes, c.MaxMessageBytes),
 		CheckQuorum:               true,
 		PreVote:                   true,
-		ReadOnlyOption:            raft.ReadOnlySafe,
+		ReadOnlyOption:            readOnlyOption(),
 		DisableProposalForwarding: true,
 		StepDownOnRemoval:         true,
 		Logger:                    c.Logger,
@@ -104,6 +112,14 @@ func New(c Config) (*Replica, error) {
 }
 
 const maxInflightMessages = 256
+
+// readOnlyOption: a read asks a quorum whether the leader still leads. No clock is trusted for that.
+func readOnlyOption() raft.ReadOnlyOption {
+	if planted.Is(planted.LeaseReads) {
+		return raft.ReadOnlyLeaseBased // R16
+	}
+	return raft.ReadOnlySafe
+}
 
 // Tick moves the replica's clock on by one tick.
 func (r *Replica) Tick() {
@@ -236,8 +252,10 @@ func (r *Replica) Ready() (Output, error) {
 			out.Messages = append(out.Messages, m)
 		}
 	}
-	holdVotes(&out)
-	return out, nil
+	if !planted.Is(planted.CandidacyNotDurable) { // R4
+		holdVotes(&out)
+	}
+	return out, r.hurry(&out)
 }
 
 // holdVotes makes requests for votes wait until the candidate's own term, vote and log are durable (R4). Raft lets them leave at once and
@@ -295,6 +313,9 @@ func (r *Replica) AppendDone(a *Append) ([]*raftpb.Message, error) {
 		if m.GetType() == raftpb.MsgAppResp && !m.GetReject() && m.GetIndex() > r.storage.last {
 			// R5: an acknowledgement is never above what is durable here. Reaching this is a bug, and stopping the only safe answer.
 			return nil, fmt.Errorf("index %d would be acknowledged, the durable log ends at %d", m.GetIndex(), r.storage.last)
+		}
+		if m.GetType() == raftpb.MsgAppResp && !m.GetReject() && planted.Is(planted.AckAboveDurable) {
+			m.Index = new(r.last) // R5
 		}
 		out = append(out, m)
 	}

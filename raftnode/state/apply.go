@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // scratch holds the messages that Apply encodes, so that the hot path allocates none of them.
@@ -32,6 +33,9 @@ func (sh *Shard) Apply(b *Batch, index, term uint64, e *storev1.Entry) ([]*store
 		return nil, err
 	}
 	sh.meta.ClockMs = max(sh.meta.ClockMs, e.ClockMs)
+	if planted.Is(planted.ClockGoesBack) {
+		sh.meta.ClockMs = e.ClockMs // R19
+	}
 	sh.meta.CommandVersion = max(sh.meta.CommandVersion, e.CommandVersion)
 	results := makeResults(e)
 	for i, c := range e.Commands {
@@ -57,6 +61,9 @@ func (sh *Shard) ApplyConfiguration(b *Batch, index, term uint64, c *storev1.Con
 		return err
 	}
 	sh.configuration = c
+	if planted.Is(planted.ConfigurationNotStored) {
+		return nil // R10
+	}
 	sh.key = appendKey(sh.key[:0], sh.id, sectionConfiguration)
 	if _, err := b.set(sh.key, c); err != nil {
 		err = fmt.Errorf("state: shard %d, entry %d: configuration: %w", sh.id, index, err)

@@ -170,6 +170,9 @@ func TestRetriesGetTheFirstAnswer(t *testing.T) {
 	same("failed compare, once it would hold", func() *storev1.Command {
 		return as(1, 2, 0, 0, compares(putCommand("b", "1"), exists("late", true)))
 	})
+	same("compare that the command itself has made fail", func() *storev1.Command {
+		return as(2, 2, 0, 0, compares(putCommand("new", "1"), exists("new", false)))
+	})
 	same("nothing to delete", func() *storev1.Command { return as(2, 1, 0, 0, writeCommand(deleteOp("none"))) })
 
 	both := m.commit(as(3, 1, 0, 0, putCommand("c", "1")), as(3, 1, 0, 0, putCommand("c", "1")))

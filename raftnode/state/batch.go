@@ -7,6 +7,9 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/raftkv/raftkv/raftnode/failpoint"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 const (
@@ -60,6 +63,12 @@ func (b *Batch) commit() error {
 	}
 	runs := []*pebble.Batch{b.history, b.results, b.forgotten} // in this order: a result may be forgotten in the batch that keeps it
 	for _, run := range runs {
+		if planted.Is(planted.TwoBatches) { // R1
+			if err := b.store.write(run); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := b.pb.Apply(run, nil); err != nil {
 			return err
 		}
@@ -86,7 +95,10 @@ func (s *Store) write(pb *pebble.Batch) error {
 	if s.beforeWrite != nil {
 		s.beforeWrite()
 	}
-	return pb.Commit(pebble.NoSync)
+	failpoint.Hit(failpoint.ApplyBeforeCommit)
+	err := pb.Commit(pebble.NoSync)
+	failpoint.Hit(failpoint.ApplyAfterCommit)
+	return err
 }
 
 // finish writes what a batch holds once per shard: the slot summaries, and the position that makes the rest count (R9).
@@ -104,6 +116,10 @@ func (sh *Shard) finish(b *Batch) error {
 	}
 	sh.touched = sh.touched[:0]
 	sh.key = appendKey(sh.key[:0], sh.id, sectionMeta)
+	if planted.Is(planted.AppliedIndexBehind) { // R9
+		sh.meta.AppliedIndex--
+		defer func() { sh.meta.AppliedIndex++ }()
+	}
 	_, err := b.set(sh.key, &sh.meta)
 	return err
 }

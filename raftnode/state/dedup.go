@@ -6,6 +6,7 @@ import (
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // dedupIndex knows where the kept results of a shard are, and in which order they are forgotten. The results themselves are in Pebble: they
@@ -178,6 +179,10 @@ func (sh *Shard) answered(id *dedupID) (*storev1.WriteResult, error) {
 	if e == nil {
 		return nil, nil
 	}
+	if planted.Is(planted.DuplicateApplied) { // R23
+		sh.dedup.remove(*id)
+		return nil, nil
+	}
 	sh.key = appendDedupKey(sh.key[:0], sh.id, e.index, e.ordinal)
 	stored, ok := sh.overlay.result(id)
 	if !ok {
@@ -233,8 +238,9 @@ func (sh *Shard) forget(b *Batch, e *dedupEntry) error {
 	if err := b.delete(sh.key); err != nil {
 		return err
 	}
-	s := sh.touch(e.slot)
-	s.floor = max(s.floor, min(e.revision+1, sh.meta.Revision))
+	if s := sh.touch(e.slot); !planted.Is(planted.FloorStays) { // R23
+		s.floor = max(s.floor, min(e.revision+1, sh.meta.Revision))
+	}
 	sh.dedup.remove(e.id)
 	return nil
 }

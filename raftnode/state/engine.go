@@ -9,6 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
+
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 const (
@@ -51,7 +53,7 @@ func (s *Store) engineOptions() *pebble.Options {
 	// What is flushed is compacted soon; compressing it twice does not pay.
 	e.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	// An ingest that waits in the flush queue is durable only through the log, which we do not have (R8).
-	e.Experimental.DisableIngestAsFlushable = func() bool { return true }
+	e.Experimental.DisableIngestAsFlushable = func() bool { return !planted.Is(planted.IngestIsFlushable) }
 	e.EnsureDefaults()
 	return e
 }

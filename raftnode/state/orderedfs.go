@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // orderedFS closes two gaps of Pebble v2.1.7 in the order of what becomes durable (R7, R6).
@@ -22,7 +24,7 @@ type orderedFS struct {
 const markerPrefix = "marker."
 
 func (f *orderedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.HasPrefix(f.PathBase(name), markerPrefix) {
+	if strings.HasPrefix(f.PathBase(name), markerPrefix) && !planted.Is(planted.ManifestAfterMarker) { // R7
 		if err := syncDir(f.FS, f.PathDir(name)); err != nil {
 			return nil, err
 		}

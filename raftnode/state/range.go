@@ -8,6 +8,7 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // Range returns one page of a range of keys, and whether the range goes on behind it. A page ends at r.MaxItems keys or when r.MaxBytes of
@@ -66,7 +67,7 @@ func (p *page) take(it *pebble.Iterator) (more bool, err error) {
 	if err != nil {
 		return false, p.damage(it, err)
 	}
-	if h.tombstone {
+	if h.tombstone && !planted.Is(planted.TombstonesShown) { // promise 1
 		return false, nil
 	}
 	if p.full() {

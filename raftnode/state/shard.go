@@ -10,6 +10,7 @@ import (
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // Position is where the state of a shard stands.
@@ -108,7 +109,7 @@ func (sh *Shard) damage(err error) error {
 
 // serves says whether the shard executes commands on a slot. The meta shard has no slots and serves every key.
 func (sh *Shard) serves(slot placement.Slot) bool {
-	return sh.id == placement.MetaShard || (sh.slots != nil && sh.slots.serving(slot))
+	return sh.id == placement.MetaShard || (sh.slots != nil && sh.slots.serving(slot)) || planted.Is(planted.SlotUnchecked) // R17
 }
 
 // touch returns the summary of a slot, to be changed.
@@ -166,8 +167,22 @@ func (sh *Shard) load() error {
 	if err := sh.loadDedup(); err != nil {
 		return err
 	}
+	if planted.Is(planted.RevisionInferred) {
+		if err := sh.inferRevision(); err != nil { // R2
+			return err
+		}
+	}
 	sh.publish()
 	return nil
+}
+
+// inferRevision is for a planted bug.
+func (sh *Shard) inferRevision() error {
+	sh.meta.Revision = 0
+	return sh.each(sectionHistory, func(rest, _ []byte) (err error) {
+		sh.meta.Revision, err = parseRevision(rest)
+		return err
+	})
 }
 
 func copyMeta(to, from *shardMeta) {

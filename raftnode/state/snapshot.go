@@ -15,6 +15,7 @@ import (
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // Export writes a shard as a snapshot stream and returns its position. Equal states make equal streams.
@@ -48,6 +49,9 @@ func export(it *pebble.Iterator, w io.Writer, h *storev1.SnapshotHeader) error {
 		return err
 	}
 	for ok := it.First(); ok; ok = it.Next() {
+		if planted.Is(planted.ResultsNotInSnapshot) && section(it.Key()[shardPrefixLen]) == sectionDedup {
+			continue // R23
+		}
 		value, err := it.ValueAndErr()
 		if err != nil {
 			return err
@@ -175,6 +179,9 @@ func (st *staging) end() error {
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
+	}
+	if planted.Is(planted.StagedNameNotSynced) {
+		return nil // R8
 	}
 	return syncDir(st.fs, st.dir)
 }

@@ -11,6 +11,7 @@ import (
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 // separateBytes is the length from which on a value is stored by itself, under the revision that wrote it: once, where three pairs would
@@ -42,6 +43,9 @@ func (sh *Shard) separate(b *Batch, key string, value []byte, revision uint64) (
 
 // replaceValue notes that a revision has replaced a separated value, which goes when the history of that revision does.
 func (sh *Shard) replaceValue(b *Batch, by uint64, key string, old *recordHead) error {
+	if planted.Is(planted.ReplacedValueDropped) {
+		return sh.dropValue(b, replaced{by, key, old.mod}) // R22
+	}
 	sh.overlay.replaced = append(sh.overlay.replaced, replaced{by, key, old.mod})
 	sh.key = appendRevisionKey(sh.key[:0], sh.id, sectionReplaced, by, key)
 	_, err := b.setBytes(sh.key, appendReplaced(nil, old.mod, old.hash))

@@ -2,9 +2,12 @@ package state
 
 import (
 	"io"
+	"maps"
+	"slices"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
 const (
@@ -25,6 +28,12 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 	if id != nil {
 		copy(request.client[:], id.ClientId)
 		request.sequence = id.Sequence
+		if planted.Is(planted.CompareBeforeLookup) { // R23
+			if i, _, err := sh.compare(w.Compares); err != nil || i < len(w.Compares) {
+				refuse(r, failed, sh.meta.Revision)
+				return r, err
+			}
+		}
 		if answer, err := sh.answered(&request); err != nil || answer != nil {
 			return answer, err
 		}
@@ -148,6 +157,12 @@ func (sh *Shard) change(b *Batch, ops []*storev1.Operation, r *storev1.WriteResu
 	if len(h.Changes) == 0 {
 		return nil
 	}
+	if planted.Is(planted.HistoryMissing) {
+		h.Changes = h.Changes[:1] // R22
+	}
+	if planted.Is(planted.MapOrder) {
+		h.Changes = slices.Collect(maps.Values(maps.Collect(slices.All(h.Changes)))) // R20
+	}
 	sh.meta.Revision, r.Revision = revision, revision
 	h.ClockMs, h.Offset = sh.meta.ClockMs, sh.meta.HistoryEnd
 	sh.key = appendHistoryKey(sh.key[:0], sh.id, revision)
@@ -207,7 +222,9 @@ func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *st
 	c.Key, c.After, c.Before = op.Key, after, nil
 	if before != nil {
 		c.Before = sh.scratch.keep(before)
-		sh.touch(slot).digest.remove(hashRecord(op.Key, before))
+		if !planted.Is(planted.DigestNotUpdated) { // R25
+			sh.touch(slot).digest.remove(hashRecord(op.Key, before))
+		}
 	}
 	sh.touch(slot).digest.add(hashRecord(op.Key, after))
 	if old.separated {
