@@ -92,7 +92,8 @@ func (n *Node) rebuildable(id *storev1.Identity, d damage, why error) error {
 	for _, s := range id.GetFormation().GetShards() {
 		here := slices.ContainsFunc(s.GetReplicas(), func(r *storev1.Replica) bool { return nodeID(r) == n.options.NodeID })
 		if here && d.of(s) && len(s.GetReplicas()) < replicasToRebuild {
-			return fmt.Errorf("%v; shard %d has too few other replicas to rebuild it from: bring back a sound disk, or restore a backup", why, s.GetId())
+			// As text: it must not be taken for damage that a rebuild mends.
+			return fmt.Errorf("%s; shard %d has too few other replicas to rebuild it from: bring back a sound disk, or restore a backup", why.Error(), s.GetId())
 		}
 	}
 	return nil
