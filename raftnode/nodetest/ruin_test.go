@@ -184,11 +184,13 @@ func TestRebuiltReplicaLeads(t *testing.T) {
 		}
 		transferred := false
 		for i := 0; i < 20 && !transferred; i++ {
-			node := c.processes[0].life.node
-			c.asides = append(c.asides, newAside(c.processes[0].life, func() func() {
-				_, err := node.TransferLeader(context.Background(), raftnode.DataShard, c.processes[1].id)
-				return func() { transferred = err == nil }
-			}))
+			c.scheduler.add(0, &event{name: "transfer", process: c.processes[0], run: func() {
+				l := c.processes[0].life
+				c.asides = append(c.asides, newAside(l, func() func() {
+					_, err := l.node.TransferLeader(context.Background(), raftnode.DataShard, c.processes[1].id)
+					return func() { transferred = err == nil }
+				}))
+			}})
 			c.Run(time.Second)
 		}
 		if !transferred || c.Leader(raftnode.DataShard) != 1 {

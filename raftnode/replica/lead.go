@@ -77,7 +77,8 @@ func (r *Replica) Match() map[uint64]uint64 {
 }
 
 // Successor returns the voter that is best fit to lead after this leader: of those that the owner calls fit, the one that holds most of the
-// log. There is none if those that are fit are no majority.
+// log. There is none if those that are fit are no majority. Whether raft has heard of a member of late says nothing: it forgets that once in every
+// election timeout, to find out anew.
 func (r *Replica) Successor(fit func(id uint64) bool) (id uint64, ok bool) {
 	var best uint64
 	voters, able := 0, 0
@@ -86,7 +87,7 @@ func (r *Replica) Successor(fit func(id uint64) bool) (id uint64, ok bool) {
 			return
 		}
 		voters++
-		if other == r.id || !p.RecentActive || !fit(other) {
+		if other == r.id || !fit(other) {
 			return
 		}
 		able++

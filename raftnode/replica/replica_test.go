@@ -319,6 +319,18 @@ func TestTruncateAndSnapshot(t *testing.T) {
 	}
 }
 
+// A leader knows its successor at any time, also when raft has just begun to find out anew who is active.
+func TestSuccessorAtAnyTime(t *testing.T) {
+	g := newGroup(t, 3)
+	g.elect()
+	for tick := range 12 {
+		if _, ok := g.replicas[1].Successor(func(uint64) bool { return true }); !ok {
+			t.Errorf("after %d ticks there is no successor", tick)
+		}
+		g.replicas[1].Tick()
+	}
+}
+
 // A leader hands the lead to the member with most of its log.
 func TestSuccessor(t *testing.T) {
 	g := newGroup(t, 3)
