@@ -210,7 +210,9 @@ func (c *cluster) healNode(n *node) error {
 	err = errors.Join(err, n.disk.free())
 	if err == nil && (n.life == nil || n.life.gone()) {
 		c.end(n)
-		n.doomed = ""
+		if !n.lost {
+			n.doomed = ""
+		}
 		return n.start()
 	}
 	return err

@@ -103,6 +103,13 @@ func (c *conductor) recover() error {
 	if err := c.healAll(); err != nil {
 		return err
 	}
+	for _, n := range c.nodes {
+		if n.lost && n.doomed == string(bitRot) {
+			if err := c.mend(n); err != nil {
+				return err
+			}
+		}
+	}
 	if err := c.live(liveWithin); err != nil {
 		c.rec.violate("healed nodes do not serve: %v", err)
 		return nil
@@ -144,20 +151,14 @@ func (c *conductor) failed(n *node, since time.Time) {
 	c.failures = append(c.failures, n.life.at.Sub(since))
 }
 
-// judgeRuined looks at what a node does with a disk that is not what it was. If it has refused, it stays down.
+// judgeRuined looks at what a node does with an empty disk. It must refuse, and stays down.
 func (c *conductor) judgeRuined() {
 	for _, n := range c.nodes {
-		if !n.lost || n.down {
+		if n.doomed != string(emptyDisk) || n.down {
 			continue
 		}
-		patience := refuseWithin
-		if n.doomed == string(bitRot) {
-			patience = 0 // It may never need the bit.
-		}
-		if !n.life.wait(patience) {
-			if n.doomed == string(emptyDisk) {
-				c.rec.violate("%s does not refuse to serve on an empty disk", n.id)
-			}
+		if !n.life.wait(refuseWithin) {
+			c.rec.violate("%s does not refuse to serve on an empty disk", n.id)
 			continue
 		}
 		n.down = true
@@ -335,7 +336,7 @@ func (c *conductor) stop(n *node, later func(func() error)) error {
 	return n.term()
 }
 
-// ruin flips bits on the disk of a node, or puts an empty one in its place, and starts it on that.
+// ruin flips a bit on the disk of a node, or puts an empty one in its place, and starts it on that.
 func (c *conductor) ruin(n *node, k kind) error {
 	if err := n.term(); err != nil {
 		return err
@@ -353,6 +354,6 @@ func (c *conductor) ruin(n *node, k kind) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%7.2f s: flipped a bit of %v\n", c.rec.now().Seconds(), done)
+	fmt.Printf("%7.2f s: flipped a bit of %s\n", c.rec.now().Seconds(), done)
 	return n.start()
 }

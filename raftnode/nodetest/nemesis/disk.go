@@ -190,11 +190,12 @@ func (d *disk) free() error {
 	return err
 }
 
-// flip flips a bit in one or two files below a directory. It returns what it did.
-func flip(dir string, random *rand.Rand) ([]string, error) {
+// flip flips a bit in a file of the log or of the state in a data directory. It returns what it did. Not in the identity: a node that does not know
+// who it is stays down.
+func flip(dir string, random *rand.Rand) (string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
+		if err != nil || !e.Type().IsRegular() || filepath.Dir(path) == dir {
 			return err
 		}
 		info, err := e.Info()
@@ -204,19 +205,12 @@ func flip(dir string, random *rand.Rand) ([]string, error) {
 		return err
 	})
 	if err != nil || len(files) == 0 {
-		return nil, fmt.Errorf("look for files in %s: found %d: %w", dir, len(files), err)
+		return "", fmt.Errorf("look for files in %s: found %d: %w", dir, len(files), err)
 	}
 	slices.Sort(files)
-	random.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
-	var done []string
-	for _, path := range files[:min(len(files), 1+random.IntN(2))] {
-		at, err := flipOne(path, random)
-		if err != nil {
-			return nil, err
-		}
-		done = append(done, fmt.Sprintf("%s at %d", path, at))
-	}
-	return done, nil
+	path := files[random.IntN(len(files))]
+	at, err := flipOne(path, random)
+	return fmt.Sprintf("%s at %d", path, at), err
 }
 
 func flipOne(path string, random *rand.Rand) (at int64, err error) {

@@ -46,7 +46,7 @@ type node struct {
 	paused  bool
 	// doomed says why the process may end by itself; empty: it may not.
 	doomed string
-	// lost: what the disk held is damaged or gone, and nothing is asked of the node any more. down: it is not started again.
+	// lost: what the disk held is damaged or gone, and nothing is asked of the node, until its replicas are rebuilt. down: it is not started again.
 	lost, down bool
 }
 
