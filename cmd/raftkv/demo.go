@@ -20,7 +20,7 @@ const (
 	// demoCache is the cache of each node: there are several in the process.
 	demoCache = 64 * mebibyte
 	// demoReserve is what each node keeps of the disk, for the same reason.
-	demoReserve = 128 * mebibyte
+	demoReserve = 512 * mebibyte
 	// demoTimeout is how long a cluster on one machine may take to form and to elect leaders.
 	demoTimeout = time.Minute
 )
