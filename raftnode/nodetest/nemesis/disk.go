@@ -195,7 +195,7 @@ func (d *disk) free() error {
 func flip(dir string, random *rand.Rand) (string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || filepath.Dir(path) == dir {
+		if err != nil || !e.Type().IsRegular() || filepath.Dir(path) == dir || filepath.Ext(path) == ".free" { // which holds nothing
 			return err
 		}
 		info, err := e.Info()

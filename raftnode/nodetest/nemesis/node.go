@@ -233,6 +233,8 @@ func (n *node) examine() error {
 		return nil
 	}
 	switch code := n.life.code; {
+	case n.lost && n.life.stopping && code == 0:
+		return nil // It was stopped before it had met what has rotted.
 	case n.doomed == "" && code != 0:
 		return fmt.Errorf("%s has ended by itself with exit code %d: %s", n.id, code, lastLine(said))
 	case n.doomed != "" && code != 1:
