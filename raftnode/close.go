@@ -38,9 +38,15 @@ type leaving struct {
 	n *Node
 	// leads counts the leads that are being handed over.
 	leads atomic.Int64
+	// quiet counts the ticks since there was anything to do; the tick's.
+	quiet int
 	once  sync.Once
 	left  func()
 }
+
+// quietTicks is how long a node stays that has nothing left to do: its answers leave, and what the others have passed on to it before they knew of
+// the next leader is refused instead of lost with the connection, which would make its outcome unknown.
+const quietTicks = 2
 
 // Leave takes no requests any more and lets other nodes lead. What was taken is still answered, where need be by the next leader. left is called once that
 // is done, or when an election would have taken as long: from a stage, so it must not block, or at once if there is nothing to do.
@@ -62,8 +68,9 @@ func (n *Node) Leave(left func()) {
 // handOver lets another node lead the shard of a member, on the member's worker.
 func (l *leaving) handOver(m *member) {
 	done := func(uint64, error) {
-		l.leads.Add(-1)
-		l.look()
+		if l.leads.Add(-1) == 0 && len(l.n.options.Members) < 2 && l.n.requests.bytes.Load() == 0 {
+			l.end() // Nobody passes anything on.
+		}
 	}
 	to, ok := m.replica.Successor(m.fit(l.n))
 	if !ok {
@@ -75,9 +82,13 @@ func (l *leaving) handOver(m *member) {
 	transferEvent{m: m, t: t}.handle(m.worker)
 }
 
-// look ends it if nothing is left to do. It is called when a lead has gone, and at every tick, because requests are answered in many places.
+// look ends it if nothing has been left to do for some ticks. It is called at every one, because requests are answered in many places.
 func (l *leaving) look() {
-	if l.leads.Load() == 0 && l.n.requests.bytes.Load() == 0 {
+	if l.leads.Load() > 0 || l.n.requests.bytes.Load() > 0 {
+		l.quiet = 0
+		return
+	}
+	if l.quiet++; l.quiet > quietTicks {
 		l.end()
 	}
 }
