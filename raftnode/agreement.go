@@ -17,8 +17,6 @@ import (
 type agreement struct {
 	// mu guards the fields below. It is a leaf.
 	mu sync.Mutex
-	// told is the index of the newest checkpoint of this replica.
-	told uint64
 	// at are the newest indexes at which digests are known, ascending.
 	at []said
 }
@@ -40,7 +38,7 @@ const agreementIndexes = 16
 // errDiverged says that the state of a replica is not that of the others.
 var errDiverged = errors.New("the state is not that of the other replicas at the same index")
 
-// hear notes a checkpoint of a replica, and returns what all have said of its index.
+// hear notes a checkpoint of a replica, and returns what all have said of its index; nothing if it says nothing new.
 func (a *agreement) hear(node placement.NodeID, c state.Checkpoint) []saidBy {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -65,17 +63,6 @@ func (a *agreement) hear(node placement.NodeID, c state.Checkpoint) []saidBy {
 	return slices.Clone(s.digests)
 }
 
-// first says whether a checkpoint of this replica is newer than all before.
-func (a *agreement) first(c state.Checkpoint) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if c.Index <= a.told {
-		return false
-	}
-	a.told = c.Index
-	return true
-}
-
 // diverges says whether own has another digest than most of the replicas, and all of those the same. The newest of what was said may make it so.
 func diverges(all []saidBy, own placement.NodeID, replicas int) bool {
 	i := slices.IndexFunc(all, func(s saidBy) bool { return s.node == own })
@@ -98,7 +85,7 @@ func diverges(all []saidBy, own placement.NodeID, replicas int) bool {
 
 // tellCheckpoint tells the other members of the checkpoint of this one, if it is new.
 func (w *worker) tellCheckpoint(m *member, c state.Checkpoint) {
-	if !m.agreement.first(c) {
+	if c.Index == 0 || !w.n.compare(m, w.n.options.NodeID, c) {
 		return
 	}
 	message := &peerv1.Message{Body: &peerv1.Message_Checkpoint{Checkpoint: &peerv1.Checkpoint{
@@ -109,7 +96,6 @@ func (w *worker) tellCheckpoint(m *member, c state.Checkpoint) {
 			w.n.transport.Send(node, message)
 		}
 	}
-	w.n.compare(m, w.n.options.NodeID, c)
 }
 
 // hearCheckpoint takes a checkpoint of another member.
@@ -125,8 +111,8 @@ func (n *Node) hearCheckpoint(from transport.Peer, c *peerv1.Checkpoint) {
 	})
 }
 
-// compare compares a new checkpoint with those that are known of its index.
-func (n *Node) compare(m *member, node placement.NodeID, c state.Checkpoint) {
+// compare compares a checkpoint with those that are known of its index, and says whether it was new.
+func (n *Node) compare(m *member, node placement.NodeID, c state.Checkpoint) bool {
 	all := m.agreement.hear(node, c)
 	for _, s := range all {
 		if s.node == node {
@@ -141,4 +127,5 @@ func (n *Node) compare(m *member, node placement.NodeID, c state.Checkpoint) {
 	if diverges(all, n.options.NodeID, len(m.membership.Load().GetReplicas())) {
 		n.fail(&damageError{m.shard, errDiverged})
 	}
+	return len(all) > 0
 }

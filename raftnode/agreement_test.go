@@ -3,6 +3,7 @@ package raftnode
 import (
 	"testing"
 
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/state"
 )
@@ -53,10 +54,27 @@ func TestAgreementRemembers(t *testing.T) {
 	if got := a.hear("b", at(newest)); got != nil {
 		t.Errorf("said again: %v", got)
 	}
+	if got := a.hear("a", at(newest-64)); got != nil {
+		t.Errorf("said again by this node: %v", got)
+	}
 	if got := a.hear("a", at(64)); got != nil {
 		t.Errorf("an index that is forgotten: %v", got)
 	}
-	if !a.first(at(128)) || a.first(at(128)) || a.first(at(64)) || a.first(state.Checkpoint{}) {
-		t.Error("only a newer checkpoint is told")
+}
+
+// A checkpoint is told once, and only if there is one. (A node without a transport cannot tell any.)
+func TestCheckpointsAreToldOnce(t *testing.T) {
+	w := &worker{n: &Node{options: Options{NodeID: "a"}, log: quietLog()}}
+	m := &member{}
+	m.setConfiguration(&storev1.Configuration{Replicas: []*storev1.Replica{{Id: 1, NodeId: "a"}}})
+	w.tellCheckpoint(m, state.Checkpoint{})
+	if len(m.agreement.at) != 0 {
+		t.Errorf("a checkpoint at index 0 is noted: %v", m.agreement.at)
+	}
+	w.tellCheckpoint(m, state.Checkpoint{Index: 64})
+	m.setConfiguration(&storev1.Configuration{Replicas: []*storev1.Replica{{Id: 1, NodeId: "a"}, {Id: 2, NodeId: "b"}}})
+	w.tellCheckpoint(m, state.Checkpoint{Index: 64})
+	if len(m.agreement.at) != 1 || len(m.agreement.at[0].digests) != 1 {
+		t.Errorf("noted: %v", m.agreement.at)
 	}
 }

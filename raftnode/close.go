@@ -11,7 +11,7 @@ import (
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 )
 
-// Close leaves the cluster for now, see Leave, answers what still waits, and closes everything. Work that was proposed and not committed may
+// Close hands all leads over (see Leave), answers what still waits, and closes everything. Work that was proposed and not committed may
 // yet be committed by the others. It returns the terminal failure of the node, if there was one.
 func (n *Node) Close() error {
 	if !n.closed.CompareAndSwap(false, true) {

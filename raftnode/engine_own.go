@@ -13,7 +13,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3/raftpb"
@@ -356,12 +355,7 @@ func (s *ownShard) restore(f vfs.File) error {
 		return err
 	}
 	if _, _, err := verifyImage(bufio.NewReader(io.NewSectionReader(f, 0, info.Size())), skip); err != nil {
-		var version *state.FormatError
-		var system syscall.Errno
-		if errors.As(err, &version) || errors.As(err, &system) {
-			return err
-		}
-		return &damageError{s.id, err}
+		return asDamage(s.id, err)
 	}
 	take := func(r io.Reader) error {
 		if s.machine == nil {

@@ -276,11 +276,10 @@ func (n *Node) adopt(f *storev1.Formation) error {
 		return nil // Another call was faster; the next probe shows whether it was the same formation.
 	}
 	id.Formation = f
-	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
+	if err := n.replaceIdentity(id); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.FormationAdopted)
-	n.identity.Store(id)
 	n.log.Info("forming: agreed", "cluster", hex.EncodeToString(f.GetClusterId()))
 	return nil
 }

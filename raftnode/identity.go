@@ -80,6 +80,15 @@ func writeIdentity(fs vfs.FS, dir string, id *storev1.Identity) error {
 	return nil
 }
 
+// replaceIdentity makes an identity durable, and then that of the node. The caller holds identityMu.
+func (n *Node) replaceIdentity(id *storev1.Identity) error {
+	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
+		return err
+	}
+	n.identity.Store(id)
+	return nil
+}
+
 // writeDurably writes a file so that after a crash either the old or the new content is there (R7).
 func writeDurably(fs vfs.FS, dir, path string, content []byte) error {
 	tmp := path + ".tmp"

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"syscall"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -19,7 +18,6 @@ import (
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
-	"github.com/raftkv/raftkv/raftnode/state"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
 
@@ -98,7 +96,7 @@ func (w *worker) install(m *member, a *replica.Append) {
 		n.runtime.Go("install", func(ctx context.Context) {
 			failpoint.Hit(failpoint.SnapshotIntended)
 			if err := n.engine.ingest(m.shard, dir); err != nil {
-				n.fail(fmt.Errorf("shard %d: ingest snapshot: %w", m.shard, ingestError(m.shard, err)))
+				n.fail(fmt.Errorf("shard %d: ingest snapshot: %w", m.shard, asDamage(m.shard, err)))
 				return
 			}
 			failpoint.Hit(failpoint.SnapshotIngested)
@@ -117,16 +115,6 @@ func (w *worker) install(m *member, a *replica.Append) {
 		}
 		n.logWriter.intend(m.shard, intent, ingest)
 	})
-}
-
-// ingestError tells damage of a staged image from an error of the system: it concerns one replica, whose install cannot be finished.
-func ingestError(shard placement.ShardID, err error) error {
-	var version *state.FormatError
-	var system syscall.Errno
-	if errors.As(err, &version) || errors.As(err, &system) && system != syscall.ENOENT {
-		return err
-	}
-	return &damageError{shard, err}
 }
 
 func (e installedEvent) handle(w *worker) {

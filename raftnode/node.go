@@ -272,11 +272,7 @@ func (n *Node) markFormed() error {
 	}
 	id := cloneIdentity(n.identity.Load())
 	id.Formed = true
-	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
-		return err
-	}
-	n.identity.Store(id)
-	return nil
+	return n.replaceIdentity(id)
 }
 
 // leaderChanged tells the rest of the node who leads a shard.

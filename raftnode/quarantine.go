@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/logstore"
@@ -52,6 +53,17 @@ func damageOf(err error) (damage, bool) {
 	default:
 		return damage{}, false
 	}
+}
+
+// asDamage tells damage of what is stored of a replica from an error of the system and from a format of another version, which it returns as they
+// are. A file that is gone is damage.
+func asDamage(shard placement.ShardID, err error) error {
+	var version *state.FormatError
+	var system syscall.Errno
+	if errors.As(err, &version) || errors.As(err, &system) && system != syscall.ENOENT {
+		return err
+	}
+	return &damageError{shard, err}
 }
 
 // replicasToRebuild is how many replicas a shard has at least, so that the others are a majority without a damaged one.
@@ -108,15 +120,6 @@ func (n *Node) noteDamage(d damage, why error, end func()) {
 		}
 	})
 	n.runtime.After(restTimeout, end)
-}
-
-// replaceIdentity makes an identity durable. The caller holds identityMu.
-func (n *Node) replaceIdentity(id *storev1.Identity) error {
-	if err := writeIdentity(n.options.FS, n.options.Dir, id); err != nil {
-		return err
-	}
-	n.identity.Store(id)
-	return nil
 }
 
 // replacementOf returns what has become of the replica of a shard on a node, making the record of it in id if there is none; nil if the

@@ -152,7 +152,7 @@ func (n *Node) finishInstall(shard placement.ShardID, log logstore.State, at pos
 	if at.index < intent.Index {
 		dir := fs.PathJoin(n.options.Dir, stagingName, intent.Dir)
 		if err := n.engine.ingest(shard, dir); err != nil {
-			return log, fmt.Errorf("finish the install of the snapshot at index %d: %w", intent.Index, ingestError(shard, err))
+			return log, fmt.Errorf("finish the install of the snapshot at index %d: %w", intent.Index, asDamage(shard, err))
 		}
 	}
 	hs := &raftpb.HardState{

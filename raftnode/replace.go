@@ -30,9 +30,9 @@ func (e replaceEvent) handle(w *worker) {
 		e.done(nil, w.n.notLeader(m.shard))
 		return
 	}
-	under := &peerv1.ReplacedReplica{} // way
+	underWay := &peerv1.ReplacedReplica{}
 	if !w.settled(m, l) {
-		e.done(under, nil)
+		e.done(underWay, nil)
 		return
 	}
 	own := described(m.configuration, m.byNode[e.from.NodeID])
@@ -46,11 +46,11 @@ func (e replaceEvent) handle(w *worker) {
 		})
 		if w.check(m, err) {
 			w.change(m, c)
-			e.done(under, nil)
+			e.done(underWay, nil)
 		}
 	case own.GetId() == e.ask.GetReplicaId() && !e.ask.GetBlank():
 		w.change(m, removal(own.GetId()))
-		e.done(under, nil)
+		e.done(underWay, nil)
 	case learner && own.GetId() >= e.ask.GetReplicaId():
 		e.done(&peerv1.ReplacedReplica{ReplicaId: own.GetId(), Configuration: m.configuration}, nil)
 	default:

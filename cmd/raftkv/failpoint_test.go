@@ -156,7 +156,12 @@ func lagging(t *testing.T, arm func(*processes)) (*processes, *writers) {
 	w := startWriters(c, 8)
 	w.progress(100)
 	c.kill(c.nodes[2])
-	w.progress(600)
+	lacks := c.shard(c.nodes[0]).LastLogIndex + 1 // if not an earlier entry
+	for _, p := range c.nodes[:2] {
+		for c.shard(p).FirstLogIndex <= lacks {
+			w.progress(50) // How many writes share an entry, the machine decides.
+		}
+	}
 	return c, w
 }
 

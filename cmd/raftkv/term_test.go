@@ -11,30 +11,32 @@ import (
 	"testing"
 )
 
-// term asks a node for the term and the leader of shard 1.
-func (c *processes) term(p *process) (term, leader string) {
+// shardView is what a node says of a shard; numbers are strings in JSON.
+type shardView struct {
+	ID                          int
+	Term, LeaderNodeID          string
+	FirstLogIndex, LastLogIndex uint64 `json:",string"`
+}
+
+// shard asks a node how shard 1 stands.
+func (c *processes) shard(p *process) shardView {
 	c.t.Helper()
 	resp, err := c.client.Get(fmt.Sprintf("http://127.0.0.1:%d/v1/shards", p.port))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var got struct {
-		Shards []struct {
-			ID                 int
-			Term, LeaderNodeID string
-		}
-	}
+	var got struct{ Shards []shardView }
 	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
 		c.t.Fatal(err)
 	}
 	for _, s := range got.Shards {
 		if s.ID == 1 {
-			return s.Term, s.LeaderNodeID
+			return s
 		}
 	}
 	c.t.Fatalf("%s knows no shard 1: %+v", p.id, got)
-	return "", ""
+	return shardView{}
 }
 
 // A leader that is told to end (SIGTERM) while clients write hands its lead over: the next term is that of the node that it chose, and nobody had to
@@ -49,8 +51,7 @@ func TestTerminatedLeaderHandsOver(t *testing.T) {
 		}
 	}
 	var before uint64
-	term, _ := c.term(leader)
-	if _, err := fmt.Sscan(term, &before); err != nil {
+	if _, err := fmt.Sscan(c.shard(leader).Term, &before); err != nil {
 		t.Fatal(err)
 	}
 	var (
@@ -88,7 +89,8 @@ func TestTerminatedLeaderHandsOver(t *testing.T) {
 	progress(50)
 	stop.Store(true)
 	wait.Wait()
-	after, led := c.term(others[0])
+	s := c.shard(others[0])
+	after, led := s.Term, s.LeaderNodeID
 	if want := fmt.Sprint(before + 1); after != want || led == leader.id {
 		t.Errorf("term %s, led by %s; want %s and another leader", after, led, want)
 	}

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"errors"
 	"fmt"
 
 	"go.etcd.io/raft/v3"
@@ -13,18 +12,7 @@ import (
 // ProposeChange proposes a change of the membership, under the conditions of Propose. Raft proposes an empty entry instead while another
 // change may be under way.
 func (r *Replica) ProposeChange(c *raftpb.ConfChangeV2) error {
-	if r.state != raft.StateLeader {
-		return ErrNotLeader
-	}
-	err := r.guard(func() error { return r.node.ProposeConfChange(c) })
-	switch {
-	case err == nil:
-		return nil
-	case r.storage.failure != nil || !errors.Is(err, raft.ErrProposalDropped):
-		return fmt.Errorf("propose a change of the membership: %w", err)
-	default:
-		return fmt.Errorf("%w: %w", ErrNotLeader, err)
-	}
+	return r.propose(func() error { return r.node.ProposeConfChange(c) })
 }
 
 // changed makes raft go by the changes of the membership that have been applied (R11), except for those that a snapshot has brought it before:

@@ -159,10 +159,14 @@ func (r *Replica) stepPeer(m *raftpb.Message) error {
 // Propose appends one entry. The owner drains Ready before it calls Propose, so that the Ready after it holds this entry alone and with it
 // the index and the term by which its fate is known: applied under the same term, or never.
 func (r *Replica) Propose(data []byte) error {
+	return r.propose(func() error { return r.node.Propose(data) })
+}
+
+func (r *Replica) propose(entry func() error) error {
 	if r.state != raft.StateLeader {
 		return ErrNotLeader
 	}
-	err := r.guard(func() error { return r.node.Propose(data) })
+	err := r.guard(entry)
 	switch {
 	case err == nil:
 		return nil
