@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -40,14 +41,6 @@ func (b *budget) add(n uint64) { b.used.Add(int64(n)) }
 
 func (b *budget) give(n uint64) { b.used.Add(-int64(n)) }
 
-// room says whether n bytes would fit now. It reserves nothing: what asks at the same time may pass together.
-func (b *budget) room(n uint64) error {
-	if used := b.used.Load() + int64(n); used > int64(b.limit) {
-		return b.overloaded(uint64(used))
-	}
-	return nil
-}
-
 // flooded says that even twice the budget is used up, which takes clients that go on sending what is refused.
 func (b *budget) flooded() bool { return b.used.Load() > 2*int64(b.limit) }
 
@@ -65,3 +58,19 @@ func (b *budget) overloaded(actual uint64) error {
 		Field: "bytes of requests and answers in memory", Limit: b.limit, Actual: actual, RetryAfter: budgetRetry,
 	}
 }
+
+// holder is what the messages of one call are counted by. The listeners differ in when they have what in memory. Only messages longer
+// than exchangeBytes come to it.
+type holder interface {
+	// holdRequest takes a decoded request of n bytes into the budget, or fails.
+	holdRequest(n uint64) error
+	// holdAnswer takes an answer of n bytes into the budget. It fails only if the answer may be refused: that of a write may not,
+	// because the write has been applied.
+	holdAnswer(n uint64, refuse bool) error
+}
+
+// holderKey finds the holder in the context of a call.
+type holderKey struct{}
+
+// holderOf is the holder of a call.
+func holderOf(ctx context.Context) holder { return ctx.Value(holderKey{}).(holder) } // both listeners have set one

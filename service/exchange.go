@@ -40,9 +40,6 @@ type exchange struct {
 	stream bool
 }
 
-// exchangeKey finds an exchange in a context.
-type exchangeKey struct{}
-
 // begin takes an exchange into the budget. finish must follow unless there is an error.
 func (s *Service) begin(w http.ResponseWriter, r *http.Request, stream bool) (*exchange, *http.Request, error) {
 	if err := s.budget.take(exchangeBytes); err != nil {
@@ -57,15 +54,9 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request, stream bool) (*e
 	return x, r, nil
 }
 
-// exchangeOf is the exchange of a call; nil on the grpc listener.
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return x
-}
-
 // Value finds the exchange itself.
 func (x *exchange) Value(key any) any {
-	if key == (exchangeKey{}) {
+	if key == (holderKey{}) {
 		return x
 	}
 	return x.Context.Value(key)
@@ -131,23 +122,19 @@ func (x *exchange) hold(n uint64) error {
 	return nil
 }
 
-// holdMessage takes the decoded request or the answer of a method into the budget. x is nil on the grpc listener, which counts in its
-// own way. The answer of a write is never refused: the write has been applied.
-func (s *Service) holdMessage(x *exchange, m any, refuse bool) error {
-	n := messageBytes(m)
-	switch {
-	case n <= exchangeBytes:
-		return nil
-	case x == nil && refuse:
-		return s.budget.room(n)
-	case x == nil:
-		return nil
-	case !refuse && n > x.held:
-		s.budget.add(n - x.held)
-		x.held = n
-		return nil
+// holdRequest takes a decoded request into the budget, beside what its body holds.
+func (x *exchange) holdRequest(n uint64) error { return x.hold(n) }
+
+// holdAnswer takes an answer into the budget.
+func (x *exchange) holdAnswer(n uint64, refuse bool) error {
+	if refuse {
+		return x.hold(n)
 	}
-	return x.hold(n)
+	if n > x.held {
+		x.service.budget.add(n - x.held)
+		x.held = n
+	}
+	return nil
 }
 
 // Read reads the body, within the budget. A part of a body that is small costs nothing beside the base.

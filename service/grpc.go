@@ -72,7 +72,7 @@ func (s *Service) withFrame(desc grpc.ServiceDesc) grpc.ServiceDesc {
 			if err := grpc.SetSendCompressor(stream.Context(), encoding.Identity); err != nil {
 				return err
 			}
-			return handle(srv, newFramedStream(stream))
+			return handle(srv, newFramedStream(stream, newAnswerPool(stream.Context())))
 		}
 		all = append(all, m)
 	}
@@ -83,7 +83,9 @@ func (s *Service) withFrame(desc grpc.ServiceDesc) grpc.ServiceDesc {
 // framed puts a frame around one method.
 func (s *Service) framed(handle grpc.MethodHandler) grpc.StreamHandler {
 	return func(srv any, stream grpc.ServerStream) error {
-		res, err := s.handleUnary(srv, stream, handle)
+		pool := newAnswerPool(stream.Context())
+		defer pool.release()
+		res, err := s.handleUnary(srv, stream, pool, handle)
 		if err != nil {
 			return err
 		}
@@ -93,13 +95,13 @@ func (s *Service) framed(handle grpc.MethodHandler) grpc.StreamHandler {
 				return err
 			}
 		}
-		return newFramedStream(stream).SendMsg(res)
+		return newFramedStream(stream, pool).SendMsg(res)
 	}
 }
 
 // handleUnary makes the answer. The decoded request is in the budget here, the answer by its answerPool.
-func (s *Service) handleUnary(srv any, stream grpc.ServerStream, handle grpc.MethodHandler) (any, error) {
-	ctx, held := stream.Context(), uint64(exchangeBytes)
+func (s *Service) handleUnary(srv any, stream grpc.ServerStream, pool *answerPool, handle grpc.MethodHandler) (any, error) {
+	ctx, held := context.WithValue(stream.Context(), holderKey{}, pool), uint64(exchangeBytes)
 	if err := s.budget.take(held); err != nil {
 		return nil, failureOf(err)
 	}
@@ -158,8 +160,8 @@ type framedStream struct {
 	out outbound // one message is sent at a time
 }
 
-func newFramedStream(stream grpc.ServerStream) *framedStream {
-	return &framedStream{stream, outbound{pool: newAnswerPool(stream.Context())}}
+func newFramedStream(stream grpc.ServerStream, pool *answerPool) *framedStream {
+	return &framedStream{stream, outbound{pool: pool}}
 }
 
 // RecvMsg receives a message.

@@ -18,20 +18,53 @@ type answerAccount struct {
 }
 
 // answerPool is the mem.BufferPool of the answers of one call: every buffer of them leads to it, and nothing else does once the call
-// is over.
-type answerPool struct{ account *answerAccount }
-
-func newAnswerPool(ctx context.Context) *answerPool {
-	return &answerPool{&answerAccount{conn: connOf(ctx)}}
+// is over. It is the holder of a call that is no stream.
+type answerPool struct {
+	account *answerAccount
+	// reserved is what the budget has for an answer that has no buffer yet. The goroutine of the handler owns it.
+	reserved uint64
 }
 
-var _ mem.BufferPool = (*answerPool)(nil)
+func newAnswerPool(ctx context.Context) *answerPool {
+	return &answerPool{account: &answerAccount{conn: connOf(ctx)}}
+}
 
-// Get takes a buffer.
+var (
+	_ mem.BufferPool = (*answerPool)(nil)
+	_ holder         = (*answerPool)(nil)
+)
+
+// holdRequest does nothing: handleUnary has taken the request into the budget.
+func (p *answerPool) holdRequest(uint64) error { return nil }
+
+// holdAnswer reserves the buffer of an answer, so that answers which are made at the same time do not pass together where there is room for
+// one. The buffer of what is not refused is counted when it is there.
+func (p *answerPool) holdAnswer(n uint64, refuse bool) error {
+	if !refuse {
+		return nil
+	}
+	n = answerBufferBytes(n)
+	if err := p.budget().take(n); err != nil {
+		return err
+	}
+	p.reserved += n
+	return nil
+}
+
+// release gives back what is reserved. The handler calls it last, for an answer that was not made.
+func (p *answerPool) release() {
+	p.budget().give(p.reserved)
+	p.reserved = 0
+}
+
+func (p *answerPool) budget() *budget { return &p.account.conn.service.budget }
+
+// Get takes a buffer. What is reserved becomes the buffer.
 func (p *answerPool) Get(n int) *[]byte {
-	b := answerBuffers.Get(max(n, 1<<11))
+	b := answerBuffers.Get(max(n, answerBytesMin))
 	*b = (*b)[:n]
 	p.account.conn.take(p.account, uint64(cap(*b)))
+	p.release()
 	return b
 }
 
@@ -54,7 +87,7 @@ func (p *answerPool) sent(ctx context.Context) {
 		return
 	}
 	runtime.AddCleanup(p, a.conn.found, a)
-	a.conn.service.budget.lose(lost)
+	p.budget().lose(lost)
 }
 
 // streamEnded says whether a stream has ended on which a message has been sent. That the context is done does not mean it: its time may be

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"math/bits"
 	"net"
 	"sync"
 	"time"
@@ -28,9 +29,23 @@ type answerConn struct {
 	closed bool
 }
 
-// answerBuffers are the buffers of answers: of powers of two from 2 KiB to 2 MiB, so that none is more than twice as long as
-// what it holds. (Below 1 KiB grpc-go would not say when it is free.)
-var answerBuffers = mem.NewTieredBufferPool(1<<11, 1<<12, 1<<13, 1<<14, 1<<15, 1<<16, 1<<17, 1<<18, 1<<19, 1<<20, 1<<21)
+// Lengths of the buffers of answers. Below 1 KiB grpc-go would not say when one is free.
+const (
+	answerBytesMin = 1 << 11
+	answerBytesMax = 1 << 21
+)
+
+// answerBuffers are the buffers of answers: of powers of two, so that none is more than twice as long as what it holds. What is longer
+// than the longest has a buffer of its own.
+var answerBuffers = mem.NewTieredBufferPool(answerBytesMin, 1<<12, 1<<13, 1<<14, 1<<15, 1<<16, 1<<17, 1<<18, 1<<19, 1<<20, answerBytesMax)
+
+// answerBufferBytes is how long the buffer of an answer of n bytes is.
+func answerBufferBytes(n uint64) uint64 {
+	if n > answerBytesMax {
+		return n
+	}
+	return max(answerBytesMin, uint64(1)<<bits.Len64(n-1))
+}
 
 // take counts a buffer of n bytes.
 func (c *answerConn) take(a *answerAccount, n uint64) {

@@ -156,7 +156,6 @@ func workUntil(ctx context.Context) time.Time {
 // budget, the translation of errors, the metrics. The error is a *failure.
 func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req Q, do func(context.Context, Q) (R, error)) (res R, err error) {
 	start := time.Now()
-	exchange := exchangeOf(ctx)
 	ctx, cancel := context.WithDeadline(ctx, start.Add(s.limits.Timeout+answerTime))
 	defer cancel()
 	until := workUntil(ctx)
@@ -175,13 +174,18 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 	if err := s.rules.check(req); err != nil {
 		return res, err
 	}
-	if err := s.holdMessage(exchange, req, true); err != nil {
-		return res, err
+	if n := messageBytes(req); n > exchangeBytes {
+		if err := holderOf(ctx).holdRequest(n); err != nil {
+			return res, err
+		}
 	}
 	if res, err = do(ctx, req); err != nil {
 		return res, err
 	}
-	return res, s.holdMessage(exchange, res, !op.writes())
+	if n := messageBytes(res); n > exchangeBytes {
+		err = holderOf(ctx).holdAnswer(n, !op.writes())
+	}
+	return res, err
 }
 
 // panicked logs a panic, and returns the error of what it has interrupted.
