@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,16 +27,31 @@ type cluster struct {
 	adjust  func(*raftnode.Options)
 }
 
+// nextPort is where listenPeer goes on. Other runs of these tests begin elsewhere.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(uint32(os.Getpid())) }
+
+// listenPeer listens on a port that is still free when a node has been down and listens again: the system gives it to no connection.
+func listenPeer(t testing.TB) net.Listener {
+	t.Helper()
+	const first, count = 30_000, 2_700
+	for range count {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+nextPort.Add(1)%count)); err == nil {
+			return l
+		}
+	}
+	t.Fatal("there is no free port")
+	return nil
+}
+
 // newCluster starts n nodes and waits until they have formed.
 func newCluster(t testing.TB, n int, adjust func(*raftnode.Options)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir(), nodes: make(map[placement.NodeID]*raftnode.Node), adjust: adjust}
 	listeners := make(map[placement.NodeID]net.Listener)
 	for i := range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := listenPeer(t)
 		id := placement.NodeID(fmt.Sprintf("n%d", i+1))
 		listeners[id] = l
 		c.members = append(c.members, raftnode.Member{ID: id, PeerAddress: l.Addr().String(), ClientAddress: fmt.Sprintf("127.0.0.1:%d", i+1)})

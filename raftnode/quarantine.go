@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/state"
@@ -88,7 +89,11 @@ func (n *Node) condemn(d damage, why error) error {
 		}
 	}
 	id.StateDamaged = id.GetStateDamaged() || d.state
-	return n.replaceIdentity(id)
+	if err := n.replaceIdentity(id); err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.DamageNoted)
+	return nil
 }
 
 // of says whether the damage is of the replica of a shard.
@@ -240,6 +245,7 @@ func (n *Node) setAside(name string) error {
 	if err != nil {
 		return fmt.Errorf("set %s aside: %w", from, err)
 	}
+	failpoint.Hit(failpoint.DamageAside)
 	n.log.Warn("set aside what is damaged", "from", from, "to", to)
 	return nil
 }

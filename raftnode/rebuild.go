@@ -13,6 +13,7 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/logstore"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
@@ -145,12 +146,15 @@ func (r *rebuild) renew(id uint64, c *storev1.Configuration) {
 	n := r.n
 	n.logWriter.reset(r.shard, logstore.Reset{}, &raftpb.HardState{}, func() {
 		n.runtime.Go("rebuild", func(context.Context) {
+			failpoint.Hit(failpoint.ReplicaReset)
 			err := n.engine.forget(r.shard)
+			failpoint.Hit(failpoint.ReplicaForgotten)
 			if err == nil {
 				_, err = n.engine.open(r.shard)
 			}
 			if err == nil {
 				err = n.noteReplaced(r.shard, id)
+				failpoint.Hit(failpoint.ReplicaRenewed)
 			}
 			if err == nil {
 				err = r.begin(id, c)
@@ -198,6 +202,7 @@ func (n *Node) clearQuarantine() error {
 	if _, err := fs.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	failpoint.Hit(failpoint.QuarantineCleared)
 	if err := fs.RemoveAll(dir); err != nil {
 		return fmt.Errorf("clear %s: %w", dir, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/replica"
 	"github.com/raftkv/raftkv/raftnode/transport"
@@ -111,6 +112,7 @@ func (w *worker) promote(m *member) {
 
 // membershipChanged takes over a membership that has been applied (R11), and says whether the node goes on.
 func (w *worker) membershipChanged(m *member, c *storev1.Configuration) bool {
+	failpoint.Hit(failpoint.MembershipChanged)
 	if c.GetIndex() <= m.replica.Restored() {
 		return true // Raft goes by that of a snapshot already, which is about to be installed.
 	}

@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -84,10 +86,22 @@ func TestFailpoints(t *testing.T) {
 			failpoint.SnapshotStaged, failpoint.SnapshotIntended, failpoint.SnapshotIngested, failpoint.SnapshotInstalled,
 		}},
 		{killSender, 1, []failpoint.Point{failpoint.SnapshotSending}},
+		{killDamaged, 1, []failpoint.Point{
+			failpoint.DamageNoted, failpoint.DamageAside, failpoint.ReplicaReset, failpoint.ReplicaForgotten, failpoint.ReplicaRenewed,
+			failpoint.QuarantineCleared,
+		}},
+		{killDamaged, 2, []failpoint.Point{failpoint.ReplicaReset, failpoint.ReplicaRenewed}}, // the other shard has begun again
+		// A shard's first change is the removal of the damaged replica, the second is its successor, a learner, the third makes that a voter. Two
+		// shards change at a time.
+		{killItsLeader, 1, []failpoint.Point{failpoint.MembershipChanged}},
+		{killItsLeader, 2, []failpoint.Point{failpoint.MembershipChanged}},
+		{killItsLeader, 3, []failpoint.Point{failpoint.MembershipChanged}},
+		{killItsLeader, 4, []failpoint.Point{failpoint.MembershipChanged}},
+		{killItsLeader, 5, []failpoint.Point{failpoint.MembershipChanged}},
 	} {
 		for _, point := range f.points {
 			done[point] = true
-			t.Run(string(point), func(t *testing.T) { f.how(t, point, f.n) })
+			t.Run(fmt.Sprintf("%s@%d", point, f.n), func(t *testing.T) { f.how(t, point, f.n) })
 		}
 	}
 	for _, p := range failpoint.Points {
@@ -188,4 +202,102 @@ func killSender(t *testing.T, at failpoint.Point, n int) {
 	c.restart(c.nodes[:2]...)
 	w.progress(50)
 	w.finish()
+}
+
+// damaged is a cluster of three whose last node is down, and whose log cannot be read.
+func damaged(t *testing.T, arm func(*processes)) (*processes, *writers) {
+	c := newProcesses(t, t.TempDir(), 3)
+	arm(c)
+	for _, p := range c.nodes {
+		c.start(p)
+	}
+	for _, p := range c.nodes {
+		c.ready(p)
+	}
+	w := startWriters(c, 8)
+	w.progress(100)
+	p := c.nodes[2]
+	c.kill(p)
+	segments, err := filepath.Glob(filepath.Join(c.dir, p.id, "log", "*.log"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("there is no log to damage: %v", err)
+	}
+	for _, name := range segments {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("damaged!"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c, w
+}
+
+// rebuilt waits until the last node has new replicas, which are voters, and lets the cluster need them.
+func (c *processes) rebuilt(w *writers) {
+	c.t.Helper()
+	w.progress(50)
+	deadline, look := time.NewTimer(30*time.Second), time.NewTicker(20*time.Millisecond)
+	defer deadline.Stop()
+	defer look.Stop()
+	for !c.whole() {
+		select {
+		case <-look.C:
+		case <-deadline.C:
+			c.t.Fatalf("%s is not rebuilt: %+v", c.nodes[2].id, c.shards(c.nodes[2]))
+		}
+	}
+	c.kill(c.nodes[0])
+	w.progress(50)
+	c.restart(c.nodes[0])
+	w.finish()
+}
+
+// whole says whether all nodes see three voters in each shard, that of the last node being a new one.
+func (c *processes) whole() bool {
+	for _, p := range c.nodes {
+		shards := c.shards(p)
+		for _, s := range shards {
+			for _, r := range s.Replicas {
+				if len(s.Replicas) != 3 || r.Role == "ROLE_LEARNER" || r.NodeID == c.nodes[2].id && r.ID < 4 {
+					return false
+				}
+			}
+		}
+		if len(shards) != 2 {
+			return false
+		}
+	}
+	return true
+}
+
+// killDamaged ends a node while it has its replicas rebuilt.
+func killDamaged(t *testing.T, at failpoint.Point, n int) {
+	c, w := damaged(t, func(*processes) {})
+	p := c.nodes[2]
+	p.arm(at, n)
+	c.start(p)
+	c.killed(p)
+	w.progress(50)
+	c.start(p)
+	c.rebuilt(w)
+}
+
+// killItsLeader ends the majority while it changes the membership of a damaged node's shards.
+func killItsLeader(t *testing.T, at failpoint.Point, n int) {
+	c, w := damaged(t, func(c *processes) {
+		for _, p := range c.nodes[:2] {
+			p.arm(at, n)
+		}
+	})
+	c.start(c.nodes[2])
+	c.killed(c.nodes[:2]...)
+	for _, p := range c.nodes[:2] {
+		c.start(p)
+	}
+	c.rebuilt(w)
 }

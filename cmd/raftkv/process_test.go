@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -52,15 +53,25 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 	return binary, nil
 })
 
-// freePort returns a port that nothing listens on.
+// nextPort is where freePort goes on. Other runs of these tests begin elsewhere.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(uint32(os.Getpid())) }
+
+// freePort returns a port that nobody listens on, and never the same again. It is none of those that the system gives to
+// connections: one of these could come between this and the start of the node.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, count = 10_000, 20_000
+	for range count {
+		port := first + int(nextPort.Add(1)%count)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close() // it was only to be had
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("there is no free port")
+	return 0
 }
 
 // startProcesses starts n nodes and waits until every one answers reads.

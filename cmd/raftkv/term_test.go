@@ -16,10 +16,27 @@ type shardView struct {
 	ID                          int
 	Term, LeaderNodeID          string
 	FirstLogIndex, LastLogIndex uint64 `json:",string"`
+	Replicas                    []struct {
+		ID           uint64 `json:",string"`
+		NodeID, Role string
+	}
 }
 
 // shard asks a node how shard 1 stands.
 func (c *processes) shard(p *process) shardView {
+	c.t.Helper()
+	shards := c.shards(p)
+	for _, s := range shards {
+		if s.ID == 1 {
+			return s
+		}
+	}
+	c.t.Fatalf("%s knows no shard 1: %+v", p.id, shards)
+	return shardView{}
+}
+
+// shards asks a node how all shards stand.
+func (c *processes) shards(p *process) []shardView {
 	c.t.Helper()
 	resp, err := c.client.Get(fmt.Sprintf("http://127.0.0.1:%d/v1/shards", p.port))
 	if err != nil {
@@ -30,13 +47,7 @@ func (c *processes) shard(p *process) shardView {
 	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
 		c.t.Fatal(err)
 	}
-	for _, s := range got.Shards {
-		if s.ID == 1 {
-			return s
-		}
-	}
-	c.t.Fatalf("%s knows no shard 1: %+v", p.id, got)
-	return shardView{}
+	return got.Shards
 }
 
 // A leader that is told to end (SIGTERM) while clients write hands its lead over: the next term is that of the node that it chose, and nobody had to

@@ -33,11 +33,19 @@ const (
 	SnapshotIntended  Point = "snapshot-intended"   // the intent to ingest it is durable
 	SnapshotIngested  Point = "snapshot-ingested"   // it is ingested, and the log is not reset
 	SnapshotInstalled Point = "snapshot-installed"  // the log is reset, and nobody knows
+	DamageNoted       Point = "damage-noted"        // a quarantine is durable, and what is damaged is where it was
+	DamageAside       Point = "damage-aside"        // a damaged store is in the quarantine, and no new one stands in its place
+	ReplicaReset      Point = "replica-reset"       // the log of a damaged replica is empty, its state is not
+	ReplicaForgotten  Point = "replica-forgotten"   // its state is empty, and its new id not noted
+	ReplicaRenewed    Point = "replica-renewed"     // its new id is durable, and it takes no part yet
+	QuarantineCleared Point = "quarantine-cleared"  // what is in quarantine is about to be removed
+	MembershipChanged Point = "membership-changed"  // a membership is applied, and neither durable nor followed
 )
 
 // Points are all of them.
 var Points = []Point{
 	LogBeforeWrite, LogAfterWrite, LogBeforeSync, LogAfterSync, SegmentNamed, HardState, LogTruncation, ApplyBeforeCommit, ApplyAfterCommit,
 	BeforeReply, IdentityWritten, IdentityNamed, FormationAdopted, FirstState, SnapshotSending, SnapshotStaged, SnapshotIntended,
-	SnapshotIngested, SnapshotInstalled,
+	SnapshotIngested, SnapshotInstalled, DamageNoted, DamageAside, ReplicaReset, ReplicaForgotten, ReplicaRenewed, QuarantineCleared,
+	MembershipChanged,
 }
