@@ -354,6 +354,6 @@ func (c *conductor) ruin(n *node, k kind) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%7.2f s: flipped a bit of %s\n", c.rec.now().Seconds(), done)
+	fmt.Printf("%7.2f s: flipped bits of %s: %s\n", c.rec.now().Seconds(), n.id, done)
 	return n.start()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +34,7 @@ const (
 	loopAttempts                     = 10
 	blockBytes                       = 4096
 	flipBelow                        = 1 << 20
+	flips                            = 8
 	imageMode            fs.FileMode = 0o600
 )
 
@@ -190,8 +192,8 @@ func (d *disk) free() error {
 	return err
 }
 
-// flip flips a bit in a file of the log or of the state in a data directory. It returns what it did. Not in the identity: a node that does not know
-// who it is stays down.
+// flip flips some bits in files of the log or of the state in a data directory: most have places that nobody reads again. It returns what it
+// did. Not in the identity: a node that does not know who it is stays down.
 func flip(dir string, random *rand.Rand) (string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -208,9 +210,17 @@ func flip(dir string, random *rand.Rand) (string, error) {
 		return "", fmt.Errorf("look for files in %s: found %d: %w", dir, len(files), err)
 	}
 	slices.Sort(files)
-	path := files[random.IntN(len(files))]
-	at, err := flipOne(path, random)
-	return fmt.Sprintf("%s at %d", path, at), err
+	var done []string
+	for range flips {
+		path := files[random.IntN(len(files))]
+		at, err := flipOne(path, random)
+		if err != nil {
+			return "", err
+		}
+		name, _ := filepath.Rel(dir, path) // WalkDir has found it there
+		done = append(done, fmt.Sprintf("%s at %d", name, at))
+	}
+	return strings.Join(done, ", "), nil
 }
 
 func flipOne(path string, random *rand.Rand) (at int64, err error) {

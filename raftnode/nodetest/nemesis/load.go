@@ -67,6 +67,7 @@ func (c *client) one(ctx context.Context) {
 	}
 	op.Group = l.keys.pick(r, false)
 	drawWrite(r, l.values, op)
+	drawCondition(r, l.rec, op)
 	c.write(ctx, op, r.IntN(5) > 0, func() int { return r.IntN(nodes) })
 }
 
@@ -106,6 +107,9 @@ func (c *client) write(ctx context.Context, op *nodetest.Operation, named bool, 
 		case f == nil:
 			c.took(op, r.take(op, ask))
 			return true
+		case f.unmet != nil: // Also of an earlier attempt: a write with a name is judged once.
+			c.stopped(op, takeUnmet(op, f.unmet))
+			return true
 		case f.definite && !doubt:
 			l.rec.refuse(op)
 			pause(ctx, c.patience())
@@ -138,13 +142,20 @@ func (c *client) send(ask *call, node int) (*result, *failure) {
 }
 
 // took notes an operation that was answered.
-func (c *client) took(op *nodetest.Operation, err error) {
+func (c *client) took(op *nodetest.Operation, err error) { c.answered(op, nodetest.Done, err) }
+
+// stopped notes a write whose condition did not hold.
+func (c *client) stopped(op *nodetest.Operation, err error) {
+	c.answered(op, nodetest.CompareFailed, err)
+}
+
+func (c *client) answered(op *nodetest.Operation, outcome nodetest.Outcome, err error) {
 	if err != nil {
 		c.load.rec.violate("client %d, group %d: %v", c.number, op.Group, err)
 		c.load.rec.lose(op)
 		return
 	}
-	c.load.rec.finish(op)
+	c.load.rec.finish(op, outcome)
 }
 
 func (c *client) patience() time.Duration {

@@ -51,14 +51,41 @@ func drawWrite(r *rand.Rand, v *values, op *nodetest.Operation) {
 	}
 }
 
+// drawCondition draws, for some writes of one key, what must hold of it: that it is as somebody saw it last, or that it does not exist.
+func drawCondition(r *rand.Rand, rec *recorder, op *nodetest.Operation) {
+	if len(op.Changes) != 1 || r.IntN(100) >= 30 {
+		return
+	}
+	k := op.Changes[0].Key
+	known := rec.known(op.Group, k)
+	if known.Version == 0 && op.Changes[0].Delete {
+		return
+	}
+	op.Condition = &nodetest.Condition{Key: k, Value: known.Value, ByRevision: known.Version > 0 || r.IntN(2) == 0, Revision: known.Revision}
+}
+
+// conditionOf is a condition in the form of the contract.
+func conditionOf(c *nodetest.Condition) *raftkvv1.Condition {
+	switch {
+	case c == nil:
+		return nil
+	case c.ByRevision:
+		return &raftkvv1.Condition{Condition: &raftkvv1.Condition_ModRevision{ModRevision: c.Revision}}
+	default:
+		return &raftkvv1.Condition{Condition: &raftkvv1.Condition_Exists{Exists: false}}
+	}
+}
+
 // writeCall is a write in the form of the contract.
 func writeCall(op *nodetest.Operation, id *raftkvv1.RequestId) *call {
 	if len(op.Changes) == 1 {
 		c := op.Changes[0]
 		if c.Delete {
-			return &call{delete: &raftkvv1.DeleteRequest{Key: keyName(op.Group, c.Key), RequestId: id}}
+			return &call{delete: &raftkvv1.DeleteRequest{Key: keyName(op.Group, c.Key), RequestId: id, Condition: conditionOf(op.Condition)}}
 		}
-		return &call{put: &raftkvv1.PutRequest{Key: keyName(op.Group, c.Key), Value: encode(c.Value), RequestId: id}}
+		return &call{put: &raftkvv1.PutRequest{
+			Key: keyName(op.Group, c.Key), Value: encode(c.Value), RequestId: id, Condition: conditionOf(op.Condition),
+		}}
 	}
 	batch := &raftkvv1.BatchRequest{RequestId: id}
 	for _, c := range op.Changes {
@@ -121,6 +148,17 @@ func (r *result) takeBatch(op *nodetest.Operation) error {
 func takeMissing(op *nodetest.Operation, m *raftkvv1.KeyNotFound) error {
 	op.Cells = make([]nodetest.Cell, 1)
 	return locate(op, &raftkvv1.ResponseHeader{Shard: m.GetShard(), Revision: m.GetRevision()})
+}
+
+// takeUnmet puts the answer to a write whose condition did not hold into its operation.
+func takeUnmet(op *nodetest.Operation, u *raftkvv1.PreconditionFailed) error {
+	if op.Condition == nil || u.GetKey() != keyName(op.Group, op.Condition.Key) {
+		return errShape
+	}
+	op.Current = u.GetCurrent()
+	err := locate(op, &raftkvv1.ResponseHeader{Shard: u.GetShard(), Revision: u.GetRevision()})
+	op.Revision = 0 // It has made none.
+	return err
 }
 
 // written is a key as a put has left it. The version tells whether it found the key.

@@ -23,6 +23,8 @@ type failure struct {
 	definite bool
 	// missing: the key does not exist.
 	missing *raftkvv1.KeyNotFound
+	// unmet: the condition of the write did not hold.
+	unmet *raftkvv1.PreconditionFailed
 	// mislabelled says why the error breaks the rules of errors; empty: it does not.
 	mislabelled string
 }
@@ -69,6 +71,8 @@ func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
 			unknown = true
 		case *raftkvv1.KeyNotFound:
 			f.missing = d
+		case *raftkvv1.PreconditionFailed:
+			f.unmet = d
 		}
 	}
 	if !own {

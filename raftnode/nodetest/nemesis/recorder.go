@@ -25,15 +25,18 @@ type recorder struct {
 	revisions map[placement.ShardID]uint64
 	// acked are when writes were acknowledged.
 	acked map[placement.ShardID][]time.Duration
-	// done, unknown and refused count writes; read and unread reads.
-	done, unknown, refused, read, unread int
-	retried                              int
+	// cells are keys as somebody saw them last, by group.
+	cells map[int]*[nodetest.GroupKeys]nodetest.Cell
+	// done, failed (their condition did not hold), unknown and refused count writes; read and unread reads.
+	done, failed, unknown, refused, read, unread int
+	retried                                      int
 }
 
 func newRecorder() *recorder {
 	return &recorder{
 		began: time.Now(), history: &nodetest.History{Refused: make(map[string]*nodetest.Operation)},
 		revisions: make(map[placement.ShardID]uint64), acked: make(map[placement.ShardID][]time.Duration),
+		cells: make(map[int]*[nodetest.GroupKeys]nodetest.Cell),
 	}
 }
 
@@ -63,9 +66,19 @@ func (r *recorder) seen(shard placement.ShardID) uint64 {
 	return r.revisions[shard]
 }
 
-// finish notes an operation that happened.
-func (r *recorder) finish(op *nodetest.Operation) {
-	op.Return, op.Outcome = r.now(), nodetest.Done
+// known is a key as somebody saw it last. It may have changed since.
+func (r *recorder) known(group, key int) nodetest.Cell {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if cells := r.cells[group]; cells != nil {
+		return cells[key]
+	}
+	return nodetest.Cell{}
+}
+
+// finish notes an operation that happened, or that its condition has stopped.
+func (r *recorder) finish(op *nodetest.Operation, outcome nodetest.Outcome) {
+	op.Return, op.Outcome = r.now(), outcome
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.history.Operations = append(r.history.Operations, op)
@@ -73,12 +86,37 @@ func (r *recorder) finish(op *nodetest.Operation) {
 	if op.Attempts > 1 {
 		r.retried++
 	}
-	if op.Kind == nodetest.Read {
+	switch {
+	case op.Kind == nodetest.Read:
 		r.read++
+	case outcome == nodetest.CompareFailed:
+		r.failed++
 		return
+	default:
+		r.done++
+		r.acked[op.Shard] = append(r.acked[op.Shard], op.Return)
 	}
-	r.done++
-	r.acked[op.Shard] = append(r.acked[op.Shard], op.Return)
+	r.learn(op)
+}
+
+// learn takes over how an operation shows keys. mu is held.
+func (r *recorder) learn(op *nodetest.Operation) {
+	cells := r.cells[op.Group]
+	if cells == nil {
+		cells = new([nodetest.GroupKeys]nodetest.Cell)
+		r.cells[op.Group] = cells
+	}
+	for i, cell := range op.Cells {
+		if op.Kind == nodetest.Read {
+			cells[op.From+i] = cell
+			continue
+		}
+		c := op.Changes[i]
+		cells[c.Key] = nodetest.Cell{}
+		if !c.Delete {
+			cells[c.Key] = nodetest.Cell{Value: c.Value, Version: cell.Version, Revision: op.Revision}
+		}
+	}
 }
 
 // lose notes an operation of which nobody knows what came. A read that was not answered says nothing.

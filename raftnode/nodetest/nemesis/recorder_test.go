@@ -16,11 +16,11 @@ func TestRecorder(t *testing.T) {
 		return &nodetest.Operation{Kind: nodetest.Write, Shard: 2, Origin: 7, Revision: 7, Attempts: 1, Changes: []nodetest.Change{{Value: value}}, Cells: make([]nodetest.Cell, 1)}
 	}
 	done, unknown, refused := write("v1-0"), write("v2-0"), write("v3-0")
-	r.finish(done)
+	r.finish(done, nodetest.Done)
 	r.lose(unknown)
 	r.refuse(refused)
 	read := &nodetest.Operation{Kind: nodetest.Read, Shard: 2, Origin: 9, Attempts: 2, Cells: []nodetest.Cell{{Value: "v1-0"}}}
-	r.finish(read)
+	r.finish(read, nodetest.Done)
 	r.lose(&nodetest.Operation{Kind: nodetest.Read})
 	if len(r.history.Operations) != 3 || r.history.Refused["v3-0"] != refused {
 		t.Fatalf("%+v", r.history)
@@ -31,6 +31,16 @@ func TestRecorder(t *testing.T) {
 	if unknown.Outcome != nodetest.Unknown || unknown.Return <= done.Return {
 		t.Errorf("an unknown outcome: %s", unknown)
 	}
+	if c := r.known(0, 0); c.Value != "v1-0" {
+		t.Errorf("a key that was read is known as %+v", c)
+	}
+	stopped := write("v4-0")
+	stopped.Cells = nil
+	r.finish(stopped, nodetest.CompareFailed)
+	if c := r.known(0, 0); r.failed != 1 || r.done != 1 || c.Value != "v1-0" {
+		t.Errorf("after a write that its condition has stopped: %d, %d, %+v", r.failed, r.done, c)
+	}
+	r.history.Operations = r.history.Operations[:3]
 	path := filepath.Join(t.TempDir(), "history.jsonl")
 	if err := r.save(path); err != nil {
 		t.Fatal(err)

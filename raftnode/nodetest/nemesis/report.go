@@ -27,11 +27,11 @@ type report struct {
 	failures   []time.Duration
 	refusals   []string
 
-	done, unknown, refused, read, unread, retried int
-	finals, compared                              int
-	searched                                      time.Duration
-	unordered                                     *nodetest.LinearityError
-	violations                                    []string
+	done, failed, unknown, refused, read, unread, retried int
+	finals, compared                                      int
+	searched                                              time.Duration
+	unordered                                             *nodetest.LinearityError
+	violations                                            []string
 }
 
 // take takes over what a conductor has counted.
@@ -54,7 +54,8 @@ func (r *report) take(c *conductor) {
 func (r *report) count(rec *recorder) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	r.done, r.unknown, r.refused, r.read, r.unread, r.retried = rec.done, rec.unknown, rec.refused, rec.read, rec.unread, rec.retried
+	r.done, r.failed, r.unknown, r.refused = rec.done, rec.failed, rec.unknown, rec.refused
+	r.read, r.unread, r.retried = rec.read, rec.unread, rec.retried
 }
 
 // String is the report as it is printed.
@@ -79,8 +80,8 @@ func (r *report) String() string {
 	if r.windows > 0 {
 		fmt.Fprintf(&b, "  of those with no other fault: %s\n", figures(r.gapsAlone))
 	}
-	fmt.Fprintf(&b, "operations checked: %d, of which writes acknowledged %d, unknown %d, and reads %d; answered after a retry %d\n",
-		r.done+r.unknown+r.read, r.done, r.unknown, r.read, r.retried)
+	fmt.Fprintf(&b, "operations checked: %d, of which writes acknowledged %d, stopped by their condition %d, unknown %d, and reads %d; answered after a retry %d\n",
+		r.done+r.failed+r.unknown+r.read, r.done, r.failed, r.unknown, r.read, r.retried)
 	fmt.Fprintf(&b, "refused and never to be seen: %d writes; without an answer: %d reads\n", r.refused, r.unread)
 	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, search of orders %s\n", r.finals, r.compared, short(r.searched))
 	if len(r.violations) == 0 {
