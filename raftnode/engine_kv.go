@@ -268,6 +268,8 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		err = v.readKeys(shard, r.GetKeys(), result)
 	} else if r.GetRange() != nil {
 		err = v.readRange(shard, r.GetRange(), result)
+	} else {
+		err = v.readPast(shard, r.GetPast(), result)
 	}
 	return result, kvPosition(at), err
 }

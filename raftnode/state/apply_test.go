@@ -16,6 +16,11 @@ func compares(c *storev1.Command, cs ...*storev1.Compare) *storev1.Command {
 	return c
 }
 
+func otherwise(c *storev1.Command, ops ...*storev1.Operation) *storev1.Command {
+	c.GetWrite().Otherwise = ops
+	return c
+}
+
 func exists(key string, want bool) *storev1.Compare {
 	return &storev1.Compare{Key: key, Condition: &storev1.Compare_Exists{Exists: want}}
 }
@@ -80,8 +85,29 @@ func TestCommands(t *testing.T) {
 		{"another value", compares(putCommand("a", "5"), valueIs("a", "3")), failedAt(0, 12, 7)},
 		{"value of what is not there", compares(putCommand("e", "2"), valueIs("e", "")), failedAt(0, 12, 0)},
 		{"compares alone", compares(writeCommand(), exists("a", true)), result(applied, 12)},
-		{"bootstrap again changes nothing", bootstrapCommand(), result(applied, 12)},
-		{"trim", trimCommand(5, 2), result(applied, 12)},
+		{"a get changes nothing", writeCommand(getOp("a")), result(applied, 12, notDeleted)},
+		{
+			"a get beside a put", otherwise(compares(writeCommand(getOp("a"), putOp("d", "2")), exists("a", true)), putOp("x", "1")),
+			result(applied, 13, notDeleted, wrote(8, 2)),
+		},
+		{
+			"otherwise", otherwise(compares(putCommand("a", "6"), exists("a", true), modRevision("a", 6)), putOp("a", "7"), getOp("b"), deleteOp("d")),
+			func() *storev1.WriteResult {
+				r := failedAt(1, 14, 7)
+				r.Operations = []*storev1.OperationResult{wrote(6, 3), notDeleted, deleted}
+				return r
+			}(),
+		},
+		{
+			"otherwise changes nothing", otherwise(compares(putCommand("a", "8"), exists("z", true)), deleteOp("z")),
+			func() *storev1.WriteResult {
+				r := failedAt(0, 14, 0)
+				r.Operations = []*storev1.OperationResult{notDeleted}
+				return r
+			}(),
+		},
+		{"bootstrap again changes nothing", bootstrapCommand(), result(applied, 14)},
+		{"trim", trimCommand(5, 2), result(applied, 14)},
 	}
 	m := newServing(t, Options{})
 	for _, s := range steps {
@@ -91,7 +117,7 @@ func TestCommands(t *testing.T) {
 	}
 	checkDigests(t, m.store, testShard)
 	got := m.shard.Position()
-	if want := (Position{Index: uint64(len(steps)) + 1, Term: 1, Revision: 12, HistoryFloor: 3, HistoryBytes: got.HistoryBytes, Keys: 4}); got != want {
+	if want := (Position{Index: uint64(len(steps)) + 1, Term: 1, Revision: 14, HistoryFloor: 3, HistoryBytes: got.HistoryBytes, Keys: 3}); got != want {
 		t.Errorf("position %+v, want %+v", got, want)
 	}
 	if got.HistoryBytes == 0 {
@@ -119,6 +145,7 @@ func TestNotServing(t *testing.T) {
 	check("frozen", putCommand("a", "1"))
 	check("frozen, as the second key", writeCommand(putOp("b", "1"), putOp("a", "1")))
 	check("frozen, as a compare", compares(putCommand("b", "1"), exists("a", false)))
+	check("frozen, of what is done otherwise", otherwise(compares(putCommand("b", "1"), exists("b", false)), getOp("a")))
 	check("not kept for retries", as(1, 1, 0, 0, putCommand("a", "1")))
 	if m.shard.dedup.len() != 0 {
 		t.Error("a refusal was kept")
@@ -246,6 +273,10 @@ func TestRefusedEntries(t *testing.T) {
 		"nil operation":       bad(writeCommand(nil)),
 		"a key twice":         bad(writeCommand(putOp("a", "1"), deleteOp("a"))),
 		"a key twice of many": bad(writeCommand(putOp("a", ""), putOp("b", ""), putOp("c", ""), putOp("d", ""), putOp("e", ""), putOp("f", ""), putOp("g", ""), putOp("h", ""), putOp("a", ""))),
+		"a get with a value":  bad(writeCommand(&storev1.Operation{Kind: get, Key: "a", Value: []byte("1")})),
+		"otherwise of what":   bad(otherwise(putCommand("a", "1"), putOp("b", "1"))),
+		"otherwise no key":    bad(otherwise(compares(putCommand("a", "1"), exists("a", true)), putOp("", "1"))),
+		"otherwise twice":     bad(otherwise(compares(putCommand("a", "1"), exists("a", true)), putOp("b", "1"), getOp("b"))),
 		"no condition":        bad(compares(putCommand("a", "1"), &storev1.Compare{Key: "a"})),
 		"compare of no key":   bad(compares(putCommand("a", "1"), exists("", true))),
 		"short client id":     bad(&storev1.Command{RequestId: &storev1.RequestId{ClientId: []byte("x"), Sequence: 1}, Body: putCommand("a", "1").Body}),

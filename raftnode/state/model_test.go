@@ -117,11 +117,22 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 			ok = rec != nil && bytes.Equal(rec.GetValue(), want.Value)
 		}
 		if !ok {
-			return failedAt(uint32(i), m.revision, rec.GetModRevision())
+			current := rec.GetModRevision()
+			r := m.change(w.Otherwise)
+			r.Outcome, r.FailedCompare, r.FailedModRevision = failed, uint32(i), current
+			return r
 		}
 	}
+	return m.change(w.Operations)
+}
+
+func (m *model) change(ops []*storev1.Operation) *storev1.WriteResult {
 	next, r := maps.Clone(m.now()), result(applied, m.revision)
-	for _, op := range w.Operations {
+	for _, op := range ops {
+		if op.Kind == get {
+			r.Operations = append(r.Operations, &storev1.OperationResult{})
+			continue
+		}
 		old := next[op.Key]
 		or := &storev1.OperationResult{Existed: old != nil}
 		if len(old.GetValue()) >= separateBytes {
@@ -190,20 +201,26 @@ func drawValue(t *rapid.T) string {
 	return strings.Repeat(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "letter"), separateBytes+rapid.IntRange(-1, 1).Draw(t, "more"))
 }
 
+func drawOperations(t *rapid.T) (ops []*storev1.Operation) {
+	for _, k := range rapid.SliceOfNDistinct(rapid.SampledFrom(modelKeys), 0, 3, rapid.ID[string]).Draw(t, "keys") {
+		switch rapid.IntRange(0, 5).Draw(t, "op") {
+		case 0, 1:
+			ops = append(ops, deleteOp(k))
+		case 2:
+			ops = append(ops, getOp(k))
+		default:
+			ops = append(ops, putOp(k, drawValue(t)))
+		}
+	}
+	return ops
+}
+
 func drawCommand(t *rapid.T, m *model) *storev1.Command {
 	if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
 		return trimCommand(rapid.Uint64Range(0, m.revision+3).Draw(t, "below"), rapid.Uint32Range(0, 6).Draw(t, "most"))
 	}
-	keys := rapid.SliceOfNDistinct(rapid.SampledFrom(modelKeys), 0, 3, rapid.ID[string]).Draw(t, "keys")
-	w := &storev1.Write{}
-	for _, k := range keys {
-		if rapid.IntRange(0, 2).Draw(t, "op") == 0 {
-			w.Operations = append(w.Operations, deleteOp(k))
-		} else {
-			w.Operations = append(w.Operations, putOp(k, drawValue(t)))
-		}
-	}
-	if len(keys) == 0 || rapid.IntRange(0, 3).Draw(t, "compare") == 0 {
+	w := &storev1.Write{Operations: drawOperations(t)}
+	if len(w.Operations) == 0 || rapid.IntRange(0, 3).Draw(t, "compare") == 0 {
 		k := rapid.SampledFrom(modelKeys).Draw(t, "compare key")
 		c := exists(k, rapid.Bool().Draw(t, "exists"))
 		switch rapid.IntRange(0, 2).Draw(t, "condition") {
@@ -213,6 +230,7 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 			c = valueIs(k, string(m.now()[k].GetValue()))
 		}
 		w.Compares = append(w.Compares, c)
+		w.Otherwise = drawOperations(t)
 	}
 	c := &storev1.Command{Body: &storev1.Command_Write{Write: w}}
 	if rapid.Bool().Draw(t, "identified") {
@@ -299,7 +317,7 @@ func sameAsModel(t *rapid.T, mo *model, m *machine) {
 	if err != nil || p.Revision != mo.revision || p.HistoryFloor != mo.floor || p.Keys != uint64(len(mo.now())) {
 		t.Fatalf("position %+v, %v; want revision %d, floor %d, %d keys", p, err, mo.revision, mo.floor, len(mo.now()))
 	}
-	for revision := mo.floor; revision <= mo.revision; revision++ {
+	for revision := mo.floor - 1; revision <= mo.revision; revision++ { // what the first history kept has found, too
 		for _, k := range modelKeys {
 			got, err := v.GetAt(testShard, k, revision)
 			if err != nil {
