@@ -270,6 +270,9 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		err = v.readRange(shard, r.GetRange(), result)
 	} else {
 		err = v.readPast(shard, r.GetPast(), result)
+		if len(r.GetPast()) == 1 {
+			at.Revision = r.GetPast()[0].GetRevision() // the state that the answer shows
+		}
 	}
 	return result, kvPosition(at), err
 }

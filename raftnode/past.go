@@ -74,7 +74,7 @@ func (v *kvView) readPast(shard placement.ShardID, past []*peerv1.PastRead, resu
 			return pastError(shard, err)
 		}
 		k := &peerv1.KeyRecord{Key: p.GetKey(), Record: record}
-		if n := len(record.GetValue()); size+n > pastBytesMax {
+		if n := len(record.GetValue()); size > 0 && size+n > pastBytesMax {
 			k.Omitted, record.Content = true, nil
 		} else {
 			size += n

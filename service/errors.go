@@ -111,6 +111,12 @@ var table = []row{
 	{"PRECONDITION_FAILED", connect.CodeFailedPrecondition, 412, as(func(e *preconditionError) (proto.Message, time.Duration) {
 		return &raftkvv1.PreconditionFailed{Key: e.key, Current: e.current, Revision: e.revision, Shard: e.shard}, 0
 	})},
+	{"COMPACTED", connect.CodeOutOfRange, 410, as(func(e *raftnode.CompactedError) (proto.Message, time.Duration) {
+		return &raftkvv1.Compacted{Revision: e.Revision, Oldest: e.Oldest, Shard: uint32(e.Shard)}, 0
+	})},
+	{"FUTURE_REVISION", connect.CodeOutOfRange, 400, as(func(e *raftnode.FutureRevisionError) (proto.Message, time.Duration) {
+		return &raftkvv1.FutureRevision{Revision: e.Revision, Current: e.Current, Shard: uint32(e.Shard)}, 0
+	})},
 	{"NO_SUCH_ROUTE", connect.CodeNotFound, 404, as(func(*routeError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"NO_SUCH_SERVICE", connect.CodeNotFound, 404, as(func(*unknownServiceError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"METHOD_NOT_ALLOWED", connect.CodeUnimplemented, 405, as(func(*methodError) (proto.Message, time.Duration) { return nil, 0 })},

@@ -67,7 +67,7 @@ func testStream(t *testing.T, queue chan *op) (s *stream, p *pipe, end func()) {
 
 func queued(key string) *op {
 	o := newOp("put", key)
-	o.setPut(nil, nil)
+	o.setPut(nil, nil, false)
 	o.deadline = time.Now().Add(time.Minute)
 	o.state.Store(opQueued)
 	return o
@@ -138,7 +138,7 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 	big := func() *op {
 		o := newOp("put", "k")
-		o.setPut(make([]byte, messageBytesMax/3), nil)
+		o.setPut(make([]byte, messageBytesMax/3), nil, false)
 		o.state.Store(opQueued)
 		return o
 	}
