@@ -187,7 +187,9 @@ func TestBadTransactions(t *testing.T) {
 
 func TestCompactedOnEveryProtocol(t *testing.T) {
 	f := newFixture(t)
-	f.node.fail = func(*raftnode.Request) error { return &raftnode.CompactedError{Shard: fakeShard, Revision: 3, Oldest: 9} }
+	f.node.fail = func(*raftnode.Request) error {
+		return &raftnode.CompactedError{Shard: fakeShard, Revision: 3, Oldest: 9}
+	}
 	for _, call := range f.protocols(t) {
 		status := call(t, kvPath+"Get", &raftkvv1.GetRequest{Key: "k", Revision: 3}, new(raftkvv1.GetResponse))
 		checkStatus(t, status, codes.OutOfRange, "COMPACTED", &raftkvv1.Compacted{Revision: 3, Oldest: 9, Shard: fakeShard}, 0)

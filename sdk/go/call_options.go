@@ -56,8 +56,8 @@ type writeOptions struct {
 // GetOption changes what a Get shows.
 type GetOption interface{ applyGet(*getOptions) }
 
-// AtRevision is the option to read the key as it was at a revision of its shard, such as the Revision of the Result of a write of the key. What is
-// too old is a *CompactedError.
+// AtRevision is the option to read the key as it was at a revision of its shard, such as the Revision of the Result of a write of the key. 0 is
+// now. What is too old is a *CompactedError.
 func AtRevision(revision uint64) GetOption { return atRevision(revision) }
 
 type atRevision uint64
