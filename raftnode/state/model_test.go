@@ -16,7 +16,6 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
-	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // model is the state machine as one would explain it: maps, and a copy of all keys for every revision.
@@ -26,7 +25,9 @@ type model struct {
 	floor    uint64
 	states   []map[string]*record // by revision; a deleted key is not in it
 	results  []modelResult        // oldest first
-	floors   map[placement.Slot]uint64
+	sessions []*modelSession      // the one that was silent for the longest first
+	gone     uint64               // the session floor
+	most     int                  // of a session
 	deleted  map[string]uint64 // when a key that does not exist was deleted
 	replaced map[uint64]int    // by revision, how many values of 1 KiB and more it replaced
 }
@@ -35,13 +36,18 @@ type modelResult struct {
 	id       string
 	client   string
 	sequence uint64
-	slot     placement.Slot
 	result   *storev1.WriteResult
 }
 
-func newModel(limit int) *model {
+type modelSession struct {
+	client string
+	acked  uint64
+	floor  uint64
+}
+
+func newModel(limit, most int) *model {
 	return &model{
-		limit: limit, floor: 1, states: []map[string]*record{{}}, floors: map[placement.Slot]uint64{},
+		limit: limit, most: most, floor: 1, states: []map[string]*record{{}},
 		deleted: map[string]uint64{}, replaced: map[uint64]int{},
 	}
 }
@@ -80,28 +86,66 @@ func (m *model) trim(below uint64, most int) {
 }
 
 func (m *model) write(id *storev1.RequestId, w *storev1.Write) *storev1.WriteResult {
-	home := placement.SlotOf(firstKey(w))
-	name := ""
-	if id != nil {
-		name = fmt.Sprintf("%x/%d", id.ClientId, id.Sequence)
-		for _, r := range m.results {
-			if r.id == name {
-				return r.result
-			}
+	if id == nil {
+		return m.execute(w)
+	}
+	name, client := fmt.Sprintf("%x/%d", id.ClientId, id.Sequence), string(id.ClientId)
+	for _, r := range m.results {
+		if r.id == name {
+			return r.result
 		}
-		if id.Seen < m.floors[home] {
-			return &storev1.WriteResult{Outcome: expired, Revision: m.revision, DedupFloor: m.floors[home]}
-		}
+	}
+	s := m.session(client)
+	switch {
+	case s == nil && id.Seen < m.gone:
+		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: m.gone}
+	case s != nil && id.Sequence < s.acked:
+		return &storev1.WriteResult{Outcome: expired, Revision: m.revision}
+	case s != nil && id.Seen < s.floor:
+		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: s.floor}
+	case s != nil && len(m.of(client)) >= m.most && m.of(client)[0].sequence >= max(s.acked, id.AckedBelow):
+		return &storev1.WriteResult{Outcome: sessionFull, Revision: m.revision}
 	}
 	r := m.execute(w)
-	if id != nil {
-		m.forgetAcked(string(id.ClientId), id.AckedBelow)
-		m.results = append(m.results, modelResult{name, string(id.ClientId), id.Sequence, home, r})
-		for len(m.results) > m.limit {
-			m.forget(m.results[0].id)
+	if s == nil {
+		s = &modelSession{client: client, floor: m.gone}
+	}
+	s.acked = max(s.acked, id.AckedBelow)
+	m.sessions = append(slices.DeleteFunc(m.sessions, func(other *modelSession) bool { return other == s }), s)
+	m.results = append(m.results, modelResult{name, client, id.Sequence, r})
+	for range ackedWindow {
+		if of := m.of(client); len(of) > 1 && of[0].sequence < s.acked {
+			m.forget(of[0].id)
 		}
 	}
+	for len(m.results) > m.limit && m.sessions[0] != s {
+		of := m.of(m.sessions[0].client)
+		m.gone = max(m.gone, min(of[len(of)-1].result.Revision+1, m.revision))
+		for _, r := range of {
+			m.forget(r.id)
+		}
+		m.sessions = m.sessions[1:]
+	}
 	return r
+}
+
+func (m *model) session(client string) *modelSession {
+	for _, s := range m.sessions {
+		if s.client == client {
+			return s
+		}
+	}
+	return nil
+}
+
+// of are the results of a client.
+func (m *model) of(client string) (out []modelResult) {
+	for _, r := range m.results {
+		if r.client == client {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
@@ -163,32 +207,8 @@ func (m *model) change(ops []*storev1.Operation) *storev1.WriteResult {
 	return r
 }
 
-func (m *model) forgetAcked(client string, below uint64) {
-	lag := uint64(max(1, m.limit/ackedLagPart))
-	var gone []string
-	seen := 0
-	for _, r := range m.results {
-		if r.client != client {
-			continue
-		}
-		if seen == ackedWindow || r.result.Revision+lag > m.revision {
-			break
-		}
-		seen++
-		if r.sequence < below {
-			gone = append(gone, r.id)
-		}
-	}
-	for _, id := range gone {
-		m.forget(id)
-	}
-}
-
 func (m *model) forget(id string) {
-	i := slices.IndexFunc(m.results, func(r modelResult) bool { return r.id == id })
-	r := m.results[i]
-	m.floors[r.slot] = max(m.floors[r.slot], min(r.result.Revision+1, m.revision))
-	m.results = slices.Delete(m.results, i, i+1)
+	m.results = slices.DeleteFunc(m.results, func(r modelResult) bool { return r.id == id })
 }
 
 var modelKeys = []string{"a", "b", "c", "{t}x", "{t}y", "né"}
@@ -260,10 +280,10 @@ func FuzzModel(f *testing.F) {
 }
 
 func checkModel(t *testing.T, rt *rapid.T) {
-	const limit = 9
+	const limit, most = 9, 5
 	o1, o2 := testOptions(newDisk()), testOptions(newDisk())
-	o1.DedupResults, o2.DedupResults = limit, limit
-	mo := newModel(limit)
+	o1.DedupResults, o2.DedupResults, o1.SessionResults, o2.SessionResults = limit, limit, most, most
+	mo := newModel(limit, most)
 	a, b := newMachine(t, openStore(t, o1), testShard), newMachine(t, openStore(t, o2), testShard)
 	defer func() { _, _ = a.store.Close(), b.store.Close() }()
 	a.commit(bootstrapCommand())

@@ -18,6 +18,8 @@ const (
 	failed    = storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED
 	notServed = storev1.WriteOutcome_WRITE_OUTCOME_NOT_SERVING
 	expired   = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED
+
+	sessionFull = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL
 )
 
 // applyWrite executes a write: look for the answer to an earlier attempt first, then refuse what may have been forgotten, then what is not
@@ -38,9 +40,13 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 		if answer, err := sh.answered(&request); err != nil || answer != nil {
 			return answer, err
 		}
-		if floor := sh.summaries[home].floor; id.Seen < floor {
+		if floor, gone := sh.expired(&request, id.Seen); gone {
 			refuse(r, expired, sh.meta.Revision)
-			r.DedupFloor = floor
+			r.SessionFloor = floor
+			return r, nil
+		}
+		if sh.full(&request, id.AckedBelow) {
+			refuse(r, sessionFull, sh.meta.Revision)
 			return r, nil
 		}
 	}

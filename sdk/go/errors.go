@@ -181,12 +181,12 @@ func (e *FutureRevisionError) Error() string {
 // SessionExpiredError says that the identity of a write may have been forgotten by the cluster, so that an attempt
 // with it was refused.
 type SessionExpiredError struct {
-	// Floor is the revision below which results are forgotten; Revision is the shard's.
+	// Floor: what the client has asked for before it had seen this revision may be forgotten. Revision is the shard's.
 	Floor, Revision uint64
 }
 
 func (e *SessionExpiredError) Error() string {
-	return fmt.Sprintf("results before revision %d are forgotten, so a retry cannot be told from a new write", e.Floor)
+	return fmt.Sprintf("the cluster may have forgotten what was asked for before revision %d, so a retry cannot be told from a new write", e.Floor)
 }
 
 // ServerError is an error for which there is no type of its own.

@@ -372,7 +372,7 @@ func (x *CrossShard) GetGroups() []*CrossShard_Group {
 // Detail of FAILED_PRECONDITION: the identity of a retried request has been forgotten. This attempt was not applied.
 type SessionExpired struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision below which results are forgotten.
+	// What the client has asked for before it had seen this revision may have been forgotten; 0 if the client has acknowledged the request.
 	Floor uint64 `protobuf:"varint,1,opt,name=floor,proto3" json:"floor,omitempty"`
 	// The current revision of the shard; a first attempt may be made again with it as `seen`.
 	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`

@@ -229,7 +229,7 @@ export const CrossShard_GroupSchema: GenMessage<CrossShard_Group> = /*@__PURE__*
  */
 export type SessionExpired = Message<"raftkv.v1.SessionExpired"> & {
   /**
-   * The revision below which results are forgotten.
+   * What the client has asked for before it had seen this revision may have been forgotten; 0 if the client has acknowledged the request.
    *
    * @generated from field: uint64 floor = 1;
    */

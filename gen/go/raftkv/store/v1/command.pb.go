@@ -151,18 +151,21 @@ const (
 	WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED WriteOutcome = 2
 	// The shard does not serve a slot of the command; nothing was changed.
 	WriteOutcome_WRITE_OUTCOME_NOT_SERVING WriteOutcome = 3
-	// The identity of the request may have been forgotten; nothing was changed by this attempt.
+	// The identity of the request may have been forgotten, or its client has acknowledged the answer; nothing was changed by this attempt.
 	WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED WriteOutcome = 4
+	// The client has too many answers that it has not acknowledged; nothing was changed.
+	WriteOutcome_WRITE_OUTCOME_SESSION_FULL WriteOutcome = 21
 )
 
 // Enum value maps for WriteOutcome.
 var (
 	WriteOutcome_name = map[int32]string{
-		0: "WRITE_OUTCOME_UNSPECIFIED",
-		1: "WRITE_OUTCOME_APPLIED",
-		2: "WRITE_OUTCOME_COMPARE_FAILED",
-		3: "WRITE_OUTCOME_NOT_SERVING",
-		4: "WRITE_OUTCOME_SESSION_EXPIRED",
+		0:  "WRITE_OUTCOME_UNSPECIFIED",
+		1:  "WRITE_OUTCOME_APPLIED",
+		2:  "WRITE_OUTCOME_COMPARE_FAILED",
+		3:  "WRITE_OUTCOME_NOT_SERVING",
+		4:  "WRITE_OUTCOME_SESSION_EXPIRED",
+		21: "WRITE_OUTCOME_SESSION_FULL",
 	}
 	WriteOutcome_value = map[string]int32{
 		"WRITE_OUTCOME_UNSPECIFIED":     0,
@@ -170,6 +173,7 @@ var (
 		"WRITE_OUTCOME_COMPARE_FAILED":  2,
 		"WRITE_OUTCOME_NOT_SERVING":     3,
 		"WRITE_OUTCOME_SESSION_EXPIRED": 4,
+		"WRITE_OUTCOME_SESSION_FULL":    21,
 	}
 )
 
@@ -487,7 +491,7 @@ type RequestId struct {
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The revision of the shard that the client knew before its first attempt.
 	Seen uint64 `protobuf:"varint,3,opt,name=seen,proto3" json:"seen,omitempty"`
-	// Results below this sequence may be forgotten.
+	// The client has got all answers below this sequence. They are forgotten, and requests below it are refused.
 	AckedBelow    uint64 `protobuf:"varint,4,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -962,8 +966,8 @@ type WriteResult struct {
 	FailedCompare uint32 `protobuf:"varint,4,opt,name=failed_compare,json=failedCompare,proto3" json:"failed_compare,omitempty"`
 	// The slot that is not served, when one is not.
 	Slot uint32 `protobuf:"varint,5,opt,name=slot,proto3" json:"slot,omitempty"`
-	// The revision below which results of the slot are forgotten, when the session has expired.
-	DedupFloor uint64 `protobuf:"varint,6,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
+	// The session floor of the shard, when the session has expired by it; 0 when the client has acknowledged the answer.
+	SessionFloor uint64 `protobuf:"varint,6,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
 	// The revision of the last write of that compare's key, when one did not hold; 0 if the key did not exist.
 	FailedModRevision uint64 `protobuf:"varint,7,opt,name=failed_mod_revision,json=failedModRevision,proto3" json:"failed_mod_revision,omitempty"`
 	unknownFields     protoimpl.UnknownFields
@@ -1035,9 +1039,9 @@ func (x *WriteResult) GetSlot() uint32 {
 	return 0
 }
 
-func (x *WriteResult) GetDedupFloor() uint64 {
+func (x *WriteResult) GetSessionFloor() uint64 {
 	if x != nil {
-		return x.DedupFloor
+		return x.SessionFloor
 	}
 	return 0
 }
@@ -1233,7 +1237,7 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x03Run\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x120\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\xb0\x02\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\xb4\x02\n" +
 	"\vWriteResult\x127\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1d.raftkv.store.v1.WriteOutcomeR\aoutcome\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12@\n" +
@@ -1241,9 +1245,8 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"operations\x18\x03 \x03(\v2 .raftkv.store.v1.OperationResultR\n" +
 	"operations\x12%\n" +
 	"\x0efailed_compare\x18\x04 \x01(\rR\rfailedCompare\x12\x12\n" +
-	"\x04slot\x18\x05 \x01(\rR\x04slot\x12\x1f\n" +
-	"\vdedup_floor\x18\x06 \x01(\x04R\n" +
-	"dedupFloor\x12.\n" +
+	"\x04slot\x18\x05 \x01(\rR\x04slot\x12#\n" +
+	"\rsession_floor\x18\x06 \x01(\x04R\fsessionFloor\x12.\n" +
 	"\x13failed_mod_revision\x18\a \x01(\x04R\x11failedModRevision\"n\n" +
 	"\x0fOperationResult\x12\x18\n" +
 	"\aexisted\x18\x01 \x01(\bR\aexisted\x12'\n" +
@@ -1259,13 +1262,14 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x12SLOT_STATE_SERVING\x10\x01\x12\x18\n" +
 	"\x14SLOT_STATE_IMPORTING\x10\x02\x12\x15\n" +
 	"\x11SLOT_STATE_FROZEN\x10\x03\x12\x13\n" +
-	"\x0fSLOT_STATE_GONE\x10\x04*\xac\x01\n" +
+	"\x0fSLOT_STATE_GONE\x10\x04*\xcc\x01\n" +
 	"\fWriteOutcome\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WRITE_OUTCOME_APPLIED\x10\x01\x12 \n" +
 	"\x1cWRITE_OUTCOME_COMPARE_FAILED\x10\x02\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_NOT_SERVING\x10\x03\x12!\n" +
-	"\x1dWRITE_OUTCOME_SESSION_EXPIRED\x10\x04B9Z7github.com/raftkv/raftkv/gen/go/raftkv/store/v1;storev1b\x06proto3"
+	"\x1dWRITE_OUTCOME_SESSION_EXPIRED\x10\x04\x12\x1e\n" +
+	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15B9Z7github.com/raftkv/raftkv/gen/go/raftkv/store/v1;storev1b\x06proto3"
 
 var (
 	file_raftkv_store_v1_command_proto_rawDescOnce sync.Once

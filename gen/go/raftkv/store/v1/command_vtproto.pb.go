@@ -764,8 +764,8 @@ func (m *WriteResult) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0x38
 	}
-	if m.DedupFloor != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DedupFloor))
+	if m.SessionFloor != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.SessionFloor))
 		i--
 		dAtA[i] = 0x30
 	}
@@ -1187,8 +1187,8 @@ func (m *WriteResult) SizeVT() (n int) {
 	if m.Slot != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Slot))
 	}
-	if m.DedupFloor != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.DedupFloor))
+	if m.SessionFloor != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.SessionFloor))
 	}
 	if m.FailedModRevision != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.FailedModRevision))
@@ -2890,9 +2890,9 @@ func (m *WriteResult) UnmarshalVT(dAtA []byte) error {
 			}
 		case 6:
 			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field DedupFloor", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field SessionFloor", wireType)
 			}
-			m.DedupFloor = 0
+			m.SessionFloor = 0
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -2902,7 +2902,7 @@ func (m *WriteResult) UnmarshalVT(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				m.DedupFloor |= uint64(b&0x7F) << shift
+				m.SessionFloor |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
