@@ -40,6 +40,8 @@ const (
 	ConfigurationNotStored Bug = "configuration-not-stored" // R10: the membership is in memory only
 	SlotUnchecked          Bug = "slot-unchecked"           // R17: a write is executed on a slot that the shard does not serve
 	ClockGoesBack          Bug = "clock-goes-back"          // R19: the shard clock is that of the last entry, not the highest
+	EarlyExpiry            Bug = "early-expiry"             // R19: the time of a key passes before it has
+	DeadlinesForgotten     Bug = "deadlines-forgotten"      // R19: a replica that was opened again does not know what is due
 	MapOrder               Bug = "map-order"                // R20: the order of a history is that of a map
 	TombstonesShown        Bug = "tombstones-shown"         // promise 1: a scan shows deleted keys
 	HistoryMissing         Bug = "history-missing"          // R22: of a write of several keys only the first is in the history

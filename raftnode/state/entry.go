@@ -75,6 +75,10 @@ func CheckCommand(c *storev1.Command) error {
 		}
 		_, err := expandSlots(body.Bootstrap.Slots)
 		return err
+	case *storev1.Command_Expire:
+		return checkExpire(body.Expire)
+	case *storev1.Command_Lease:
+		return checkLease(body.Lease)
 	case *storev1.Command_Opaque:
 		return fmt.Errorf("%w: a command of another state machine", ErrInvalidEntry)
 	default:
@@ -103,6 +107,9 @@ func checkWrite(w *storev1.Write) error {
 		}
 		if op.Kind == deletion && len(op.Value) > 0 {
 			return fmt.Errorf("%w: operations[%d] is a delete and has a value", ErrInvalidEntry, i)
+		}
+		if err := checkLife(op); err != nil {
+			return fmt.Errorf("%w: operations[%d] %w", ErrInvalidEntry, i, err)
 		}
 	}
 	return checkDistinct(w.Operations)

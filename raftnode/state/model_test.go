@@ -29,6 +29,8 @@ type model struct {
 	floors   map[placement.Slot]uint64
 	deleted  map[string]uint64 // when a key that does not exist was deleted
 	replaced map[uint64]int    // by revision, how many values of 1 KiB and more it replaced
+	clock    uint64
+	leases   map[uint64]*storev1.Lease
 }
 
 type modelResult struct {
@@ -42,7 +44,7 @@ type modelResult struct {
 func newModel(limit int) *model {
 	return &model{
 		limit: limit, floor: 1, states: []map[string]*record{{}}, floors: map[placement.Slot]uint64{},
-		deleted: map[string]uint64{}, replaced: map[uint64]int{},
+		deleted: map[string]uint64{}, replaced: map[uint64]int{}, leases: map[uint64]*storev1.Lease{},
 	}
 }
 
@@ -54,7 +56,11 @@ func (m *model) apply(c *storev1.Command) *storev1.WriteResult {
 		m.trim(b.TrimHistory.Below, int(b.TrimHistory.MaxRevisions))
 		return result(applied, m.revision)
 	case *storev1.Command_Write:
-		return m.write(c.RequestId, b.Write)
+		return m.answer(c.RequestId, placement.SlotOf(firstKey(b.Write)), func() *storev1.WriteResult { return m.execute(b.Write) })
+	case *storev1.Command_Lease:
+		return m.answer(c.RequestId, placement.SlotOfLease(b.Lease.Id), func() *storev1.WriteResult { return m.lease(b.Lease) })
+	case *storev1.Command_Expire:
+		return m.expire(int(b.Expire.MaxKeys))
 	default:
 		return result(applied, m.revision)
 	}
@@ -79,8 +85,7 @@ func (m *model) trim(below uint64, most int) {
 	}
 }
 
-func (m *model) write(id *storev1.RequestId, w *storev1.Write) *storev1.WriteResult {
-	home := placement.SlotOf(firstKey(w))
+func (m *model) answer(id *storev1.RequestId, home placement.Slot, execute func() *storev1.WriteResult) *storev1.WriteResult {
 	name := ""
 	if id != nil {
 		name = fmt.Sprintf("%x/%d", id.ClientId, id.Sequence)
@@ -93,7 +98,7 @@ func (m *model) write(id *storev1.RequestId, w *storev1.Write) *storev1.WriteRes
 			return &storev1.WriteResult{Outcome: expired, Revision: m.revision, DedupFloor: m.floors[home]}
 		}
 	}
-	r := m.execute(w)
+	r := execute()
 	if id != nil {
 		m.forgetAcked(string(id.ClientId), id.AckedBelow)
 		m.results = append(m.results, modelResult{name, string(id.ClientId), id.Sequence, home, r})
@@ -120,6 +125,11 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 			return failedAt(uint32(i), m.revision, rec.GetModRevision())
 		}
 	}
+	for _, op := range w.Operations {
+		if l := m.leases[op.Lease]; op.Lease != 0 && (l == nil || l.Ended) {
+			return &storev1.WriteResult{Outcome: noLease, Revision: m.revision, LeaseId: op.Lease}
+		}
+	}
 	next, r := maps.Clone(m.now()), result(applied, m.revision)
 	for _, op := range w.Operations {
 		old := next[op.Key]
@@ -131,6 +141,9 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 			rec := &record{CreateRevision: m.revision + 1, ModRevision: m.revision + 1, Version: 1, Content: &storev1.Record_Value{Value: op.Value}}
 			if old != nil {
 				rec.CreateRevision, rec.Version = old.CreateRevision, old.Version+1
+			}
+			if rec.Lease = op.Lease; op.TtlMs > 0 {
+				rec.DeadlineMs = m.clock + op.TtlMs + 1
 			}
 			or.CreateRevision, or.Version = rec.CreateRevision, rec.Version
 			next[op.Key] = rec
@@ -191,7 +204,12 @@ func drawValue(t *rapid.T) string {
 }
 
 func drawCommand(t *rapid.T, m *model) *storev1.Command {
-	if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
+	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	case 1:
+		return expireCommand(rapid.Uint32Range(1, 3).Draw(t, "most"))
+	case 2, 3:
+		return identify(t, m, drawLease(t))
+	case 0:
 		return trimCommand(rapid.Uint64Range(0, m.revision+3).Draw(t, "below"), rapid.Uint32Range(0, 6).Draw(t, "most"))
 	}
 	keys := rapid.SliceOfNDistinct(rapid.SampledFrom(modelKeys), 0, 3, rapid.ID[string]).Draw(t, "keys")
@@ -200,7 +218,7 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 		if rapid.IntRange(0, 2).Draw(t, "op") == 0 {
 			w.Operations = append(w.Operations, deleteOp(k))
 		} else {
-			w.Operations = append(w.Operations, putOp(k, drawValue(t)))
+			w.Operations = append(w.Operations, drawLife(t, putOp(k, drawValue(t))))
 		}
 	}
 	if len(keys) == 0 || rapid.IntRange(0, 3).Draw(t, "compare") == 0 {
@@ -214,7 +232,10 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 		}
 		w.Compares = append(w.Compares, c)
 	}
-	c := &storev1.Command{Body: &storev1.Command_Write{Write: w}}
+	return identify(t, m, &storev1.Command{Body: &storev1.Command_Write{Write: w}})
+}
+
+func identify(t *rapid.T, m *model, c *storev1.Command) *storev1.Command {
 	if rapid.Bool().Draw(t, "identified") {
 		sequence := rapid.Uint64Range(1, 12).Draw(t, "sequence")
 		seen := max(m.revision, uint64(3)) - rapid.Uint64Range(0, 3).Draw(t, "behind")
@@ -252,6 +273,8 @@ func checkModel(t *testing.T, rt *rapid.T) {
 	b.apply(bootstrapCommand())
 	for range rapid.IntRange(1, 40).Draw(rt, "entries") {
 		var cs []*storev1.Command
+		mo.clock += rapid.Uint64Range(0, 4).Draw(rt, "time")
+		a.clock, b.clock = mo.clock, mo.clock
 		for range rapid.IntRange(0, 4).Draw(rt, "commands") {
 			cs = append(cs, drawCommand(rt, mo))
 		}
@@ -271,12 +294,14 @@ func checkModel(t *testing.T, rt *rapid.T) {
 				rt.Fatal(err)
 			}
 			a = newMachine(t, openStore(t, o1), testShard)
+			sameDeadlines(rt, mo, a)
 		}
 	}
 	if err := b.batch.Commit(); err != nil {
 		rt.Fatal(err)
 	}
 	sameAsModel(rt, mo, b)
+	sameDeadlines(rt, mo, b)
 	checkDigests(t, a.store, testShard)
 	if !bytes.Equal(exportOf(t, a.store, testShard), exportOf(t, b.store, testShard)) {
 		rt.Fatal("the replicas export different streams")

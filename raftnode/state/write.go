@@ -17,6 +17,7 @@ const (
 	failed    = storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED
 	notServed = storev1.WriteOutcome_WRITE_OUTCOME_NOT_SERVING
 	expired   = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED
+	noLease   = storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND
 )
 
 // applyWrite executes a write: look for the answer to an earlier attempt first, then refuse what may have been forgotten, then what is not
@@ -138,6 +139,11 @@ func (sh *Shard) holds(c *storev1.Compare) (ok bool, current uint64, err error) 
 
 // change executes the operations under one revision, or under none if they change nothing.
 func (sh *Shard) change(b *Batch, ops []*storev1.Operation, r *storev1.WriteResult) error {
+	if missing, err := sh.missingLease(ops); err != nil || missing != 0 {
+		refuse(r, noLease, sh.meta.Revision)
+		r.LeaseId = missing
+		return err
+	}
 	revision := sh.meta.Revision + 1
 	h := &sh.scratch.history
 	h.Changes, sh.scratch.before = h.Changes[:0], sh.scratch.before[:0]
@@ -209,6 +215,7 @@ func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *st
 		return false, nil
 	}
 	rec := sh.scratch.leave(op, &old, revision)
+	sh.live(rec, op)
 	if len(op.Value) >= separateBytes {
 		if rec.Content, err = sh.separate(b, op.Key, op.Value, revision); err != nil {
 			return false, err
@@ -219,7 +226,10 @@ func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *st
 		return false, err
 	}
 	sh.overlay.records[op.Key] = after
-	c.Key, c.After, c.Before = op.Key, after, nil
+	c.Key, c.After, c.Before, c.Expired = op.Key, after, nil, sh.scratch.expiring
+	if err := sh.reindex(b, op.Key, &old, rec); err != nil {
+		return false, err
+	}
 	if before != nil {
 		c.Before = sh.scratch.keep(before)
 		if !planted.Is(planted.DigestNotUpdated) { // R25

@@ -712,7 +712,11 @@ type ShardMeta struct {
 	// The lowest version of the state machine that may apply further entries.
 	CommandVersion uint32 `protobuf:"varint,8,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	// Live keys.
-	Keys          uint64 `protobuf:"varint,9,opt,name=keys,proto3" json:"keys,omitempty"`
+	Keys uint64 `protobuf:"varint,9,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Keys that hang on a lease.
+	LeasedKeys uint64 `protobuf:"varint,10,opt,name=leased_keys,json=leasedKeys,proto3" json:"leased_keys,omitempty"`
+	// Leases whose home the shard is, with those that have ended and still have keys here.
+	Leases        uint64 `protobuf:"varint,11,opt,name=leases,proto3" json:"leases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -810,6 +814,84 @@ func (x *ShardMeta) GetKeys() uint64 {
 	return 0
 }
 
+func (x *ShardMeta) GetLeasedKeys() uint64 {
+	if x != nil {
+		return x.LeasedKeys
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetLeases() uint64 {
+	if x != nil {
+		return x.Leases
+	}
+	return 0
+}
+
+// Lease is a lease in its home shard. On disk one byte with the format version stands before it (1).
+type Lease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the lease lives, and lives on after each keep-alive, in milliseconds.
+	TtlMs uint64 `protobuf:"varint,1,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// The clock of the shard at which the lease ends, in milliseconds; never 0.
+	DeadlineMs uint64 `protobuf:"varint,2,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	// The lease has ended. It stands until its last key in this shard is removed.
+	Ended         bool `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Lease) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *Lease) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+func (x *Lease) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
 // Identity is who a data directory belongs to. One byte with the format version stands before it (1) and its CRC-32C behind it.
 type Identity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -831,7 +913,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +925,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +938,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Identity) GetNodeId() string {
@@ -916,7 +998,7 @@ type Replacement struct {
 
 func (x *Replacement) Reset() {
 	*x = Replacement{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1010,7 @@ func (x *Replacement) String() string {
 func (*Replacement) ProtoMessage() {}
 
 func (x *Replacement) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1023,7 @@ func (x *Replacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replacement.ProtoReflect.Descriptor instead.
 func (*Replacement) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Replacement) GetShard() uint32 {
@@ -980,7 +1062,7 @@ type Formation struct {
 
 func (x *Formation) Reset() {
 	*x = Formation{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1074,7 @@ func (x *Formation) String() string {
 func (*Formation) ProtoMessage() {}
 
 func (x *Formation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1087,7 @@ func (x *Formation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation.ProtoReflect.Descriptor instead.
 func (*Formation) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Formation) GetClusterId() []byte {
@@ -1044,7 +1126,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1138,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1151,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ShardMap) GetVersion() uint64 {
@@ -1110,7 +1192,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1204,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1217,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotHeader) GetShard() uint32 {
@@ -1181,7 +1263,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1275,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1288,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotTrailer) GetPairs() uint64 {
@@ -1238,14 +1320,16 @@ type History_Change struct {
 	// The record as this revision left it, stored form (with its own version byte). A tombstone after a delete.
 	After []byte `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// The record that this revision replaced, stored form. Absent if the key had none.
-	Before        []byte `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	Before []byte `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	// No client has deleted the key: its time has passed, or its lease has ended.
+	Expired       bool `protobuf:"varint,10,opt,name=expired,proto3" json:"expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *History_Change) Reset() {
 	*x = History_Change{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1341,7 @@ func (x *History_Change) String() string {
 func (*History_Change) ProtoMessage() {}
 
 func (x *History_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,6 +1378,13 @@ func (x *History_Change) GetBefore() []byte {
 	return nil
 }
 
+func (x *History_Change) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
 // A founding node.
 type Formation_Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1311,7 +1402,7 @@ type Formation_Member struct {
 
 func (x *Formation_Member) Reset() {
 	*x = Formation_Member{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1414,7 @@ func (x *Formation_Member) String() string {
 func (*Formation_Member) ProtoMessage() {}
 
 func (x *Formation_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1427,7 @@ func (x *Formation_Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Member.ProtoReflect.Descriptor instead.
 func (*Formation_Member) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11, 0}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *Formation_Member) GetNodeId() string {
@@ -1382,7 +1473,7 @@ type Formation_Shard struct {
 
 func (x *Formation_Shard) Reset() {
 	*x = Formation_Shard{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1485,7 @@ func (x *Formation_Shard) String() string {
 func (*Formation_Shard) ProtoMessage() {}
 
 func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1498,7 @@ func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Shard.ProtoReflect.Descriptor instead.
 func (*Formation_Shard) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11, 1}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12, 1}
 }
 
 func (x *Formation_Shard) GetId() uint32 {
@@ -1458,15 +1549,17 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\x05lease\x18\b \x01(\x04R\x05lease\x12\x1f\n" +
 	"\vdeadline_ms\x18\t \x01(\x04R\n" +
 	"deadlineMsB\t\n" +
-	"\acontent\"\xc1\x01\n" +
+	"\acontent\"\xdb\x01\n" +
 	"\aHistory\x129\n" +
 	"\achanges\x18\x01 \x03(\v2\x1f.raftkv.store.v1.History.ChangeR\achanges\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x04R\x06offset\x1aH\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x1ab\n" +
 	"\x06Change\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\fR\x05after\x12\x16\n" +
-	"\x06before\x18\x03 \x01(\fR\x06before\"n\n" +
+	"\x06before\x18\x03 \x01(\fR\x06before\x12\x18\n" +
+	"\aexpired\x18\n" +
+	" \x01(\bR\aexpired\"n\n" +
 	"\vSlotSummary\x12\x1d\n" +
 	"\n" +
 	"digest_low\x18\x01 \x01(\x04R\tdigestLow\x12\x1f\n" +
@@ -1492,7 +1585,7 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"auto_leave\x18\x06 \x01(\bR\tautoLeave\x124\n" +
 	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\x12&\n" +
-	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\xb2\x02\n" +
+	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\xeb\x02\n" +
 	"\tShardMeta\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\x12\x1a\n" +
@@ -1503,7 +1596,16 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\vhistory_end\x18\a \x01(\x04R\n" +
 	"historyEnd\x12'\n" +
 	"\x0fcommand_version\x18\b \x01(\rR\x0ecommandVersion\x12\x12\n" +
-	"\x04keys\x18\t \x01(\x04R\x04keys\"\xfe\x01\n" +
+	"\x04keys\x18\t \x01(\x04R\x04keys\x12\x1f\n" +
+	"\vleased_keys\x18\n" +
+	" \x01(\x04R\n" +
+	"leasedKeys\x12\x16\n" +
+	"\x06leases\x18\v \x01(\x04R\x06leases\"U\n" +
+	"\x05Lease\x12\x15\n" +
+	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1f\n" +
+	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
+	"deadlineMs\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\"\xfe\x01\n" +
 	"\bIdentity\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x128\n" +
@@ -1556,7 +1658,7 @@ func file_raftkv_store_v1_record_proto_rawDescGZIP() []byte {
 	return file_raftkv_store_v1_record_proto_rawDescData
 }
 
-var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Reference)(nil),        // 0: raftkv.store.v1.Reference
 	(*Separated)(nil),        // 1: raftkv.store.v1.Separated
@@ -1567,32 +1669,33 @@ var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Replica)(nil),          // 6: raftkv.store.v1.Replica
 	(*Configuration)(nil),    // 7: raftkv.store.v1.Configuration
 	(*ShardMeta)(nil),        // 8: raftkv.store.v1.ShardMeta
-	(*Identity)(nil),         // 9: raftkv.store.v1.Identity
-	(*Replacement)(nil),      // 10: raftkv.store.v1.Replacement
-	(*Formation)(nil),        // 11: raftkv.store.v1.Formation
-	(*ShardMap)(nil),         // 12: raftkv.store.v1.ShardMap
-	(*SnapshotHeader)(nil),   // 13: raftkv.store.v1.SnapshotHeader
-	(*SnapshotTrailer)(nil),  // 14: raftkv.store.v1.SnapshotTrailer
-	(*History_Change)(nil),   // 15: raftkv.store.v1.History.Change
-	(*Formation_Member)(nil), // 16: raftkv.store.v1.Formation.Member
-	(*Formation_Shard)(nil),  // 17: raftkv.store.v1.Formation.Shard
-	(*WriteResult)(nil),      // 18: raftkv.store.v1.WriteResult
-	(*SlotTable)(nil),        // 19: raftkv.store.v1.SlotTable
+	(*Lease)(nil),            // 9: raftkv.store.v1.Lease
+	(*Identity)(nil),         // 10: raftkv.store.v1.Identity
+	(*Replacement)(nil),      // 11: raftkv.store.v1.Replacement
+	(*Formation)(nil),        // 12: raftkv.store.v1.Formation
+	(*ShardMap)(nil),         // 13: raftkv.store.v1.ShardMap
+	(*SnapshotHeader)(nil),   // 14: raftkv.store.v1.SnapshotHeader
+	(*SnapshotTrailer)(nil),  // 15: raftkv.store.v1.SnapshotTrailer
+	(*History_Change)(nil),   // 16: raftkv.store.v1.History.Change
+	(*Formation_Member)(nil), // 17: raftkv.store.v1.Formation.Member
+	(*Formation_Shard)(nil),  // 18: raftkv.store.v1.Formation.Shard
+	(*WriteResult)(nil),      // 19: raftkv.store.v1.WriteResult
+	(*SlotTable)(nil),        // 20: raftkv.store.v1.SlotTable
 }
 var file_raftkv_store_v1_record_proto_depIdxs = []int32{
 	0,  // 0: raftkv.store.v1.Record.reference:type_name -> raftkv.store.v1.Reference
 	1,  // 1: raftkv.store.v1.Record.separated:type_name -> raftkv.store.v1.Separated
-	15, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
-	18, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
+	16, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
+	19, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
 	6,  // 4: raftkv.store.v1.Configuration.replicas:type_name -> raftkv.store.v1.Replica
-	11, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
-	10, // 6: raftkv.store.v1.Identity.replacements:type_name -> raftkv.store.v1.Replacement
-	16, // 7: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
-	17, // 8: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
-	16, // 9: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
-	17, // 10: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
+	12, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
+	11, // 6: raftkv.store.v1.Identity.replacements:type_name -> raftkv.store.v1.Replacement
+	17, // 7: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
+	18, // 8: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
+	17, // 9: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
+	18, // 10: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
 	7,  // 11: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
-	19, // 12: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
+	20, // 12: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
 	6,  // 13: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
 	14, // [14:14] is the sub-list for method output_type
 	14, // [14:14] is the sub-list for method input_type
@@ -1618,7 +1721,7 @@ func file_raftkv_store_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_store_v1_record_proto_rawDesc), len(file_raftkv_store_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
