@@ -154,6 +154,10 @@ func writeError(j *applyJob, w *storev1.WriteResult) error {
 		return staleRoute(j.shard, w.GetSlot())
 	case storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED:
 		return &SessionExpiredError{Shard: j.shard, Floor: w.GetDedupFloor(), Revision: w.GetRevision()}
+	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND:
+		return &LeaseNotFoundError{ID: w.GetLeaseId()}
+	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_EXISTS:
+		return &LeaseExistsError{ID: w.GetLeaseId()}
 	default:
 		return &UnknownOutcomeError{Shard: j.shard, Cause: fmt.Sprintf("outcome %s is not known to this version of raftkv", w.GetOutcome())}
 	}

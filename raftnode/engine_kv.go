@@ -60,7 +60,10 @@ func (e *kvEngine) shard(id placement.ShardID) *state.Shard {
 }
 
 func (e *kvEngine) position(shard placement.ShardID) position {
-	return kvPosition(e.shard(shard).Position())
+	s := e.shard(shard)
+	at := kvPosition(s.Position())
+	at.deadlineMs, at.leasedKeys = s.NextDeadline(), s.Position().LeasedKeys
+	return at
 }
 
 func kvPosition(p state.Position) position {
@@ -268,7 +271,10 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		err = v.readKeys(shard, r.GetKeys(), result)
 	} else if r.GetRange() != nil {
 		err = v.readRange(shard, r.GetRange(), result)
+	} else if r.GetLease() != nil {
+		err = v.readLease(shard, r.GetLease(), result)
 	}
+	result.ClockMs = at.ClockMs
 	return result, kvPosition(at), err
 }
 

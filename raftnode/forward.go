@@ -337,6 +337,8 @@ func failureOf(err error) *peerv1.Failure {
 		session   *SessionExpiredError
 		invalid   *InvalidError
 		full      *DiskFullError
+		noLease   *LeaseNotFoundError
+		leased    *LeaseExistsError
 	)
 	switch {
 	case errors.As(err, &notLeader):
@@ -357,6 +359,10 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_SESSION_EXPIRED, session.Floor, session.Revision
 	case errors.As(err, &invalid):
 		f.Kind, f.Field, f.Message = peerv1.FailureKind_FAILURE_KIND_INVALID, invalid.Field, invalid.Problem
+	case errors.As(err, &noLease):
+		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND, noLease.ID
+	case errors.As(err, &leased):
+		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS, leased.ID
 	case errors.Is(err, ErrStopped), errors.Is(err, ErrForming):
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_STOPPED
 	case errors.Is(err, ErrTimeout):
@@ -387,6 +393,10 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 		return &SessionExpiredError{Shard: shard, Floor: f.GetLimit(), Revision: f.GetActual()}
 	case peerv1.FailureKind_FAILURE_KIND_INVALID:
 		return &InvalidError{Field: f.GetField(), Problem: f.GetMessage()}
+	case peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND:
+		return &LeaseNotFoundError{ID: f.GetLeaseId()}
+	case peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS:
+		return &LeaseExistsError{ID: f.GetLeaseId()}
 	case peerv1.FailureKind_FAILURE_KIND_STOPPED:
 		return ErrStopped
 	case peerv1.FailureKind_FAILURE_KIND_TIMEOUT:

@@ -26,6 +26,10 @@ func (n *Node) Submit(r *Request) {
 		r.fail(err)
 		return
 	}
+	if leases := n.leasesElsewhere(r); leases != nil {
+		n.askHomes(leases, r.Deadline, func(ended []uint64, err error) { n.asked(r, ended, err) })
+		return
+	}
 	n.dispatch(r)
 }
 
@@ -173,6 +177,9 @@ func (n *Node) checkWrite(w *storev1.Write) error {
 }
 
 func (n *Node) checkRead(r *peerv1.ReadRequest) error {
+	if k := len(r.GetLease().GetIds()); k > leasesAskedMax {
+		return limit("leases", leasesAskedMax, k)
+	}
 	if k := len(r.GetKeys()); k > n.options.Limits.CommandOperations {
 		return limit("keys", n.options.Limits.CommandOperations, k)
 	}
@@ -202,6 +209,9 @@ func (n *Node) shardOf(r *Request) (placement.ShardID, error) {
 	var keys []string
 	if r.Read != nil {
 		keys = r.Read.GetKeys()
+	}
+	if slot, ok := leaseSlot(r); ok {
+		return n.shards.of(slot), nil
 	}
 	w := r.Command.GetWrite()
 	if len(keys)+len(w.GetOperations())+len(w.GetCompares()) == 0 {

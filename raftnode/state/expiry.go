@@ -28,6 +28,8 @@ func checkLife(op *storev1.Operation) error {
 		return errors.New("has a time to live and a lease")
 	case op.TtlMs > TTLMillisMax:
 		return fmt.Errorf("lives for %d ms, the limit is %d", op.TtlMs, uint64(TTLMillisMax))
+	case op.LeaseEnded && op.Lease == 0:
+		return errors.New("hangs on no lease that could have ended")
 	case op.Lease > math.MaxInt64:
 		return errors.New("hangs on a lease of more than 63 bits")
 	default:

@@ -248,12 +248,26 @@ func TestLeasesOfOtherShards(t *testing.T) {
 	if r := m.one(writeCommand(putOn(keys[0], elsewhere), putOn(keys[1], elsewhere), putOn(keys[2], here))); r.Outcome != applied {
 		t.Fatalf("a put on a lease of another shard: %v", r)
 	}
-	found, err := viewOf(t, m.store).LeasesElsewhere(testShard, 0, 9, func(id uint64) bool { return id == elsewhere })
-	if err != nil || !slices.Equal(found, []uint64{elsewhere}) {
-		t.Errorf("leases elsewhere: %v, %v", found, err)
+	fits := func(id uint64) bool { return id == elsewhere }
+	var found []uint64
+	for after, last := uint64(0), false; !last; last = after == 0 {
+		var some []uint64
+		var err error
+		if some, after, err = viewOf(t, m.store).LeasesElsewhere(testShard, after, 1, fits); err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, some...)
+	}
+	if !slices.Equal(found, []uint64{elsewhere}) {
+		t.Errorf("leases elsewhere: %v", found)
 	}
 	ids := []uint64{elsewhere, here}
 	slices.Sort(ids)
+	refused := putOn(keys[0], elsewhere)
+	refused.LeaseEnded = true
+	if r := m.one(writeCommand(refused)); r.Outcome != noLease || r.LeaseId != elsewhere {
+		t.Errorf("a put on a lease that has ended at home: %v", r)
+	}
 	if r := m.one(expireCommand(1, ids...)); !r.More || r.Revision != 2 {
 		t.Errorf("the first of two keys: %v", r)
 	}

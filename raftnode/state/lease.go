@@ -158,6 +158,9 @@ func (sh *Shard) endLeases(b *Batch, x *removal) error {
 func (sh *Shard) missingLease(ops []*storev1.Operation) (uint64, error) {
 	last := uint64(0)
 	for _, op := range ops {
+		if op.LeaseEnded {
+			return op.Lease, nil
+		}
 		if op.Lease == 0 || op.Lease == last || !sh.serves(placement.SlotOfLease(op.Lease)) {
 			continue
 		}

@@ -75,28 +75,32 @@ func (v *View) LeasedKeys(id placement.ShardID, lease uint64, after string, most
 	return keys, more, err
 }
 
-// LeasesElsewhere returns leases above after on which keys of the shard hang and which fit, ascending, at most most. It passes each lease once, whatever the
-// number of its keys.
-func (v *View) LeasesElsewhere(id placement.ShardID, after uint64, most int, fits func(lease uint64) bool) ([]uint64, error) {
+// LeasesElsewhere returns leases above after on which keys of the shard hang, ascending, those that fit of at most most that it looks at, and the last one
+// of these; 0 if there is none behind it. It passes each lease once, whatever the number of its keys.
+func (v *View) LeasesElsewhere(id placement.ShardID, after uint64, most int, fits func(lease uint64) bool) (found []uint64, until uint64, err error) {
 	it, err := v.iterate(id, appendRevisionKey(nil, id, sectionLeased, after+1, ""), appendKey(nil, id, sectionLeased+1))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	found, err := distinctLeases(it, id, most, fits)
-	return found, errors.Join(err, it.Error(), it.Close())
+	found, until, err = distinctLeases(it, id, most, fits)
+	return found, until, errors.Join(err, it.Error(), it.Close())
 }
 
-func distinctLeases(it *pebble.Iterator, id placement.ShardID, most int, fits func(uint64) bool) (found []uint64, err error) {
-	for ok := it.First(); ok && len(found) < most; {
+func distinctLeases(it *pebble.Iterator, id placement.ShardID, most int, fits func(uint64) bool) (found []uint64, until uint64, err error) {
+	ok := it.First()
+	for ; ok && most > 0; most-- {
 		rest := it.Key()[sectionLen:]
 		if len(rest) < 9 {
-			return nil, &CorruptionError{Shard: id, Key: append([]byte(nil), it.Key()...), Err: errBadKey}
+			return nil, 0, &CorruptionError{Shard: id, Key: append([]byte(nil), it.Key()...), Err: errBadKey}
 		}
-		lease := binary.BigEndian.Uint64(rest)
-		if fits(lease) {
-			found = append(found, lease)
+		until = binary.BigEndian.Uint64(rest)
+		if fits(until) {
+			found = append(found, until)
 		}
-		ok = it.SeekGE(appendRevisionKey(nil, id, sectionLeased, lease+1, ""))
+		ok = it.SeekGE(appendRevisionKey(nil, id, sectionLeased, until+1, ""))
 	}
-	return found, nil
+	if !ok {
+		until = 0
+	}
+	return found, until, nil
 }

@@ -1247,7 +1247,9 @@ type LeaseRead struct {
 	// Else reads one page of all leases, those above this one.
 	After uint64 `protobuf:"varint,4,opt,name=after,proto3" json:"after,omitempty"`
 	// How many keys or leases at most.
-	MaxItems      uint32 `protobuf:"varint,5,opt,name=max_items,json=maxItems,proto3" json:"max_items,omitempty"`
+	MaxItems uint32 `protobuf:"varint,5,opt,name=max_items,json=maxItems,proto3" json:"max_items,omitempty"`
+	// Else reads one page of the leases of other shards on which keys of the shard hang.
+	Elsewhere     bool `protobuf:"varint,6,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1315,6 +1317,13 @@ func (x *LeaseRead) GetMaxItems() uint32 {
 		return x.MaxItems
 	}
 	return 0
+}
+
+func (x *LeaseRead) GetElsewhere() bool {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return false
 }
 
 // LeaseState is a lease that lives.
@@ -1541,7 +1550,9 @@ type ReadResult struct {
 	// Leases, ascending.
 	Leases []*LeaseState `protobuf:"bytes,11,rep,name=leases,proto3" json:"leases,omitempty"`
 	// Keys of a lease, ascending.
-	LeaseKeys     []string `protobuf:"bytes,12,rep,name=lease_keys,json=leaseKeys,proto3" json:"lease_keys,omitempty"`
+	LeaseKeys []string `protobuf:"bytes,12,rep,name=lease_keys,json=leaseKeys,proto3" json:"lease_keys,omitempty"`
+	// Behind which lease the leases of other shards go on; 0 if these were the last.
+	LeasesUntil   uint64 `protobuf:"varint,13,opt,name=leases_until,json=leasesUntil,proto3" json:"leases_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1616,6 +1627,13 @@ func (x *ReadResult) GetLeaseKeys() []string {
 		return x.LeaseKeys
 	}
 	return nil
+}
+
+func (x *ReadResult) GetLeasesUntil() uint64 {
+	if x != nil {
+		return x.LeasesUntil
+	}
+	return 0
 }
 
 // Failure describes it.
@@ -2323,14 +2341,15 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12/\n" +
 	"\x05range\x18\x02 \x01(\v2\x19.raftkv.peer.v1.RangeReadR\x05range\x12/\n" +
 	"\x05lease\x18\n" +
-	" \x01(\v2\x19.raftkv.peer.v1.LeaseReadR\x05lease\"\x88\x01\n" +
+	" \x01(\v2\x19.raftkv.peer.v1.LeaseReadR\x05lease\"\xa6\x01\n" +
 	"\tLeaseRead\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\x04R\x03ids\x12\x17\n" +
 	"\akeys_of\x18\x02 \x01(\x04R\x06keysOf\x12\x1d\n" +
 	"\n" +
 	"keys_after\x18\x03 \x01(\tR\tkeysAfter\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\x04R\x05after\x12\x1b\n" +
-	"\tmax_items\x18\x05 \x01(\rR\bmaxItems\"T\n" +
+	"\tmax_items\x18\x05 \x01(\rR\bmaxItems\x12\x1c\n" +
+	"\telsewhere\x18\x06 \x01(\bR\telsewhere\"T\n" +
 	"\n" +
 	"LeaseState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x15\n" +
@@ -2346,7 +2365,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"N\n" +
 	"\tKeyRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
-	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\"\xf5\x01\n" +
+	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\"\x98\x02\n" +
 	"\n" +
 	"ReadResult\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.raftkv.peer.v1.KeyRecordR\arecords\x12\x12\n" +
@@ -2356,7 +2375,8 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	" \x01(\x04R\aclockMs\x122\n" +
 	"\x06leases\x18\v \x03(\v2\x1a.raftkv.peer.v1.LeaseStateR\x06leases\x12\x1d\n" +
 	"\n" +
-	"lease_keys\x18\f \x03(\tR\tleaseKeys\"\x8f\x02\n" +
+	"lease_keys\x18\f \x03(\tR\tleaseKeys\x12!\n" +
+	"\fleases_until\x18\r \x01(\x04R\vleasesUntil\"\x8f\x02\n" +
 	"\aFailure\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.raftkv.peer.v1.FailureKindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +

@@ -1076,6 +1076,16 @@ func (m *LeaseRead) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Elsewhere {
+		i--
+		if m.Elsewhere {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x30
+	}
 	if m.MaxItems != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MaxItems))
 		i--
@@ -1337,6 +1347,11 @@ func (m *ReadResult) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.LeasesUntil != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LeasesUntil))
+		i--
+		dAtA[i] = 0x68
 	}
 	if len(m.LeaseKeys) > 0 {
 		for iNdEx := len(m.LeaseKeys) - 1; iNdEx >= 0; iNdEx-- {
@@ -2462,6 +2477,9 @@ func (m *LeaseRead) SizeVT() (n int) {
 	if m.MaxItems != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.MaxItems))
 	}
+	if m.Elsewhere {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2578,6 +2596,9 @@ func (m *ReadResult) SizeVT() (n int) {
 			l = len(s)
 			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
+	}
+	if m.LeasesUntil != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LeasesUntil))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5090,6 +5111,26 @@ func (m *LeaseRead) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Elsewhere", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Elsewhere = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -5752,6 +5793,25 @@ func (m *ReadResult) UnmarshalVT(dAtA []byte) error {
 			}
 			m.LeaseKeys = append(m.LeaseKeys, string(dAtA[iNdEx:postIndex]))
 			iNdEx = postIndex
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LeasesUntil", wireType)
+			}
+			m.LeasesUntil = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LeasesUntil |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -769,7 +769,10 @@ type Operation struct {
 	// How long the key of a put lives, in milliseconds by the clock of the shard; 0 for ever.
 	TtlMs uint64 `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	// The lease on which the key of a put hangs; 0 for none. Not with ttl_ms.
-	Lease         uint64 `protobuf:"varint,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease uint64 `protobuf:"varint,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The lease was looked for in its home, which is another shard, and does not live: the write is refused. It goes through the log all the same, so
+	// that a retry whose first attempt was applied is told so.
+	LeaseEnded    bool `protobuf:"varint,10,opt,name=lease_ended,json=leaseEnded,proto3" json:"lease_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,6 +840,13 @@ func (x *Operation) GetLease() uint64 {
 		return x.Lease
 	}
 	return 0
+}
+
+func (x *Operation) GetLeaseEnded() bool {
+	if x != nil {
+		return x.LeaseEnded
+	}
+	return false
 }
 
 // TrimHistory raises the floor of the history by bounded work.
@@ -1591,13 +1601,16 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x06exists\x18\x02 \x01(\bH\x00R\x06exists\x12#\n" +
 	"\fmod_revision\x18\x03 \x01(\x04H\x00R\vmodRevision\x12\x16\n" +
 	"\x05value\x18\x04 \x01(\fH\x00R\x05valueB\v\n" +
-	"\tcondition\"\x94\x01\n" +
+	"\tcondition\"\xb5\x01\n" +
 	"\tOperation\x122\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.raftkv.store.v1.OperationKindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x15\n" +
 	"\x06ttl_ms\x18\x04 \x01(\x04R\x05ttlMs\x12\x14\n" +
-	"\x05lease\x18\x05 \x01(\x04R\x05lease\"H\n" +
+	"\x05lease\x18\x05 \x01(\x04R\x05lease\x12\x1f\n" +
+	"\vlease_ended\x18\n" +
+	" \x01(\bR\n" +
+	"leaseEnded\"H\n" +
 	"\vTrimHistory\x12\x14\n" +
 	"\x05below\x18\x01 \x01(\x04R\x05below\x12#\n" +
 	"\rmax_revisions\x18\x02 \x01(\rR\fmaxRevisions\";\n" +

@@ -557,6 +557,16 @@ func (m *Operation) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.LeaseEnded {
+		i--
+		if m.LeaseEnded {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x50
+	}
 	if m.Lease != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Lease))
 		i--
@@ -1465,6 +1475,9 @@ func (m *Operation) SizeVT() (n int) {
 	}
 	if m.Lease != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Lease))
+	}
+	if m.LeaseEnded {
+		n += 2
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2923,6 +2936,26 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LeaseEnded", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.LeaseEnded = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
