@@ -243,6 +243,15 @@ func (v *kvView) readLeases(shard placement.ShardID, ids []uint64, slots *placem
 	return nil
 }
 
+// sayRemaining tells of the keys of a read how long they live: their deadlines are clocks of a shard, which mean nothing elsewhere.
+func sayRemaining(r *peerv1.ReadResult) {
+	for _, k := range r.GetRecords() {
+		if d := k.GetRecord().GetDeadlineMs(); d != 0 {
+			k.RemainingMs = LeaseRemaining(d, r.GetClockMs())
+		}
+	}
+}
+
 // LeaseRemaining is how long a lease or key lives on, in milliseconds by the clock of its shard; at least 1 while it is there, and 0 for ever.
 func LeaseRemaining(deadlineMs, clockMs uint64) uint64 {
 	if deadlineMs == 0 {

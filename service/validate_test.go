@@ -63,6 +63,14 @@ func genCondition() *rapid.Generator[*raftkvv1.Condition] {
 	})
 }
 
+func genTTL() *rapid.Generator[uint64] {
+	return rapid.SampledFrom([]uint64{0, 0, 0, 1, ttlMillisMax, ttlMillisMax + 1})
+}
+
+func genLeaseID() *rapid.Generator[uint64] {
+	return rapid.SampledFrom([]uint64{0, 0, 0, 1, leaseIDMax, leaseIDMax + 1})
+}
+
 func genBatchOperation() *rapid.Generator[*raftkvv1.BatchOperation] {
 	return rapid.Custom(func(t *rapid.T) *raftkvv1.BatchOperation {
 		key := genKey("batch key").Draw(t, "key")
@@ -72,7 +80,9 @@ func genBatchOperation() *rapid.Generator[*raftkvv1.BatchOperation] {
 		case 1, 2:
 			return deleteOp(key)
 		default:
-			return putOp(key, "v")
+			op := putOp(key, "v")
+			op.GetPut().TtlMs, op.GetPut().LeaseId = genTTL().Draw(t, "ttl"), genLeaseID().Draw(t, "lease")
+			return op
 		}
 	})
 }
@@ -101,7 +111,8 @@ func genHot() *rapid.Generator[proto.Message] {
 		case 0:
 			return &raftkvv1.GetRequest{Key: key}
 		case 1:
-			return &raftkvv1.PutRequest{Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
+			return &raftkvv1.PutRequest{Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition"),
+				TtlMs: genTTL().Draw(t, "ttl"), LeaseId: genLeaseID().Draw(t, "lease")}
 		case 2:
 			return &raftkvv1.DeleteRequest{Key: key, RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
 		default:

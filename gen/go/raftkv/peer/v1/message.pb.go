@@ -1487,7 +1487,9 @@ type KeyRecord struct {
 	// The key.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The record; absent if the key does not exist.
-	Record        *v1.Record `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	Record *v1.Record `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	// How long the key lives on by the clock of the shard, in milliseconds; 0 for ever.
+	RemainingMs   uint64 `protobuf:"varint,10,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1534,6 +1536,13 @@ func (x *KeyRecord) GetRecord() *v1.Record {
 		return x.Record
 	}
 	return nil
+}
+
+func (x *KeyRecord) GetRemainingMs() uint64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
 }
 
 // ReadResult is the answer to a read.
@@ -2362,10 +2371,12 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\areverse\x18\x03 \x01(\bR\areverse\x12\x1b\n" +
 	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\x12\x1b\n" +
 	"\tmax_items\x18\x05 \x01(\rR\bmaxItems\x12\x1b\n" +
-	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"N\n" +
+	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"q\n" +
 	"\tKeyRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
-	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\"\x98\x02\n" +
+	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\x12!\n" +
+	"\fremaining_ms\x18\n" +
+	" \x01(\x04R\vremainingMs\"\x98\x02\n" +
 	"\n" +
 	"ReadResult\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.raftkv.peer.v1.KeyRecordR\arecords\x12\x12\n" +

@@ -1286,6 +1286,11 @@ func (m *KeyRecord) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.RemainingMs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.RemainingMs))
+		i--
+		dAtA[i] = 0x50
+	}
 	if m.Record != nil {
 		if vtmsg, ok := interface{}(m.Record).(interface {
 			MarshalToSizedBufferVT([]byte) (int, error)
@@ -2552,6 +2557,9 @@ func (m *KeyRecord) SizeVT() (n int) {
 			l = proto.Size(m.Record)
 		}
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.RemainingMs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.RemainingMs))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5559,6 +5567,25 @@ func (m *KeyRecord) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			iNdEx = postIndex
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RemainingMs", wireType)
+			}
+			m.RemainingMs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.RemainingMs |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
