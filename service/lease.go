@@ -18,7 +18,7 @@ import (
 	"github.com/raftkv/raftkv/raftnode"
 )
 
-// Bounds of the contract; TestLimitsMatchContract compares them.
+// Bounds of the contract, whose annotations have them, too: TestRulesAgree compares the two.
 const (
 	ttlMillisMax = 10 * 365 * 24 * 3600 * 1000
 	leaseIDMax   = 1<<63 - 1

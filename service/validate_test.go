@@ -253,6 +253,8 @@ func TestLimitsOnEveryProtocol(t *testing.T) {
 		{kvPath + "List", &raftkvv1.ListRequest{Prefix: strings.Repeat("k", 4097)}, "LIMIT_EXCEEDED", &raftkvv1.LimitExceeded{Field: "prefix", Limit: 4096, Actual: 4097}},
 		{kvPath + "List", &raftkvv1.ListRequest{Prefix: "a", Start: "b"}, "INVALID", badRequest("request", "prefix cannot be combined with start or end")},
 		{kvPath + "List", &raftkvv1.ListRequest{PageToken: "garbage"}, "INVALID", badRequest("page_token", "is not a token that this server made")},
+		{kvPath + "Put", &raftkvv1.PutRequest{Key: "k", TtlMs: ttlMillisMax + 1}, "LIMIT_EXCEEDED", &raftkvv1.LimitExceeded{Field: "ttl_ms", Limit: ttlMillisMax, Actual: ttlMillisMax + 1}},
+		{kvPath + "Put", &raftkvv1.PutRequest{Key: "k", TtlMs: 1, LeaseId: 1}, "INVALID", badRequest("lease_id", "cannot be combined with ttl_ms")},
 		{clusterPath + "TransferLeader", &raftkvv1.TransferLeaderRequest{Shard: 1}, "INVALID", badRequest("node_id", "must be at least 1 characters")},
 	}
 	for name, call := range f.protocols(t) {
