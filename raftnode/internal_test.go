@@ -20,6 +20,50 @@ func TestShardClock(t *testing.T) {
 	}
 }
 
+// A leader's clock does not believe its node's in one step: a jump makes expiry two ticks early at the most (R19).
+func TestShardClockThatJumps(t *testing.T) {
+	var c shardClock
+	at := time.Unix(1000, 0)
+	const tick = 100 * time.Millisecond
+	c.tick(at, tick)
+	c.start(0, at)
+	for _, s := range []struct {
+		passes time.Duration
+		want   uint64
+	}{{tick, 100}, {tick + 30*time.Millisecond, 230}, {tick - 30*time.Millisecond, 300}, {time.Hour, 500}, {-time.Hour, 500}, {tick, 600}} {
+		at = at.Add(s.passes)
+		if got := c.nowMs(at); got != s.want {
+			t.Errorf("%s on: %d, want %d", s.passes, got, s.want)
+		}
+		c.tick(at, tick)
+		if got := c.nowMs(at); got != s.want {
+			t.Errorf("%s on, after the tick: %d, want %d", s.passes, got, s.want)
+		}
+	}
+}
+
+// Half of the time that a leader leads is never lost, however short that is: a long time to live ends whoever leads (R19).
+func TestAnyLeaderCarriesTheClockOn(t *testing.T) {
+	const tick = 100 * time.Millisecond
+	var e expiry
+	began := time.Unix(1000, 0)
+	e.start(began)
+	entries := 0
+	for now := began; now.Sub(began) < time.Hour; now = now.Add(tick) {
+		if e.quiet(now, tick) {
+			e.carried = now
+			entries++
+		}
+		age := now.Sub(began)
+		if lost := now.Sub(e.carried); lost > max(age/2, tick) || lost > clockQuietMax {
+			t.Fatalf("%s of %s are lost", lost, age)
+		}
+	}
+	if most := int(time.Hour/clockQuietMax) + 10; entries > most {
+		t.Errorf("%d entries in an hour, want at most %d", entries, most)
+	}
+}
+
 // A proposal is answered under its index and its term, and an expired one leaves its place in the entry.
 func TestProposals(t *testing.T) {
 	var p proposals

@@ -30,7 +30,7 @@ func (s connectKV) Exec(ctx context.Context, stream *connect.BidiStream[raftkvv1
 
 // serviceNames are the services that health checks and reflection know.
 func serviceNames() []string {
-	return []string{raftkvv1connect.KvServiceName, raftkvv1connect.ClusterServiceName}
+	return []string{raftkvv1connect.KvServiceName, raftkvv1connect.ClusterServiceName, raftkvv1connect.LeaseServiceName}
 }
 
 // connectOptions are the options of every handler.
@@ -51,6 +51,7 @@ func (s *Service) connectHandlers() map[string]http.Handler {
 	mount := func(prefix string, h http.Handler) { handlers[prefix] = h }
 	mount(raftkvv1connect.NewKvServiceHandler(connectKV{kv{s}}, options...))
 	mount(raftkvv1connect.NewClusterServiceHandler(cluster{s}, options...))
+	mount(raftkvv1connect.NewLeaseServiceHandler(leases{s}, options...))
 	small := connect.WithHandlerOptions(connect.WithReadMaxBytes(64<<10), connect.WithCompressMinBytes(compressBytesMin))
 	mount(grpchealth.NewHandler(health{s}, small))
 	reflector := grpcreflect.NewStaticReflector(append(serviceNames(), grpchealth.HealthV1ServiceName)...)

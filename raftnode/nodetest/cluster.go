@@ -24,6 +24,8 @@ type Cluster struct {
 	// violations are what must never be. The first one ends a run.
 	violations []string
 	events     [eventCount]uint64
+	// jumps are when a clock was set forward.
+	jumps []time.Duration
 	// asides are calls that block, on goroutines of their own.
 	asides []*aside
 	// closed are the disks of nodes that were closed in the event under way.
@@ -71,6 +73,9 @@ const (
 	StateStalled
 	LeadYielded
 	GrowthRefused
+	KeyExpired
+	LeaseEnded
+	LeaseEndedElsewhere
 	eventCount
 )
 
@@ -85,6 +90,7 @@ var eventNames = [...]string{
 	PageRead: "page read", PageGoesOn: "page with more behind it",
 	MajorityHealed: "majority healed alone", LogStalled: "stall of the log of a node", StateStalled: "stall of the state of a node",
 	LeadYielded: "lead given up for a stalled disk", GrowthRefused: "write refused for a full disk",
+	KeyExpired: "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
 }
 
 // String names the event.

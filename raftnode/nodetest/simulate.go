@@ -19,7 +19,9 @@ type Report struct {
 	Line string
 	// History is what clients saw, Final what every node showed at the end.
 	History *History
-	Final   []*Operation
+	// Lifetimes are what clients saw of keys that do not live for ever.
+	Lifetimes *Lifetimes
+	Final     []*Operation
 	// Disks are those of the nodes after they were closed in good order.
 	Disks map[placement.NodeID]*simfs.FS
 	// Events counts what should happen in some runs, Faults what was done, by kind.
@@ -42,7 +44,7 @@ func Simulate(o Options, trace io.Writer) *Report {
 	r.c.scheduler.trace.print = trace
 	defer r.c.Close()
 	r.faults()
-	if r.live() && r.drain() {
+	if r.live() && r.drain() && r.mortals.passed() {
 		r.final()
 	}
 	return r.report()
@@ -52,6 +54,7 @@ func Simulate(o Options, trace io.Writer) *Report {
 type run struct {
 	c       *Cluster
 	clients *clients
+	mortals *mortals
 	nemesis *nemesis
 	shown   []*Operation
 	disks   map[placement.NodeID]*simfs.FS
@@ -74,6 +77,7 @@ func newRun(o Options) *run {
 		Clients: pick(4, 8), Groups: pick(6, 10), Think: time.Duration(pick(20, 60, 200)) * time.Millisecond, Reads: 0.2 + 0.4*draw.random.Float64(),
 		Pages: pick(0, 1, 1), ValueBytes: pick(8, 8, 400, 1500, 3000), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
 	})
+	r.mortals = newMortals(r.c, pick(0, 1, 2), 10*o.Heartbeat)
 	return r
 }
 
@@ -91,9 +95,9 @@ func (r *run) faults() {
 
 // drain waits until clients have their answers.
 func (r *run) drain() bool {
-	r.clients.stopped = true
-	return r.c.await(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy == 0 }, func() string {
-		return fmt.Sprintf("%d operations are never answered", r.clients.busy)
+	r.clients.stopped, r.mortals.stopped = true, true
+	return r.c.await(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy+r.mortals.busy == 0 }, func() string {
+		return fmt.Sprintf("%d operations are never answered", r.clients.busy+r.mortals.busy)
 	})
 }
 
@@ -157,6 +161,8 @@ func (r *run) report() *Report {
 		Events: make(map[Event]uint64), Steps: r.c.scheduler.trace.events, Trace: r.c.Trace(), Time: r.c.Now(), Violations: r.c.violations,
 		Faults: r.nemesis.done, Recoveries: r.clients.recovery.took,
 	}
+	out.Lifetimes = r.mortals.life
+	out.Lifetimes.Jumps = r.c.jumps
 	for e, n := range r.c.events {
 		out.Events[Event(e)] = n
 	}
@@ -173,7 +179,7 @@ func (r *Report) Check() error {
 		errs = append(errs, errors.New(v))
 	}
 	all := &History{Operations: append(append([]*Operation(nil), r.History.Operations...), r.Final...)}
-	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout))
+	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
 		errs = append(errs, err)
