@@ -252,12 +252,13 @@ func sayRemaining(r *peerv1.ReadResult) {
 	}
 }
 
-// LeaseRemaining is how long a lease or key lives on, in milliseconds by the clock of its shard; at least 1 while it is there, and 0 for ever.
+// LeaseRemaining is how long a lease or key lives on, in milliseconds by the clock of its shard; at least 1 while it is there, and 0 for ever. A deadline
+// has one millisecond more than was asked for, which is not shown.
 func LeaseRemaining(deadlineMs, clockMs uint64) uint64 {
 	if deadlineMs == 0 {
 		return 0
 	}
-	return max(1, deadlineMs-min(deadlineMs, clockMs))
+	return max(1, deadlineMs-1-min(deadlineMs-1, clockMs))
 }
 
 // LeasePage is one page of leases of all shards, or of the keys of one lease in all shards.
