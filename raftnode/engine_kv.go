@@ -267,11 +267,12 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		return nil, position{}, readError(err)
 	}
 	result := &peerv1.ReadResult{}
-	if len(r.GetKeys()) > 0 {
+	switch {
+	case len(r.GetKeys()) > 0:
 		err = v.readKeys(shard, r.GetKeys(), result)
-	} else if r.GetRange() != nil {
+	case r.GetRange() != nil:
 		err = v.readRange(shard, r.GetRange(), result)
-	} else if r.GetLease() != nil {
+	case r.GetLease() != nil:
 		err = v.readLease(shard, r.GetLease(), result)
 	}
 	result.ClockMs = at.ClockMs
