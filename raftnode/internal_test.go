@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 )
 
 // The shard clock goes on from where the state is and never back (R19).
@@ -98,10 +100,28 @@ func TestErrorsBetweenNodes(t *testing.T) {
 		&StaleRouteError{Shard: 3, Slot: 4000},
 		&SessionExpiredError{Shard: 3, Floor: 7, Revision: 9},
 		&InvalidError{Field: "key", Problem: "is bad"},
+		&LeaseNotFoundError{ID: 7}, &LeaseExistsError{ID: 7},
 		ErrStopped, ErrTimeout,
 	} {
 		if got := errorOf(3, failureOf(err)); got.Error() != err.Error() {
 			t.Errorf("%T: %q became %T: %q", err, err, got, got)
+		}
+	}
+}
+
+// On a full disk what has expired goes, and no lease is granted.
+func TestExpiryDoesNotGrow(t *testing.T) {
+	lease := func(c *storev1.LeaseCommand) *storev1.Command {
+		return &storev1.Command{Body: &storev1.Command_Lease{Lease: c}}
+	}
+	for c, want := range map[*storev1.Command]bool{
+		{Body: &storev1.Command_Expire{Expire: &storev1.Expire{MaxKeys: 1}}}:                                                false,
+		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_Grant{Grant: &storev1.LeaseGrant{TtlMs: 1}}}):      true,
+		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_KeepAlive{KeepAlive: &storev1.LeaseKeepAlive{}}}):  false,
+		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_Revoke{Revoke: &storev1.LeaseRevoke{MaxKeys: 1}}}): false,
+	} {
+		if got := grows(c); got != want {
+			t.Errorf("%v: %t", c, got)
 		}
 	}
 }

@@ -114,9 +114,12 @@ func (a *askedHomes) answer(asked []uint64, res Result) {
 	if a.left--; res.Err != nil {
 		a.err = res.Err
 	} else {
-		live := res.Read.GetLeases()
+		live := make(map[uint64]bool, len(res.Read.GetLeases()))
+		for _, l := range res.Read.GetLeases() {
+			live[l.GetId()] = true
+		}
 		for _, id := range asked {
-			if !slices.ContainsFunc(live, func(l *peerv1.LeaseState) bool { return l.GetId() == id }) {
+			if !live[id] {
 				a.ended = append(a.ended, id)
 			}
 		}
@@ -223,7 +226,7 @@ func (v *kvView) readLease(shard placement.ShardID, r *peerv1.LeaseRead, result 
 	case len(r.GetIds()) > 0:
 		return v.readLeases(shard, r.GetIds(), slots, result)
 	case r.GetKeysOf() != 0:
-		result.LeaseKeys, result.More, err = v.view.LeasedKeys(shard, r.GetKeysOf(), r.GetKeysAfter(), most)
+		result.LeaseKeys, result.More, err = v.view.LeasedKeys(shard, r.GetKeysOf(), r.GetKeysAfter(), most, v.limits.PageBytes)
 	case r.GetElsewhere():
 		var ids []uint64
 		foreign := func(id uint64) bool { return !slots.Has(placement.SlotOfLease(id)) }
@@ -266,12 +269,13 @@ func sayRemaining(r *peerv1.ReadResult) {
 	}
 }
 
-// LeaseRemaining is how long a lease or key lives on, in milliseconds by the clock of its shard; at least 1 while it is there, and 0 for ever.
+// LeaseRemaining is how long a lease or key lives on, in milliseconds by the clock of its shard; at least 1 while it is there, and 0 for ever. A deadline
+// has one millisecond more than was asked for, which is not shown.
 func LeaseRemaining(deadlineMs, clockMs uint64) uint64 {
 	if deadlineMs == 0 {
 		return 0
 	}
-	return max(1, deadlineMs-min(deadlineMs, clockMs))
+	return max(1, deadlineMs-1-min(deadlineMs-1, clockMs))
 }
 
 // LeasePage is one page of leases of all shards, or of the keys of one lease in all shards.
@@ -297,22 +301,30 @@ func (n *Node) Leases(ctx context.Context, r *peerv1.LeaseRead) (*LeasePage, err
 		return nil, err
 	}
 	page := &LeasePage{}
+	fence := "" // the first last key of a part that goes on behind it
 	for _, p := range parts {
 		page.More = page.More || p.Read.GetMore()
-		page.Keys = append(page.Keys, p.Read.GetLeaseKeys()...)
+		keys := p.Read.GetLeaseKeys()
+		page.Keys = append(page.Keys, keys...)
+		if n := len(keys); n > 0 && p.Read.GetMore() && (fence == "" || keys[n-1] < fence) {
+			fence = keys[n-1]
+		}
 		for _, l := range p.Read.GetLeases() {
 			remaining := LeaseRemaining(l.GetDeadlineMs(), p.Read.GetClockMs())
 			page.Leases = append(page.Leases, &peerv1.LeaseState{Id: l.GetId(), TtlMs: l.GetTtlMs(), DeadlineMs: remaining})
 		}
 	}
 	slices.Sort(page.Keys)
+	if i, _ := slices.BinarySearch(page.Keys, NextKey(fence)); fence != "" {
+		page.Keys = page.Keys[:i]
+	}
 	slices.SortFunc(page.Leases, func(a, b *peerv1.LeaseState) int {
 		if a.GetId() < b.GetId() {
 			return -1
 		}
 		return 1
 	})
-	// Each part has as many as the page may have, so what is first of all of them has nothing missing in between.
+	// Each part has as many leases as the page may have, so what is first of all of them has nothing missing in between.
 	if most := int(min(orMax(r.GetMaxItems()), uint32(n.options.Limits.PageItems))); len(page.Keys)+len(page.Leases) > most {
 		page.Keys, page.Leases = page.Keys[:min(len(page.Keys), most)], page.Leases[:min(len(page.Leases), most)]
 		page.More = true

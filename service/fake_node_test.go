@@ -117,7 +117,7 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 		}
 		for _, id := range r.Read.GetLease().GetIds() {
 			if ttl := n.leases[id]; ttl != 0 {
-				res.Read.Leases = append(res.Read.Leases, &peerv1.LeaseState{Id: id, TtlMs: ttl, DeadlineMs: ttl})
+				res.Read.Leases = append(res.Read.Leases, &peerv1.LeaseState{Id: id, TtlMs: ttl, DeadlineMs: ttl + 1})
 			}
 		}
 		res.Origin = n.origin()

@@ -157,8 +157,10 @@ func genHot() *rapid.Generator[proto.Message] {
 		case 0:
 			return &raftkvv1.GetRequest{Key: key}
 		case 1:
-			return &raftkvv1.PutRequest{Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition"),
-				TtlMs: genTTL().Draw(t, "ttl"), LeaseId: genLeaseID().Draw(t, "lease")}
+			return &raftkvv1.PutRequest{
+				Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition"),
+				TtlMs: genTTL().Draw(t, "ttl"), LeaseId: genLeaseID().Draw(t, "lease"),
+			}
 		case 2:
 			return &raftkvv1.DeleteRequest{Key: key, RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
 		case 3:

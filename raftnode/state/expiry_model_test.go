@@ -172,7 +172,7 @@ func sameDeadlines(t *rapid.T, mo *model, m *machine) {
 		t.Fatalf("leases (-want +got):\n%s", diff)
 	}
 	for id := uint64(1); id <= 3; id++ {
-		keys, more, err := v.LeasedKeys(testShard, id, "", 10)
+		keys, more, err := v.LeasedKeys(testShard, id, "", 10, 1<<20)
 		if err != nil || more || !slices.Equal(keys, mo.leased(id)) {
 			t.Fatalf("keys %q of lease %d, %v, want %q", keys, id, err, mo.leased(id))
 		}

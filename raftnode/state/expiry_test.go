@@ -208,6 +208,19 @@ func TestRevokeTakesItsKeysAlong(t *testing.T) {
 	m := newServing(t, Options{})
 	m.at(0, grantCommand(9, 1000))
 	m.at(0, writeCommand(putOn("a", 9), putOn("b", 9), putOn("c", 9), putOp("d", "")))
+	v := viewOf(t, m.store)
+	for _, page := range []struct {
+		after       string
+		most, bytes int
+		want        []string
+		more        bool
+	}{
+		{"", 9, 9, []string{"a", "b", "c"}, false}, {"", 2, 9, []string{"a", "b"}, true}, {"", 9, 1, []string{"a"}, true}, {"b", 9, 9, []string{"c"}, false},
+	} {
+		if keys, more, err := v.LeasedKeys(testShard, 9, page.after, page.most, page.bytes); err != nil || more != page.more || !slices.Equal(keys, page.want) {
+			t.Errorf("%+v: %q, %t, %v", page, keys, more, err)
+		}
+	}
 	if r := m.at(5, revokeCommand(9, 2)); r.Outcome != applied || r.Revision != 2 {
 		t.Errorf("revoke: %v", r)
 	}

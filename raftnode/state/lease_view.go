@@ -48,8 +48,9 @@ func (v *View) Leases(id placement.ShardID, after uint64, most int) (found []*pe
 	return found, more, err
 }
 
-// LeasedKeys returns the keys of the shard behind after that hang on a lease, ascending, at most most, and whether there are others behind them.
-func (v *View) LeasedKeys(id placement.ShardID, lease uint64, after string, most int) (keys []string, more bool, err error) {
+// LeasedKeys returns the keys of the shard behind after that hang on a lease, ascending, at most most and until bytes are reached, and whether there are
+// others behind them.
+func (v *View) LeasedKeys(id placement.ShardID, lease uint64, after string, most, bytes int) (keys []string, more bool, err error) {
 	start := appendRevisionKey(nil, id, sectionLeased, lease, after)
 	if after != "" {
 		start = append(start, 0)
@@ -63,10 +64,11 @@ func (v *View) LeasedKeys(id placement.ShardID, lease uint64, after string, most
 		if err != nil {
 			return err
 		}
-		if more = len(keys) == most; more {
+		if more = len(keys) == most || bytes <= 0; more {
 			return errEnough
 		}
 		keys = append(keys, string(key))
+		bytes -= len(key)
 		return nil
 	})
 	if errors.Is(err, errEnough) {

@@ -54,7 +54,7 @@ var trials = []trial{
 	{planted.SlotUnchecked, "R17", 0, append(in(state, "TestNotServing"), in(node, "TestSlotsAreCheckedWhereRequestsAreExecuted")...)},
 	{planted.ClockGoesBack, "R19", 0, in(state, "TestClockConfigurationAndEmptyEntries")},
 	{planted.EarlyExpiry, "R19", seedsMost, in(state, "TestKeysGoWhenTheirTimeHasPassedAndNotBefore")},
-	{planted.DeadlinesForgotten, "R19", seedsMost, in(state, "TestKeysGoWhenTheirTimeHasPassedAndNotBefore")},
+	{planted.DeadlinesForgotten, "R19", 0, in(state, "TestKeysGoWhenTheirTimeHasPassedAndNotBefore")},
 	{planted.MapOrder, "R20", seedsMost, nil},
 	{planted.TombstonesShown, "P1", seedsMost, in(state, "TestRangePages")},
 	{planted.HistoryMissing, "R22", 0, in(state, "TestHistoryIsWhole")},

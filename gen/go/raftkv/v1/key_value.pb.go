@@ -34,8 +34,8 @@ type KeyValue struct {
 	ModRevision uint64 `protobuf:"varint,4,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
 	// How often the key was written since it came into being; 1 for a new key.
 	Version uint64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	// How long the key lives on, in milliseconds, as the answering node knows; at least 1, and 0 if it lives for ever or hangs on a lease. Never less than
-	// is left, and up to some seconds more on a node that does not lead the key's shard.
+	// How long the key lives on, in milliseconds, as the answering node knows; at least 1, and 0 if it lives for ever or hangs on a lease. Up to some
+	// seconds more than is left on a node that does not lead the key's shard.
 	TtlRemainingMs uint64 `protobuf:"varint,6,opt,name=ttl_remaining_ms,json=ttlRemainingMs,proto3" json:"ttl_remaining_ms,omitempty"`
 	// The lease on which the key hangs; 0 for none.
 	LeaseId       uint64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`

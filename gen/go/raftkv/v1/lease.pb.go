@@ -28,8 +28,8 @@ type Lease struct {
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// How long the lease lives from its grant, and lives on after each keep-alive, in milliseconds.
 	TtlMs uint64 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	// How long it lives on if it is not kept alive, in milliseconds, as the answering node knows; at least 1. Never less than is left, and up to some
-	// seconds more on a node that does not lead the lease's shard.
+	// How long it lives on if it is not kept alive, in milliseconds, as the answering node knows; at least 1. Up to some
+	// seconds more than is left on a node that does not lead the lease's shard.
 	RemainingMs   uint64 `protobuf:"varint,3,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -54,8 +54,8 @@ export type KeyValue = Message<"raftkv.v1.KeyValue"> & {
   version: bigint;
 
   /**
-   * How long the key lives on, in milliseconds, as the answering node knows; at least 1, and 0 if it lives for ever or hangs on a lease. Never less than
-   * is left, and up to some seconds more on a node that does not lead the key's shard.
+   * How long the key lives on, in milliseconds, as the answering node knows; at least 1, and 0 if it lives for ever or hangs on a lease. Up to some
+   * seconds more than is left on a node that does not lead the key's shard.
    *
    * @generated from field: uint64 ttl_remaining_ms = 6;
    */

@@ -33,8 +33,8 @@ export type Lease = Message<"raftkv.v1.Lease"> & {
   ttlMs: bigint;
 
   /**
-   * How long it lives on if it is not kept alive, in milliseconds, as the answering node knows; at least 1. Never less than is left, and up to some
-   * seconds more on a node that does not lead the lease's shard.
+   * How long it lives on if it is not kept alive, in milliseconds, as the answering node knows; at least 1. Up to some
+   * seconds more than is left on a node that does not lead the lease's shard.
    *
    * @generated from field: uint64 remaining_ms = 3;
    */
