@@ -151,3 +151,17 @@ func (w *changesWalk) record(key string, stored []byte) (*record, error) {
 	w.bytes += uint64(len(r.GetValue()))
 	return r, nil
 }
+
+// RevisionClock returns the clock of a shard, in milliseconds, at a revision whose history is kept.
+func (v *View) RevisionClock(id placement.ShardID, revision uint64) (uint64, error) {
+	if err := v.checkRevision(id, revision); err != nil {
+		return 0, err
+	}
+	h := new(storev1.History)
+	at := appendHistoryKey(nil, id, revision)
+	found, err := v.get(id, at, h, "history")
+	if err == nil && !found {
+		err = &CorruptionError{Shard: id, Key: at, Err: errMissing}
+	}
+	return h.ClockMs, err
+}

@@ -116,6 +116,16 @@ func (w *Watcher) complete() uint64 {
 	return w.cursor.Revision - 1
 }
 
+// Complete returns the revision up to which the watcher has seen everything that it wants. It reads nothing.
+func (w *Watcher) Complete() uint64 {
+	w.shard.mu.Lock()
+	defer w.shard.mu.Unlock()
+	if len(w.queue) > 0 {
+		return w.queue[0].part.Revision - 1
+	}
+	return w.complete()
+}
+
 // take returns what waits in the queue. The caller holds the lock.
 func (w *Watcher) take(maxBytes uint64) Batch {
 	var b Batch
