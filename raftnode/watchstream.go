@@ -276,7 +276,25 @@ func (s *WatchStream) Token() string {
 	for i, p := range s.shards {
 		places[i] = p.place
 	}
+	return s.token(places)
+}
+
+func (s *WatchStream) token(places []watchPlace) string {
 	return encodeWatchToken(s.ws.n.identity.Load().GetFormation().GetClusterId(), watchHash(&s.filter), places)
+}
+
+// TokenBehind says where to go on behind one of the events of the last batch.
+func (s *WatchStream) TokenBehind(b *WatchBatch, event int) string {
+	places := make([]watchPlace, len(s.shards))
+	for i, p := range s.shards {
+		if places[i] = p.place; p.shard != b.Shard {
+			continue
+		}
+		if places[i].next = b.Events[event].Revision; event+1 < len(b.Events) && b.Events[event+1].Revision > places[i].next {
+			places[i].next++
+		}
+	}
+	return s.token(places)
 }
 
 // Close ends the stream. It may be called again.

@@ -24,11 +24,12 @@ const (
 	opLocateKey
 	opGetLimits
 	opTransferLeader
+	opWatch
 	operationCount
 )
 
 var operationNames = [operationCount]string{
-	"get", "put", "delete", "batch", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader",
+	"get", "put", "delete", "batch", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader", "watch",
 }
 
 func (o operation) String() string { return operationNames[o] }
@@ -47,6 +48,7 @@ type metrics struct {
 	counters [operationCount][codeCount]atomic.Pointer[prometheus.Counter]
 	duration [operationCount]prometheus.Observer
 	streams  prometheus.Gauge
+	watches  prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -56,6 +58,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"operation", "code"}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "raftkv_exec_streams", Help: "Exec streams that are open.",
+		}),
+		watches: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "raftkv_watch_streams", Help: "Watches that are open.",
 		}),
 	}
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -68,7 +73,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.streams))
+	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.streams), r.Register(m.watches))
 }
 
 func (m *metrics) observe(op operation, c code, took time.Duration) {

@@ -28,6 +28,7 @@ type rules struct {
 var annotations = sync.OnceValues(func() (protovalidate.Validator, error) {
 	return protovalidate.New(protovalidate.WithMessages(
 		new(raftkvv1.ScanRequest), new(raftkvv1.ListRequest), new(raftkvv1.LocateKeyRequest), new(raftkvv1.TransferLeaderRequest),
+		new(raftkvv1.WatchRequest),
 	))
 })
 

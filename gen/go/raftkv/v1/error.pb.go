@@ -553,6 +553,180 @@ func (x *DiskFull) GetShard() uint32 {
 	return 0
 }
 
+// Detail of OUT_OF_RANGE: history was asked for that is forgotten. Read the keys anew and go on from there.
+type Compacted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard.
+	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// The first revision that is kept.
+	OldestRevision uint64 `protobuf:"varint,2,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Compacted) Reset() {
+	*x = Compacted{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compacted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compacted) ProtoMessage() {}
+
+func (x *Compacted) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compacted.ProtoReflect.Descriptor instead.
+func (*Compacted) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Compacted) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Compacted) GetOldestRevision() uint64 {
+	if x != nil {
+		return x.OldestRevision
+	}
+	return 0
+}
+
+// Detail of INVALID_ARGUMENT: a revision was asked for that the shard has not come to.
+type FutureRevision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard.
+	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// What was asked for.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision of the shard.
+	Current       uint64 `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FutureRevision) Reset() {
+	*x = FutureRevision{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FutureRevision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FutureRevision) ProtoMessage() {}
+
+func (x *FutureRevision) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FutureRevision.ProtoReflect.Descriptor instead.
+func (*FutureRevision) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FutureRevision) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *FutureRevision) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *FutureRevision) GetCurrent() uint64 {
+	if x != nil {
+		return x.Current
+	}
+	return 0
+}
+
+// Detail of UNAVAILABLE: the node has not reached a majority of the shard for some time, so it cannot tell what it misses. Go on at another node.
+type CutOff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard.
+	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// How long, in milliseconds.
+	ForMs         uint64 `protobuf:"varint,2,opt,name=for_ms,json=forMs,proto3" json:"for_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutOff) Reset() {
+	*x = CutOff{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutOff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutOff) ProtoMessage() {}
+
+func (x *CutOff) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutOff.ProtoReflect.Descriptor instead.
+func (*CutOff) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CutOff) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *CutOff) GetForMs() uint64 {
+	if x != nil {
+		return x.ForMs
+	}
+	return 0
+}
+
 // Keys of one shard.
 type CrossShard_Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -566,7 +740,7 @@ type CrossShard_Group struct {
 
 func (x *CrossShard_Group) Reset() {
 	*x = CrossShard_Group{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	mi := &file_raftkv_v1_error_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +752,7 @@ func (x *CrossShard_Group) String() string {
 func (*CrossShard_Group) ProtoMessage() {}
 
 func (x *CrossShard_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	mi := &file_raftkv_v1_error_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +822,17 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x05shard\x18\x04 \x01(\rR\x05shard\"9\n" +
 	"\bDiskFull\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
-	"\x05shard\x18\x02 \x01(\rR\x05shardB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
+	"\x05shard\x18\x02 \x01(\rR\x05shard\"J\n" +
+	"\tCompacted\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12'\n" +
+	"\x0foldest_revision\x18\x02 \x01(\x04R\x0eoldestRevision\"\\\n" +
+	"\x0eFutureRevision\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\x04R\acurrent\"5\n" +
+	"\x06CutOff\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x15\n" +
+	"\x06for_ms\x18\x02 \x01(\x04R\x05forMsB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
 	file_raftkv_v1_error_proto_rawDescOnce sync.Once
@@ -662,7 +846,7 @@ func file_raftkv_v1_error_proto_rawDescGZIP() []byte {
 	return file_raftkv_v1_error_proto_rawDescData
 }
 
-var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_raftkv_v1_error_proto_goTypes = []any{
 	(*KeyNotFound)(nil),        // 0: raftkv.v1.KeyNotFound
 	(*NotLeader)(nil),          // 1: raftkv.v1.NotLeader
@@ -673,15 +857,18 @@ var file_raftkv_v1_error_proto_goTypes = []any{
 	(*SessionExpired)(nil),     // 6: raftkv.v1.SessionExpired
 	(*PreconditionFailed)(nil), // 7: raftkv.v1.PreconditionFailed
 	(*DiskFull)(nil),           // 8: raftkv.v1.DiskFull
-	(*CrossShard_Group)(nil),   // 9: raftkv.v1.CrossShard.Group
+	(*Compacted)(nil),          // 9: raftkv.v1.Compacted
+	(*FutureRevision)(nil),     // 10: raftkv.v1.FutureRevision
+	(*CutOff)(nil),             // 11: raftkv.v1.CutOff
+	(*CrossShard_Group)(nil),   // 12: raftkv.v1.CrossShard.Group
 }
 var file_raftkv_v1_error_proto_depIdxs = []int32{
-	9, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	12, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
+	1,  // [1:1] is the sub-list for method output_type
+	1,  // [1:1] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_v1_error_proto_init() }
@@ -695,7 +882,7 @@ func file_raftkv_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_v1_error_proto_rawDesc), len(file_raftkv_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

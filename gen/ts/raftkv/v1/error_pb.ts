@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/error.proto.
  */
 export const file_raftkv_v1_error: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIqCghEaXNrRnVsbBIPCgdub2RlX2lkGAEgASgJEg0KBXNoYXJkGAIgASgNQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM");
+  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIqCghEaXNrRnVsbBIPCgdub2RlX2lkGAEgASgJEg0KBXNoYXJkGAIgASgNIjMKCUNvbXBhY3RlZBINCgVzaGFyZBgBIAEoDRIXCg9vbGRlc3RfcmV2aXNpb24YAiABKAQiQgoORnV0dXJlUmV2aXNpb24SDQoFc2hhcmQYASABKA0SEAoIcmV2aXNpb24YAiABKAQSDwoHY3VycmVudBgDIAEoBCInCgZDdXRPZmYSDQoFc2hhcmQYASABKA0SDgoGZm9yX21zGAIgASgEQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM");
 
 /**
  * Detail of NOT_FOUND: the key does not exist at `revision`.
@@ -320,4 +320,95 @@ export type DiskFull = Message<"raftkv.v1.DiskFull"> & {
  */
 export const DiskFullSchema: GenMessage<DiskFull> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_error, 8);
+
+/**
+ * Detail of OUT_OF_RANGE: history was asked for that is forgotten. Read the keys anew and go on from there.
+ *
+ * @generated from message raftkv.v1.Compacted
+ */
+export type Compacted = Message<"raftkv.v1.Compacted"> & {
+  /**
+   * The shard.
+   *
+   * @generated from field: uint32 shard = 1;
+   */
+  shard: number;
+
+  /**
+   * The first revision that is kept.
+   *
+   * @generated from field: uint64 oldest_revision = 2;
+   */
+  oldestRevision: bigint;
+};
+
+/**
+ * Describes the message raftkv.v1.Compacted.
+ * Use `create(CompactedSchema)` to create a new message.
+ */
+export const CompactedSchema: GenMessage<Compacted> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 9);
+
+/**
+ * Detail of INVALID_ARGUMENT: a revision was asked for that the shard has not come to.
+ *
+ * @generated from message raftkv.v1.FutureRevision
+ */
+export type FutureRevision = Message<"raftkv.v1.FutureRevision"> & {
+  /**
+   * The shard.
+   *
+   * @generated from field: uint32 shard = 1;
+   */
+  shard: number;
+
+  /**
+   * What was asked for.
+   *
+   * @generated from field: uint64 revision = 2;
+   */
+  revision: bigint;
+
+  /**
+   * The revision of the shard.
+   *
+   * @generated from field: uint64 current = 3;
+   */
+  current: bigint;
+};
+
+/**
+ * Describes the message raftkv.v1.FutureRevision.
+ * Use `create(FutureRevisionSchema)` to create a new message.
+ */
+export const FutureRevisionSchema: GenMessage<FutureRevision> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 10);
+
+/**
+ * Detail of UNAVAILABLE: the node has not reached a majority of the shard for some time, so it cannot tell what it misses. Go on at another node.
+ *
+ * @generated from message raftkv.v1.CutOff
+ */
+export type CutOff = Message<"raftkv.v1.CutOff"> & {
+  /**
+   * The shard.
+   *
+   * @generated from field: uint32 shard = 1;
+   */
+  shard: number;
+
+  /**
+   * How long, in milliseconds.
+   *
+   * @generated from field: uint64 for_ms = 2;
+   */
+  forMs: bigint;
+};
+
+/**
+ * Describes the message raftkv.v1.CutOff.
+ * Use `create(CutOffSchema)` to create a new message.
+ */
+export const CutOffSchema: GenMessage<CutOff> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 11);
 
