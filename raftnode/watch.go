@@ -45,7 +45,7 @@ func (n *Node) Watch(ctx context.Context, r WatchRequest) (*WatchStream, error) 
 		return nil, err
 	}
 	setDefault(&s.period, watchProgress)
-	s.limit = max(3*s.period, watchCutOff)
+	s.limit = max(watchCutOffPeriod*s.period, watchCutOffVotes*n.options.ElectionTimeout)
 	places, err := n.watchPlaces(&r, &s.filter)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (n *Node) Watch(ctx context.Context, r WatchRequest) (*WatchStream, error) 
 		if p, err = n.startPlace(p, &r, now[i]); err != nil {
 			return nil, err
 		}
-		s.shards = append(s.shards, &watchedShard{shard: p.shard, place: p, fresh: at})
+		s.shards = append(s.shards, &watchedShard{shard: p.shard, place: p})
 	}
 	if err := n.watches.add(s); err != nil {
 		return nil, err

@@ -261,7 +261,7 @@ func TestWatchProgress(t *testing.T) {
 			t.Fatalf("%+v", w.last)
 		}
 	}
-	if begun != last-20 || w.last.Progress[0].Age > time.Minute {
+	if begun != last-20 || w.last.Progress[0].Age < 0 || w.last.Progress[0].Age > time.Minute {
 		t.Errorf("from %d, then %+v", begun, w.last.Progress)
 	}
 }

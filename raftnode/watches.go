@@ -20,8 +20,8 @@ const (
 	confirmInterval   = time.Second            // between the ReadIndex rounds that confirm what watches have seen
 	watchProgress     = 10 * time.Second       // WatchRequest.Progress by default
 	watchProgressMin  = 100 * time.Millisecond
-	watchCutOff       = 30 * time.Second // how long a replica may be cut off before its watches end
-	watchPageBytesMin = 1
+	watchCutOffPeriod = 3 // periods of progress that a replica may be cut off before its watches end
+	watchCutOffVotes  = 5 // election timeouts that it may be, at least
 )
 
 // watches are the watches of a node: the hub that feeds them, and what is known of the freshness of the replicas that it reads.

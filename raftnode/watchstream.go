@@ -36,7 +36,7 @@ type watchedShard struct {
 	watcher *watch.Watcher
 	// place is where the stream is: what was handed over is behind it.
 	place watchPlace
-	// fresh is the time of which the stream is known to be complete.
+	// fresh is the time of which the stream is known to be complete; zero as long as it has not caught up with its beginning.
 	fresh time.Time
 }
 
@@ -71,7 +71,7 @@ type WatchEvent struct {
 // WatchProgress is how far a watch is in a shard.
 type WatchProgress struct {
 	Shard placement.ShardID
-	// Revision is the one up to which it is complete; Age is how long ago that was all there was.
+	// Revision is the one up to which it is complete; Age is how long ago that was all there was, -1 as long as the watch has not caught up.
 	Revision uint64
 	Age      time.Duration
 }
@@ -145,7 +145,7 @@ func (s *WatchStream) step(maxBytes uint64) (b *WatchBatch, idle bool, err error
 	if s.err != nil {
 		return nil, false, s.err
 	}
-	if b, idle, err = s.look(max(maxBytes, watchPageBytesMin)); err != nil {
+	if b, idle, err = s.look(max(maxBytes, 1)); err != nil {
 		s.err = err
 		return nil, false, err
 	}
@@ -264,7 +264,10 @@ func (s *WatchStream) progress() []WatchProgress {
 		if at, revision := s.ws.freshness(p.shard); p.place.next > revision {
 			p.fresh = at
 		}
-		out[i] = WatchProgress{Shard: p.shard, Revision: p.place.next - 1, Age: max(0, now.Sub(p.fresh))}
+		out[i] = WatchProgress{Shard: p.shard, Revision: p.place.next - 1, Age: -1}
+		if !p.fresh.IsZero() {
+			out[i].Age = max(0, now.Sub(p.fresh))
+		}
 	}
 	return out
 }

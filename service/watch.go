@@ -126,9 +126,11 @@ func (s *Service) watchResponse(b *raftnode.WatchBatch) *raftkvv1.WatchResponse 
 	res := &raftkvv1.WatchResponse{Header: s.nodeHeader(), Created: b.Created, MoreOfRevision: b.MoreOfRevision, InitialDone: b.InitialDone}
 	res.Header.Shard, res.Header.Revision = uint32(b.Shard), b.Revision
 	for _, p := range b.Progress {
-		res.Progress = append(res.Progress, &raftkvv1.WatchProgress{
-			Shard: uint32(p.Shard), Revision: p.Revision, FreshnessMs: uint64(p.Age.Milliseconds()),
-		})
+		m := &raftkvv1.WatchProgress{Shard: uint32(p.Shard), Revision: p.Revision}
+		if p.Age >= 0 {
+			m.FreshnessMs = new(uint64(p.Age.Milliseconds()))
+		}
+		res.Progress = append(res.Progress, m)
 	}
 	if n := len(b.Records) + len(b.Events); n > 0 {
 		res.Events = make([]*raftkvv1.Event, 0, n)

@@ -172,8 +172,8 @@ type WatchProgress struct {
 	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Every event up to this revision has been sent.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// How long ago that was all there was, in milliseconds.
-	FreshnessMs   uint64 `protobuf:"varint,3,opt,name=freshness_ms,json=freshnessMs,proto3" json:"freshness_ms,omitempty"`
+	// How long ago that was all there was, in milliseconds; absent as long as the watch has not caught up with where it found the shard.
+	FreshnessMs   *uint64 `protobuf:"varint,3,opt,name=freshness_ms,json=freshnessMs,proto3,oneof" json:"freshness_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,8 +223,8 @@ func (x *WatchProgress) GetRevision() uint64 {
 }
 
 func (x *WatchProgress) GetFreshnessMs() uint64 {
-	if x != nil {
-		return x.FreshnessMs
+	if x != nil && x.FreshnessMs != nil {
+		return *x.FreshnessMs
 	}
 	return 0
 }
@@ -240,11 +240,12 @@ const file_raftkv_v1_watch_proto_rawDesc = "" +
 	"\aprev_kv\x18\x03 \x01(\v2\x13.raftkv.v1.KeyValueR\x06prevKv\x12\x14\n" +
 	"\x05shard\x18\x04 \x01(\rR\x05shard\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x18\n" +
-	"\ainitial\x18\x06 \x01(\bR\ainitial\"d\n" +
+	"\ainitial\x18\x06 \x01(\bR\ainitial\"z\n" +
 	"\rWatchProgress\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\x12!\n" +
-	"\ffreshness_ms\x18\x03 \x01(\x04R\vfreshnessMs*R\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12&\n" +
+	"\ffreshness_ms\x18\x03 \x01(\x04H\x00R\vfreshnessMs\x88\x01\x01B\x0f\n" +
+	"\r_freshness_ms*R\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEVENT_TYPE_PUT\x10\x01\x12\x15\n" +
@@ -287,6 +288,7 @@ func file_raftkv_v1_watch_proto_init() {
 		return
 	}
 	file_raftkv_v1_key_value_proto_init()
+	file_raftkv_v1_watch_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -173,7 +173,7 @@ func (x *WatchRequest) GetShards() []uint32 {
 // Response of Watch: the beginning, some events, or a mark of progress.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who answered. With events, `shard`, `revision` (up to which everything was sent) and `freshness_ms` are those of their shard.
+	// Who answered. With events, `shard` and `revision` (up to which everything was sent) are those of their shard.
 	Header *ResponseHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	// The watch has begun: this is the first response, and `progress` says behind which revisions.
 	Created bool `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`

@@ -126,8 +126,8 @@ func (m *WatchProgress) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if m.FreshnessMs != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.FreshnessMs))
+	if m.FreshnessMs != nil {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(*m.FreshnessMs))
 		i--
 		dAtA[i] = 0x18
 	}
@@ -186,8 +186,8 @@ func (m *WatchProgress) SizeVT() (n int) {
 	if m.Revision != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Revision))
 	}
-	if m.FreshnessMs != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.FreshnessMs))
+	if m.FreshnessMs != nil {
+		n += 1 + protohelpers.SizeOfVarint(uint64(*m.FreshnessMs))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -464,7 +464,7 @@ func (m *WatchProgress) UnmarshalVT(dAtA []byte) error {
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field FreshnessMs", wireType)
 			}
-			m.FreshnessMs = 0
+			var v uint64
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -474,11 +474,12 @@ func (m *WatchProgress) UnmarshalVT(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				m.FreshnessMs |= uint64(b&0x7F) << shift
+				v |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
 			}
+			m.FreshnessMs = &v
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/watch.proto.
  */
 export const file_raftkv_v1_watch: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvd2F0Y2gucHJvdG8SCXJhZnRrdi52MSKkAQoFRXZlbnQSIgoEdHlwZRgBIAEoDjIULnJhZnRrdi52MS5FdmVudFR5cGUSHwoCa3YYAiABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUSJAoHcHJldl9rdhgDIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZRINCgVzaGFyZBgEIAEoDRIQCghyZXZpc2lvbhgFIAEoBBIPCgdpbml0aWFsGAYgASgIIkYKDVdhdGNoUHJvZ3Jlc3MSDQoFc2hhcmQYASABKA0SEAoIcmV2aXNpb24YAiABKAQSFAoMZnJlc2huZXNzX21zGAMgASgEKlIKCUV2ZW50VHlwZRIaChZFVkVOVF9UWVBFX1VOU1BFQ0lGSUVEEAASEgoORVZFTlRfVFlQRV9QVVQQARIVChFFVkVOVF9UWVBFX0RFTEVURRACQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM", [file_raftkv_v1_key_value]);
+  fileDesc("ChVyYWZ0a3YvdjEvd2F0Y2gucHJvdG8SCXJhZnRrdi52MSKkAQoFRXZlbnQSIgoEdHlwZRgBIAEoDjIULnJhZnRrdi52MS5FdmVudFR5cGUSHwoCa3YYAiABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUSJAoHcHJldl9rdhgDIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZRINCgVzaGFyZBgEIAEoDRIQCghyZXZpc2lvbhgFIAEoBBIPCgdpbml0aWFsGAYgASgIIlwKDVdhdGNoUHJvZ3Jlc3MSDQoFc2hhcmQYASABKA0SEAoIcmV2aXNpb24YAiABKAQSGQoMZnJlc2huZXNzX21zGAMgASgESACIAQFCDwoNX2ZyZXNobmVzc19tcypSCglFdmVudFR5cGUSGgoWRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEhIKDkVWRU5UX1RZUEVfUFVUEAESFQoRRVZFTlRfVFlQRV9ERUxFVEUQAkI0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z", [file_raftkv_v1_key_value]);
 
 /**
  * Event is one change of one key, or with `initial` a key as it was before the first change.
@@ -91,11 +91,11 @@ export type WatchProgress = Message<"raftkv.v1.WatchProgress"> & {
   revision: bigint;
 
   /**
-   * How long ago that was all there was, in milliseconds.
+   * How long ago that was all there was, in milliseconds; absent as long as the watch has not caught up with where it found the shard.
    *
-   * @generated from field: uint64 freshness_ms = 3;
+   * @generated from field: optional uint64 freshness_ms = 3;
    */
-  freshnessMs: bigint;
+  freshnessMs?: bigint | undefined;
 };
 
 /**

@@ -124,7 +124,7 @@ export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
  */
 export type WatchResponse = Message<"raftkv.v1.WatchResponse"> & {
   /**
-   * Who answered. With events, `shard`, `revision` (up to which everything was sent) and `freshness_ms` are those of their shard.
+   * Who answered. With events, `shard` and `revision` (up to which everything was sent) are those of their shard.
    *
    * @generated from field: raftkv.v1.ResponseHeader header = 1;
    */
