@@ -62,7 +62,7 @@ func (ws *watches) publish() {
 		return
 	}
 	if err := ws.hub.Publish(); err != nil {
-		ws.failed(err)
+		_ = ws.failed(err) // it is logged, or ends the node
 	}
 }
 
