@@ -315,3 +315,25 @@ func TestInitialRecordsAreOfOneRevision(t *testing.T) {
 	w.seen = seen
 	w.sees(append(want, "-k8", "+k9 new", "+k91 new")...)
 }
+
+// A replica that is cut off ends its watches: it could not tell that it misses something. The token goes on when the others are back.
+func TestWatchOfACutOffReplicaEnds(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	w := c.watch(t, "n3", raftnode.WatchRequest{Prefix: "k", Progress: 100 * time.Millisecond})
+	c.mustPut(t, "k1", "v")
+	w.sees("+k1 v")
+	c.stop("n1")
+	c.stop("n2")
+	var cutOff *raftnode.CutOffError
+	for err := error(nil); !errors.As(err, &cutOff); err = w.tryNext() {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := w.stream.Token()
+	c.start("n1", nil)
+	c.start("n2", nil)
+	c.formed("n1")
+	c.mustPut(t, "k2", "v")
+	c.watch(t, "n1", raftnode.WatchRequest{Prefix: "k", Token: token}).sees("+k2 v")
+}

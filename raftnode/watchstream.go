@@ -168,8 +168,7 @@ func (s *WatchStream) look(maxBytes uint64) (b *WatchBatch, idle bool, err error
 	}
 	for _, p := range s.shards {
 		if p.place.initial {
-			b, err := s.initial(p)
-			return b, false, err
+			return s.initial(p)
 		}
 	}
 	// Before the events, so that a stream that is always busy says how far it is, too.
@@ -217,7 +216,7 @@ func (s *WatchStream) take(p *watchedShard, found watch.Batch) *WatchBatch {
 }
 
 // initial reads the next page of the records of the start, as they were before the first event.
-func (s *WatchStream) initial(p *watchedShard) (*WatchBatch, error) {
+func (s *WatchStream) initial(p *watchedShard) (b *WatchBatch, idle bool, err error) {
 	end := s.filter.End
 	switch {
 	case s.filter.Key != "":
@@ -227,21 +226,21 @@ func (s *WatchStream) initial(p *watchedShard) (*WatchBatch, error) {
 	}
 	records, next, err := s.ws.readInitial(p.shard, p.place.key, end, p.place.next-1)
 	if errors.Is(err, state.ErrReplaced) {
-		return nil, nil // Again, with another view.
+		return nil, true, nil // The hub nudges it.
 	}
 	if err != nil {
-		return nil, s.pollError(p, err)
+		return nil, false, s.pollError(p, err)
 	}
 	p.place.key = next
 	p.place.initial = next != ""
-	b := &WatchBatch{Shard: p.shard, Records: records, Revision: p.place.next - 1, InitialDone: true}
+	b = &WatchBatch{Shard: p.shard, Records: records, Revision: p.place.next - 1, InitialDone: true}
 	for _, other := range s.shards {
 		b.InitialDone = b.InitialDone && !other.place.initial
 	}
 	if len(records) == 0 && !b.InitialDone {
-		return nil, nil
+		return nil, false, nil
 	}
-	return b, nil
+	return b, false, nil
 }
 
 // pollError says what the error of a read means to who watches.

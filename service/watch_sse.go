@@ -116,6 +116,7 @@ func (o *eventWriter) take(stream watchStream, b *raftnode.WatchBatch) error {
 		}
 		// Only behind the last event of a revision is where to go on; a browser keeps the id before it until then.
 		switch {
+		case i+1 == len(res.GetEvents()) && b.InitialDone: // initial_done has it
 		case i+1 == len(res.GetEvents()):
 			id = stream.Token()
 		case !e.GetInitial() && res.GetEvents()[i+1].GetRevision() != e.GetRevision():

@@ -116,7 +116,8 @@ func (h *Hub) Publish() error {
 	return errors.Join(errs...)
 }
 
-// Nudge notifies every watcher that reads the history by itself: what kept it from doing so may have passed.
+// Nudge notifies every watcher that reads the history by itself, and lets the hub try again what it could not read: what kept them from it may
+// have passed.
 func (h *Hub) Nudge() {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

@@ -154,6 +154,9 @@ func (s *shard) nudge() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.applied.Load() > s.position {
+		s.hub.options.Wake()
+	}
 	s.index.all(func(w *Watcher) {
 		if !w.live {
 			w.notify()

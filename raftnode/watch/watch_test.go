@@ -179,8 +179,16 @@ func TestReplacedImage(t *testing.T) {
 	if !live.poll(1) || !late.poll(1) {
 		t.Error("not idle")
 	}
-	w.replaced, late.notified = false, false
-	w.hub.Nudge()
+	w.replaced, late.notified, w.woken = false, false, false
+	if w.hub.Nudge(); !w.woken {
+		t.Error("what was not read is not tried again")
+	}
+	if err := w.hub.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	if got := live.drain(); got != "1:a" {
+		t.Error(got)
+	}
 	w.put("b")
 	if got := live.drain(); got != "1:a 2:b" {
 		t.Error(got)
