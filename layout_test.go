@@ -30,8 +30,10 @@ var mayImport = map[string][]string{
 	"raftnode/state":           {"gen", "raftnode/placement", "raftnode/planted", "raftnode/failpoint"},
 	"raftnode/transport":       {"gen", "raftnode/placement", "raftnode/planted"},
 	"raftnode/replica":         {"gen", "raftnode/placement", "raftnode/planted"},
+	"raftnode/watch":           {"gen", "raftnode/placement", "raftnode/planted", "raftnode/state"},
 	"raftnode": {
 		"gen", "raftnode/placement", "raftnode/planted", "raftnode/failpoint", "raftnode/logstore", "raftnode/state", "raftnode/transport", "raftnode/replica",
+		"raftnode/watch",
 	},
 	"raftnode/example":  {"raftnode", "raftnode/placement"},
 	"raftnode/nodetest": {"gen", "raftnode", "raftnode/placement", "raftnode/simfs", "raftnode/logstore", "raftnode/state", "raftnode/transport", "raftnode/replica"},

@@ -70,6 +70,9 @@ func (a *applier) step() {
 			}
 		}
 		a.n.stall.apply.finish(len(jobs))
+		for _, j := range work {
+			a.n.watches.applied(j.shard, j.after.revision)
+		}
 		failpoint.Hit(failpoint.BeforeReply)
 		for _, j := range jobs {
 			a.answer(j)

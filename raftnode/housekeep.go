@@ -1,11 +1,14 @@
 package raftnode
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/planted"
+	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 // housekeeper flushes the state and truncates the logs behind it, and trims history. It decides on figures only; the work is done by the
@@ -89,17 +92,13 @@ func (h *housekeeper) truncate(m *member, durable uint64, tight bool) {
 // trim lets the leader of a shard propose to forget its oldest history, bounded work at a time.
 func (h *housekeeper) trim(m *member, at position) {
 	l := m.lead.Load()
-	bound := h.n.options.HistoryBytes
-	if h.n.anyFull() {
-		bound /= fullHistoryShare
-	}
-	if h.n.options.Machine != nil || l == nil || !l.local || at.historyBytes <= bound || !m.trimming.CompareAndSwap(false, true) {
+	if h.n.options.Machine != nil || l == nil || !l.local || m.trimming.Load() {
 		return
 	}
-	// The share of the bytes that is too much is about the share of the revisions.
-	kept := at.revision + 1 - min(at.revision+1, at.historyFloor)
-	over := float64(at.historyBytes-bound) / float64(at.historyBytes)
-	below := at.historyFloor + max(1, uint64(over*float64(kept)))
+	below := max(h.overlong(at), h.overage(m, at))
+	if below <= at.historyFloor || !m.trimming.CompareAndSwap(false, true) {
+		return
+	}
 	h.n.Submit(&Request{
 		Shard:    m.shard,
 		Deadline: h.n.runtime.Now().Add(defaultTimeout),
@@ -114,6 +113,43 @@ func (h *housekeeper) trim(m *member, at position) {
 			}
 		},
 	})
+}
+
+// overlong returns the revision below which history goes because there are too many bytes of it; 0 if there are not.
+func (h *housekeeper) overlong(at position) uint64 {
+	bound := h.n.options.HistoryBytes
+	if h.n.anyFull() {
+		bound /= fullHistoryShare
+	}
+	if at.historyBytes <= bound {
+		return 0
+	}
+	// The share of the bytes that is too much is about the share of the revisions.
+	kept := at.revision + 1 - min(at.revision+1, at.historyFloor)
+	over := float64(at.historyBytes-bound) / float64(at.historyBytes)
+	return at.historyFloor + max(1, uint64(over*float64(kept)))
+}
+
+// overage returns the revision below which history goes because it is too old; 0 if none is. The clock is that of the last entry, so an idle shard
+// keeps its history until something is written again: late, and never early.
+func (h *housekeeper) overage(m *member, at position) uint64 {
+	keep := uint64(h.n.options.HistoryAge.Milliseconds())
+	engine, ok := h.n.engine.(historian)
+	if !ok || at.clockMs <= keep || at.historyFloor > at.revision {
+		return 0
+	}
+	below, err := engine.youngerThan(m.shard, at.historyFloor, at.revision, at.clockMs-keep)
+	var compacted *state.CompactedError
+	switch {
+	case err == nil:
+		return below
+	case errors.As(err, &compacted), errors.Is(err, state.ErrReplaced):
+		return 0 // The state has moved on; the next look sees where to.
+	}
+	if _, damaged := damageOf(err); damaged {
+		h.n.fail(fmt.Errorf("read the age of the history: %w", err))
+	}
+	return 0
 }
 
 // follow finds out, once, that a member has come to where its leader was after the node was opened: the node is ready then.

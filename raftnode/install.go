@@ -123,6 +123,7 @@ func (e installedEvent) handle(w *worker) {
 	m.installing = false
 	m.setConfiguration(w.n.engine.configuration(m.shard))
 	m.applied = e.a.Snapshot.GetMetadata().GetIndex()
+	w.n.watches.applied(m.shard, w.n.engine.position(m.shard).revision)
 	// What was proposed below the snapshot will never be applied one by one.
 	for _, p := range m.proposed.take(m.applied) {
 		if planted.Is(planted.SnapshotIsDefinite) { // TAX

@@ -46,6 +46,7 @@ type Node struct {
 	readers     *readerPool
 	housekeeper *housekeeper
 	gauge       *gauge
+	watches     *watches
 
 	// members are the replicas here that take part, rebuilds those that do not yet.
 	members  atomic.Pointer[memberTable]
@@ -222,6 +223,7 @@ func (n *Node) start() error {
 	}
 	n.shards = newShardMap(n.identity.Load().GetFormation())
 	n.logWriter, n.applier, n.readers = newLogWriter(n), newApplier(n), newReaderPool(n)
+	n.watches = newWatches(n)
 	for i := range workers {
 		w := &worker{n: n, index: i}
 		w.wake = n.runtime.Stage(fmt.Sprintf("worker %d", i), w.step)
@@ -245,6 +247,7 @@ func (n *Node) start() error {
 	n.transport.SetPeers(peers)
 	n.runtime.Every("tick", n.options.HeartbeatInterval, n.tick)
 	n.runtime.Every("housekeeping", housekeepInterval, n.housekeeper.wake)
+	n.runtime.Every("watching", watchInterval, n.watches.tick)
 	n.log.Info("serving", "shards", len(n.locals()), "peers", len(peers))
 	if len(peers) == 0 {
 		n.campaignAlone()

@@ -76,6 +76,8 @@ type Options struct {
 	CacheBytes, MemTableBytes int64
 	// HistoryBytes is how much history a shard keeps. Default 64 MiB, at most a sixteenth of the reserve.
 	HistoryBytes uint64
+	// HistoryAge is for how long a shard keeps history, by its own clock, if HistoryBytes do not end it sooner. Default 1 hour.
+	HistoryAge time.Duration
 	// NoSync leaves fsync out: acknowledged writes can be lost.
 	NoSync bool
 	// Limits bound requests.
@@ -135,6 +137,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.SnapshotEntries, 50_000)
 	setDefault(&o.SnapshotPeriod, 5*time.Minute)
 	setDefault(&o.MaxLogEntries, 10_000)
+	setDefault(&o.HistoryAge, time.Hour)
 	setDefault(&o.CacheBytes, 256<<20)
 	setDefault(&o.Limits.ValueBytes, 1<<20)
 	setDefault(&o.Limits.CommandBytes, max(4<<20, o.Limits.ValueBytes+KeyBytes))
@@ -207,6 +210,9 @@ func (o Options) Validate() error {
 	}
 	if o.ElectionTimeout < 3*o.HeartbeatInterval {
 		report("election timeout %s must be at least three heartbeat intervals (%s)", o.ElectionTimeout, o.HeartbeatInterval)
+	}
+	if o.HistoryAge < time.Second {
+		report("history age %s is below 1 s", o.HistoryAge)
 	}
 	if o.Limits.CommandBytes > commandBytesMax {
 		report("command limit %d is above %d, which is what fits into a message between nodes", o.Limits.CommandBytes, commandBytesMax)

@@ -28,9 +28,19 @@ func (s connectKV) Exec(ctx context.Context, stream *connect.BidiStream[raftkvv1
 	return s.exec(ctx, stream)
 }
 
+// connectWatch speaks Connect, gRPC and gRPC-Web for watches.
+type connectWatch struct{ watches }
+
+// Watch streams changes.
+func (s connectWatch) Watch(ctx context.Context, req *raftkvv1.WatchRequest, stream *connect.ServerStream[raftkvv1.WatchResponse]) error {
+	return s.watches.Watch(ctx, req, stream.Send)
+}
+
 // serviceNames are the services that health checks and reflection know.
 func serviceNames() []string {
-	return []string{raftkvv1connect.KvServiceName, raftkvv1connect.ClusterServiceName, raftkvv1connect.LeaseServiceName}
+	return []string{
+		raftkvv1connect.KvServiceName, raftkvv1connect.ClusterServiceName, raftkvv1connect.LeaseServiceName, raftkvv1connect.WatchServiceName,
+	}
 }
 
 // connectOptions are the options of every handler.
@@ -52,6 +62,7 @@ func (s *Service) connectHandlers() map[string]http.Handler {
 	mount(raftkvv1connect.NewKvServiceHandler(connectKV{kv{s}}, options...))
 	mount(raftkvv1connect.NewClusterServiceHandler(cluster{s}, options...))
 	mount(raftkvv1connect.NewLeaseServiceHandler(leases{s}, options...))
+	mount(raftkvv1connect.NewWatchServiceHandler(connectWatch{watches{s}}, options...))
 	small := connect.WithHandlerOptions(connect.WithReadMaxBytes(64<<10), connect.WithCompressMinBytes(compressBytesMin))
 	mount(grpchealth.NewHandler(health{s}, small))
 	reflector := grpcreflect.NewStaticReflector(append(serviceNames(), grpchealth.HealthV1ServiceName)...)

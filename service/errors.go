@@ -60,6 +60,9 @@ var table = []row{
 	{"KEY_NOT_FOUND", connect.CodeNotFound, 404, as(func(e *keyNotFoundError) (proto.Message, time.Duration) {
 		return &raftkvv1.KeyNotFound{Key: e.key, Revision: e.revision, Shard: e.shard}, 0
 	})},
+	{"CUT_OFF", connect.CodeUnavailable, 503, as(func(e *raftnode.CutOffError) (proto.Message, time.Duration) {
+		return &raftkvv1.CutOff{Shard: uint32(e.Shard), ForMs: uint64(e.For.Milliseconds())}, time.Millisecond
+	})},
 	{"NOT_LEADER", connect.CodeUnavailable, 503, as(func(e *raftnode.NotLeaderError) (proto.Message, time.Duration) {
 		d := &raftkvv1.NotLeader{Shard: uint32(e.Shard), LeaderNodeId: string(e.Leader), LeaderEndpoint: e.Endpoint}
 		if e.Leader == "" {

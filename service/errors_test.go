@@ -65,6 +65,7 @@ var errorRows = []struct {
 		&raftnode.FutureRevisionError{Shard: 3, Revision: 12, Current: 9}, codes.OutOfRange, 400, "FUTURE_REVISION",
 		&raftkvv1.FutureRevision{Shard: 3, Revision: 12, Current: 9}, 0,
 	},
+	{&raftnode.CutOffError{Shard: 1, For: 31 * time.Second}, codes.Unavailable, 503, "CUT_OFF", &raftkvv1.CutOff{Shard: 1, ForMs: 31_000}, time.Millisecond},
 	{&routeError{"/x"}, codes.NotFound, 404, "NO_SUCH_ROUTE", nil, 0},
 	{&unknownServiceError{"x"}, codes.NotFound, 404, "NO_SUCH_SERVICE", nil, 0},
 	{&methodError{method: "PATCH", path: "/x", allow: "GET"}, codes.Unimplemented, 405, "METHOD_NOT_ALLOWED", nil, 0},

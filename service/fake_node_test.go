@@ -54,6 +54,10 @@ const (
 	fakeShard   = 1
 )
 
+func (n *fakeNode) Watch(context.Context, raftnode.WatchRequest) (*raftnode.WatchStream, error) {
+	return nil, raftnode.ErrForming // Tests of watches set Service.watch.
+}
+
 func (n *fakeNode) Submit(r *raftnode.Request) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -52,6 +52,17 @@ type grpcLeases struct {
 	raftkvv1.UnsafeLeaseServiceServer
 }
 
+// grpcWatch speaks native gRPC for watches.
+type grpcWatch struct {
+	watches
+	raftkvv1.UnsafeWatchServiceServer
+}
+
+// Watch streams changes.
+func (s grpcWatch) Watch(req *raftkvv1.WatchRequest, stream grpc.ServerStreamingServer[raftkvv1.WatchResponse]) error {
+	return s.watches.Watch(stream.Context(), req, stream.Send)
+}
+
 // registerGRPC registers all services.
 func (s *Service) registerGRPC(server *grpc.Server) {
 	register := func(desc grpc.ServiceDesc, impl any) {
@@ -61,6 +72,7 @@ func (s *Service) registerGRPC(server *grpc.Server) {
 	register(raftkvv1.KvService_ServiceDesc, grpcKV{kv: kv{s}})
 	register(raftkvv1.ClusterService_ServiceDesc, grpcCluster{cluster: cluster{s}})
 	register(raftkvv1.LeaseService_ServiceDesc, grpcLeases{leases: leases{s}})
+	register(raftkvv1.WatchService_ServiceDesc, grpcWatch{watches: watches{s}})
 	grpc_health_v1.RegisterHealthServer(server, grpcHealth{health: health{s}})
 	reflection.Register(server) // v1 and v1alpha
 }
@@ -153,7 +165,7 @@ func (s *Service) boundReceive(ctx context.Context, info *tap.Info) (context.Con
 // streams are the methods whose requests or answers are streams.
 var streams = func() map[string]bool {
 	names := make(map[string]bool)
-	for _, desc := range []grpc.ServiceDesc{raftkvv1.KvService_ServiceDesc, raftkvv1.ClusterService_ServiceDesc} {
+	for _, desc := range []grpc.ServiceDesc{raftkvv1.KvService_ServiceDesc, raftkvv1.ClusterService_ServiceDesc, raftkvv1.WatchService_ServiceDesc} {
 		for i := range desc.Streams {
 			names["/"+desc.ServiceName+"/"+desc.Streams[i].StreamName] = true
 		}

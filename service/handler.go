@@ -89,12 +89,18 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, rpc bool, err e
 
 // serveREST passes a request on to the JSON resources and raw values.
 func (h *handler) serveREST(w http.ResponseWriter, r *http.Request, path string) {
-	x, r, err := h.service.begin(w, r, false)
+	stream := path == watchPath
+	x, r, err := h.service.begin(w, r, stream)
 	if err != nil {
 		h.refuse(w, r, false, err)
 		return
 	}
 	defer x.finish(r)
+	if stream {
+		patient := newPatientWriter(w, h.service.transferTimeout)
+		defer patient.close()
+		w = patient
+	}
 	h.rest.serve(w, r, path)
 	x.drain(r) // a body that was read to its end is no work
 }
@@ -119,7 +125,7 @@ func (h *handler) serveRPC(w http.ResponseWriter, r *http.Request, path string, 
 // serveCall serves a request of one message. One that is too long is refused here, because Connect's own refusal carries no
 // details and reads it to its end.
 func (h *handler) serveCall(w http.ResponseWriter, r *http.Request, path string, rpc http.Handler) {
-	stream := path == raftkvv1connect.KvServiceScanProcedure
+	stream := path == raftkvv1connect.KvServiceScanProcedure || path == raftkvv1connect.WatchServiceWatchProcedure
 	x, r, err := h.service.begin(w, r, stream)
 	if err != nil {
 		h.refuse(w, r, true, err)
@@ -188,6 +194,7 @@ func serveIndex(w http.ResponseWriter, r *http.Request, s *Service) {
 	line("GET", "/v1/kv/KEY", "print the value of a key; Accept: application/json shows its revisions, too")
 	line("PUT", "/v1/kv/KEY", "write the body as the value of a key; If-None-Match: * if it does not exist, If-Match: ETAG if it has not changed")
 	line("DELETE", "/v1/kv/KEY", "remove a key; If-Match: ETAG if it has not changed")
+	line("GET", watchPath, "stream changes as server-sent events: ?key=, ?prefix= or ?start=&end=, revision, initial, prev; curl -N")
 	for _, route := range restRoutes {
 		line(route.method, route.path, route.does)
 	}

@@ -30,12 +30,13 @@ const (
 	opRevokeLease
 	opGetLease
 	opListLeases
+	opWatch
 	operationCount
 )
 
 var operationNames = [operationCount]string{
 	"get", "put", "delete", "batch", "txn", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader",
-	"grant_lease", "keep_alive", "revoke_lease", "get_lease", "list_leases",
+	"grant_lease", "keep_alive", "revoke_lease", "get_lease", "list_leases", "watch",
 }
 
 func (o operation) String() string { return operationNames[o] }
@@ -59,6 +60,7 @@ type metrics struct {
 	counters [operationCount][codeCount]atomic.Pointer[prometheus.Counter]
 	duration [operationCount]prometheus.Observer
 	streams  prometheus.Gauge
+	watches  prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -68,6 +70,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"operation", "code"}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "raftkv_exec_streams", Help: "Exec streams that are open.",
+		}),
+		watches: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "raftkv_watch_streams", Help: "Watches that are open.",
 		}),
 	}
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -80,7 +85,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.streams))
+	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.streams), r.Register(m.watches))
 }
 
 func (m *metrics) observe(op operation, c code, took time.Duration) {

@@ -92,6 +92,10 @@ func (h *rest) serve(w http.ResponseWriter, r *http.Request, path string) {
 		h.serveKey(w, r, key)
 		return
 	}
+	if path == watchPath {
+		h.serveWatch(w, r)
+		return
+	}
 	if err := h.prepare(r, path); err != nil {
 		writeError(w, err)
 		return

@@ -32,6 +32,8 @@ type Node interface {
 	Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error)
 	// Leases reads one page of the leases, or of the keys of one, merged over all shards.
 	Leases(ctx context.Context, r *peerv1.LeaseRead) (*raftnode.LeasePage, error)
+	// Watch begins to watch keys.
+	Watch(ctx context.Context, r raftnode.WatchRequest) (*raftnode.WatchStream, error)
 	// Status describes the node.
 	Status() raftnode.Status
 	// Nodes lists the nodes of the cluster.
@@ -73,6 +75,10 @@ type Service struct {
 	budget  budget
 	// transferTimeout is the constant, but in tests.
 	transferTimeout time.Duration
+	// keepAlive is the constant, but in tests.
+	keepAlive time.Duration
+	// watch is Node.Watch, but in tests.
+	watch func(context.Context, raftnode.WatchRequest) (watchStream, error)
 
 	// known is the identity once the cluster has formed; it never changes after that.
 	known atomic.Pointer[identity]
@@ -80,6 +86,9 @@ type Service struct {
 	// draining is closed by Drain: streams end once what they have begun is answered.
 	draining  chan struct{}
 	drainOnce sync.Once
+	// drained is done when draining is closed, by stop.
+	drained context.Context
+	stop    context.CancelFunc
 	// receivers counts the goroutines that read Exec streams. They end with their streams.
 	receivers sync.WaitGroup
 }
@@ -104,7 +113,7 @@ func New(o Options) (*Service, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Service{
+	s := &Service{
 		node:     o.Node,
 		version:  o.Version,
 		limits:   limits,
@@ -116,7 +125,17 @@ func New(o Options) (*Service, error) {
 		draining: make(chan struct{}),
 
 		transferTimeout: transferTimeout,
-	}, nil
+		keepAlive:       keepAlive,
+		watch: func(ctx context.Context, r raftnode.WatchRequest) (watchStream, error) {
+			w, err := o.Node.Watch(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			return w, nil
+		},
+	}
+	s.drained, s.stop = context.WithCancel(context.Background())
+	return s, nil
 }
 
 // Limits returns the limits with their defaults filled in.
@@ -125,7 +144,10 @@ func (s *Service) Limits() Limits { return s.limits }
 // Drain makes open streams end as soon as what they have begun is answered, with the error of a stopping node, and health
 // checks report that the service does not serve. Call it before the listeners are shut down, or they wait for the streams.
 func (s *Service) Drain() {
-	s.drainOnce.Do(func() { close(s.draining) })
+	s.drainOnce.Do(func() {
+		close(s.draining)
+		s.stop()
+	})
 }
 
 // Close drains and waits until nothing of the service runs any more. The listeners must have been shut down.

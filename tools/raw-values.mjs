@@ -77,4 +77,39 @@ path.put = {
   ],
   tags: path.get.tags,
 };
+
+// Watches as server-sent events are a route written by hand, too. Its parameters are the fields of WatchRequest.
+const query = (name, description, type = "string", format) => ({ name, description, in: "query", required: false, type, ...(format && { format }) });
+document.paths["/v1/watch"] = {
+  get: {
+    summary: "Streams changes of keys as server-sent events.",
+    operationId: "watchEvents",
+    produces: ["text/event-stream"],
+    responses: {
+      200: {
+        description:
+          "Events `put` and `delete` with an Event as data; `created`, `progress` and `initial_done` with a WatchResponse; `error` with the status that ends the watch. The id of an event is the token.",
+        schema: { type: "string", format: "binary" },
+      },
+      410: { description: "The history is forgotten. The detail `Compacted` has the oldest revision.", schema: path.get.responses.default.schema },
+      default: path.get.responses.default,
+    },
+    parameters: [
+      query("key", "A single key."),
+      query("prefix", "All keys that begin with this."),
+      query("start", "The first key of a range."),
+      query("end", "The key before which the range ends."),
+      query("revision", "The revision of the first event; the next one by default. Keys of one shard only.", "string", "uint64"),
+      query("initial", "Send the keys as they were before the first event, too.", "boolean"),
+      query("prev", "Send what each change has replaced.", "boolean"),
+      query("no_puts", "Leave the puts out.", "boolean"),
+      query("no_deletes", "Leave the deletes out.", "boolean"),
+      query("token", "The id of the last event that was seen."),
+      query("progress_interval_ms", "How often to say how far the watch is; 10,000 by default.", "integer", "int64"),
+      { name: "shards", description: "Only these shards.", in: "query", required: false, type: "array", items: { type: "integer", format: "int64" }, collectionFormat: "multi" },
+      condition("Last-Event-ID", "The id of the last event that was seen. It goes before `token`, `revision` and `initial`."),
+    ],
+    tags: ["WatchService"],
+  },
+};
 writeFileSync(file, JSON.stringify(document, null, 2) + "\n");

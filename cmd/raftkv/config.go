@@ -36,6 +36,9 @@ type config struct {
 	CacheSize int64
 	// DiskReserve is 0 if the node shall choose it.
 	DiskReserve int64
+	// HistorySize is 0 if the node shall choose it.
+	HistorySize int64
+	HistoryAge  time.Duration
 
 	MetricsPort, HealthCheckPort int // 0: derived
 	AdminHost                    string
@@ -58,6 +61,7 @@ func defaults() *config {
 		HeartbeatInterval: 100 * time.Millisecond,
 		SnapshotThreshold: 50_000,
 		SnapshotInterval:  5 * time.Minute,
+		HistoryAge:        time.Hour,
 		MaxLogEntries:     10_000,
 		DataDir:           "data",
 		SyncWrite:         true,

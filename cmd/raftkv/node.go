@@ -180,6 +180,8 @@ func raftOptions(c *config, log *slog.Logger) raftnode.Options {
 		MaxLogEntries:     uint64(c.MaxLogEntries), //nolint:gosec // at least 1
 		CacheBytes:        c.CacheSize,
 		DiskReserve:       uint64(c.DiskReserve), //nolint:gosec // not negative
+		HistoryBytes:      uint64(c.HistorySize), //nolint:gosec // not negative
+		HistoryAge:        c.HistoryAge,
 		NoSync:            !c.SyncWrite,
 		Limits:            raftnode.Limits{ValueBytes: int(c.MaxValueSize), CommandBytes: int(batchBytes(c))},
 		Logger:            log,

@@ -129,6 +129,12 @@ var settings = []setting{
 		section: "storage", name: "disk_reserve", kind: "size", usage: "room on the disk kept for deletes, reads and recovery (default an eighth of it, 32MiB to 1GiB)",
 		set: size(func(c *config) *int64 { return &c.DiskReserve }, diskReserveMin, 1<<50),
 	}, {
+		section: "storage", name: "history_size", kind: "size", usage: "history that a shard keeps for watches and old revisions (default 64MiB, at most a sixteenth of the reserve)",
+		set: size(func(c *config) *int64 { return &c.HistorySize }, mebibyte, 1<<50),
+	}, {
+		section: "storage", name: "history_age", kind: "duration", usage: "for how long it keeps it, if history_size does not end it sooner (default 1h)",
+		set: duration(func(c *config) *time.Duration { return &c.HistoryAge }, intervalMin),
+	}, {
 		section: "monitoring", name: "metrics_port", kind: "port", usage: "port for /metrics, probes and profiles (default port + 200)",
 		set: number(func(c *config) *int { return &c.MetricsPort }, portMax),
 	}, {

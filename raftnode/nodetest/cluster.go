@@ -76,6 +76,13 @@ const (
 	KeyExpired
 	LeaseEnded
 	LeaseEndedElsewhere
+	WatchEvent
+	WatchProgress
+	WatchResumed
+	WatchCaughtUp
+	WatchSplit
+	WatchCompacted
+	WatchCutOff
 	eventCount
 )
 
@@ -91,6 +98,9 @@ var eventNames = [...]string{
 	MajorityHealed: "majority healed alone", LogStalled: "stall of the log of a node", StateStalled: "stall of the state of a node",
 	LeadYielded: "lead given up for a stalled disk", GrowthRefused: "write refused for a full disk",
 	KeyExpired: "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
+	WatchEvent: "watch told of a change", WatchProgress: "watch told of progress", WatchResumed: "watch resumed by token",
+	WatchCaughtUp: "watch caught up from history", WatchSplit: "revision split between answers to a watch", WatchCompacted: "watch of a compacted history",
+	WatchCutOff: "watch ended by a node that is cut off",
 }
 
 // String names the event.

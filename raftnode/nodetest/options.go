@@ -60,6 +60,9 @@ const memTableBytes = 16 << 20
 // full within a bubble.
 const diskReserve = 4 << 20
 
+// historyAge is so short that history goes by age, too, while faults last.
+const historyAge = 15 * time.Second
+
 // election is the election timeout.
 func (o Options) election() time.Duration { return 10 * o.Heartbeat }
 
@@ -76,7 +79,7 @@ func (o Options) node(c *Cluster, p *process) raftnode.Options {
 		Shards: o.Shards, Replicas: o.Replicas,
 		HeartbeatInterval: o.Heartbeat, ElectionTimeout: o.election(),
 		SnapshotEntries: o.SnapshotEntries, SnapshotPeriod: 20 * time.Second, MaxLogEntries: o.MaxLogEntries,
-		MaxLogBytes: cmp.Or(o.MaxLogBytes, 1<<30), DiskReserve: diskReserve, SegmentBytes: o.SegmentBytes, CacheBytes: 1 << 20, MemTableBytes: memTableBytes, HistoryBytes: o.HistoryBytes, NoSync: o.NoSync,
+		MaxLogBytes: cmp.Or(o.MaxLogBytes, 1<<30), DiskReserve: diskReserve, SegmentBytes: o.SegmentBytes, CacheBytes: 1 << 20, MemTableBytes: memTableBytes, HistoryBytes: o.HistoryBytes, HistoryAge: historyAge, NoSync: o.NoSync,
 		Logger: p.logger(),
 		// A node that starts again must not draw what it drew before.
 		Seed: c.scheduler.random.Uint64() | 1,

@@ -22,6 +22,8 @@ type Report struct {
 	// Lifetimes are what clients saw of keys that do not live for ever.
 	Lifetimes *Lifetimes
 	Final     []*Operation
+	// Watches are what watchers were told.
+	Watches []*Watch
 	// Disks are those of the nodes after they were closed in good order.
 	Disks map[placement.NodeID]*simfs.FS
 	// Events counts what should happen in some runs, Faults what was done, by kind.
@@ -56,8 +58,10 @@ type run struct {
 	clients *clients
 	mortals *mortals
 	nemesis *nemesis
-	shown   []*Operation
-	disks   map[placement.NodeID]*simfs.FS
+	// watchers watch what the clients do.
+	watchers []*watcher
+	shown    []*Operation
+	disks    map[placement.NodeID]*simfs.FS
 }
 
 // newRun draws the shape of a cluster, of its load and of its faults from a seed.
@@ -78,6 +82,7 @@ func newRun(o Options) *run {
 		Pages: pick(0, 1, 1), ValueBytes: pick(8, 8, 400, 1500, 3000), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
 	})
 	r.mortals = newMortals(r.c, pick(0, 1, 2, 2), 10*o.Heartbeat)
+	r.watchers = newWatchers(r.c, r.clients.load.Groups, pick(2, 3, 4))
 	return r
 }
 
@@ -115,7 +120,7 @@ func (r *run) final() {
 	}) {
 		return
 	}
-	if !r.rebuilt() {
+	if !r.rebuilt() || !r.watched() {
 		return
 	}
 	r.c.Run(livenessElections * r.c.options.election())
@@ -129,6 +134,32 @@ func (r *run) final() {
 	}
 	r.c.checkClosed()
 }
+
+// watched waits until all watchers were told everything.
+func (r *run) watched() bool {
+	to := make(map[placement.ShardID]uint64)
+	for _, op := range r.shown {
+		to[op.Shard] = max(to[op.Shard], op.Origin)
+	}
+	behind := func() string {
+		for _, w := range r.watchers {
+			if !w.complete(to) {
+				return w.Name
+			}
+		}
+		return ""
+	}
+	told := r.c.await(watchTime, func() bool { return behind() == "" }, func() string {
+		return fmt.Sprintf("%s is not told everything within %s of healing", behind(), watchTime)
+	})
+	for _, w := range r.watchers {
+		w.stop()
+	}
+	return told
+}
+
+// watchTime is how long watchers may take in the end: some sleep for seconds, and a mark of progress comes every second.
+const watchTime = 20 * time.Second
 
 func (r *run) read(p *process, group int, done func()) {
 	s := r.c.scheduler
@@ -163,6 +194,9 @@ func (r *run) report() *Report {
 	}
 	out.Lifetimes = r.mortals.life
 	out.Lifetimes.Jumps = r.c.jumps
+	for _, w := range r.watchers {
+		out.Watches = append(out.Watches, &w.Watch)
+	}
 	for e, n := range r.c.events {
 		out.Events[Event(e)] = n
 	}
@@ -182,7 +216,8 @@ func (r *Report) Check() error {
 	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
-		errs = append(errs, err)
+		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final))
 	}
+	errs = append(errs, CheckWatches(all, r.Watches, r.Disks))
 	return errors.Join(errs...)
 }

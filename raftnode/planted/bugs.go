@@ -50,6 +50,7 @@ const (
 	FloorStays             Bug = "floor-stays"              // R23: a forgotten request is executed again
 	ResultsNotInSnapshot   Bug = "results-not-in-snapshot"  // R23: a snapshot has no results of requests
 	CompareBeforeLookup    Bug = "compare-before-lookup"    // R23: a retry finds its own effect and is told that its condition failed
+	WatchSplitUnmarked     Bug = "watch-split-unmarked"     // R22: a part of a revision looks as if it were the last
 	DigestNotUpdated       Bug = "digest-not-updated"       // R25: the digest of a slot keeps a record that was replaced
 	IngestIsFlushable      Bug = "ingest-is-flushable"      // R8: an ingest returns before it is durable
 	StagedNameNotSynced    Bug = "staged-name-not-synced"   // R8: a staged snapshot is taken before its names are durable
@@ -77,4 +78,10 @@ const (
 	ProposedCalledRefused   Bug = "proposed-called-refused" // TAX: a write that may be applied is said not to be
 	ForwardedTwice          Bug = "forwarded-twice"         // TAX: a write that was passed on is passed on again when the connection breaks
 	SnapshotIsDefinite      Bug = "snapshot-is-definite"    // TAX: a write that a snapshot has passed is said not to be applied
+
+	// watch
+
+	WatchGap            Bug = "watch-gap"              // R22: a watcher that falls back to the history begins one revision too late
+	WatchBelowFloor     Bug = "watch-below-floor"      // R22: a watcher below the floor goes on at the floor and says nothing
+	WatchTokenRunsAhead Bug = "watch-token-runs-ahead" // R22: a token says that a revision is complete of which a part is to come
 )

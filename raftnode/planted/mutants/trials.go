@@ -21,6 +21,7 @@ const (
 	state     = "raftnode/state"
 	transport = "raftnode/transport"
 	node      = "raftnode"
+	watch     = "raftnode/watch"
 )
 
 func in(pkg, tests string) []suite { return []suite{{pkg, tests}} }
@@ -87,4 +88,9 @@ var trials = []trial{
 	{planted.ProposedCalledRefused, "TAX", seedsMost, nil},
 	{planted.ForwardedTwice, "TAX", seedsMost, nil},
 	{planted.SnapshotIsDefinite, "TAX", 0, in(node, "TestASnapshotLeavesOutcomesUnknown")},
+
+	{planted.WatchGap, "R22", seedsMost, in(watch, "TestAWatcherThatDoesNotRead|TestEveryWatcherSeesItsSlice")},
+	{planted.WatchBelowFloor, "R22", seedsMost, in(watch, "TestCompacted")},
+	{planted.WatchSplitUnmarked, "R22", seedsMost, in(state, "TestChangesAreTheDifferences")},
+	{planted.WatchTokenRunsAhead, "R22", seedsMost, in(node, "TestALargeRevisionIsMarked")},
 }

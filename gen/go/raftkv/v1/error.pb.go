@@ -773,6 +773,61 @@ func (x *FutureRevision) GetShard() uint32 {
 	return 0
 }
 
+// Detail of UNAVAILABLE: the node has not reached a majority of the shard for some time, so it cannot tell what it misses. Go on at another node.
+type CutOff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard.
+	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// How long, in milliseconds.
+	ForMs         uint64 `protobuf:"varint,2,opt,name=for_ms,json=forMs,proto3" json:"for_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutOff) Reset() {
+	*x = CutOff{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutOff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutOff) ProtoMessage() {}
+
+func (x *CutOff) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutOff.ProtoReflect.Descriptor instead.
+func (*CutOff) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CutOff) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *CutOff) GetForMs() uint64 {
+	if x != nil {
+		return x.ForMs
+	}
+	return 0
+}
+
 // Keys of one shard.
 type CrossShard_Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -786,7 +841,7 @@ type CrossShard_Group struct {
 
 func (x *CrossShard_Group) Reset() {
 	*x = CrossShard_Group{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[13]
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -798,7 +853,7 @@ func (x *CrossShard_Group) String() string {
 func (*CrossShard_Group) ProtoMessage() {}
 
 func (x *CrossShard_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[13]
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +935,10 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x0eFutureRevision\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\acurrent\x18\x02 \x01(\x04R\acurrent\x12\x14\n" +
-	"\x05shard\x18\x03 \x01(\rR\x05shardB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
+	"\x05shard\x18\x03 \x01(\rR\x05shard\"5\n" +
+	"\x06CutOff\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x15\n" +
+	"\x06for_ms\x18\x02 \x01(\x04R\x05forMsB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
 	file_raftkv_v1_error_proto_rawDescOnce sync.Once
@@ -894,7 +952,7 @@ func file_raftkv_v1_error_proto_rawDescGZIP() []byte {
 	return file_raftkv_v1_error_proto_rawDescData
 }
 
-var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_raftkv_v1_error_proto_goTypes = []any{
 	(*KeyNotFound)(nil),        // 0: raftkv.v1.KeyNotFound
 	(*NotLeader)(nil),          // 1: raftkv.v1.NotLeader
@@ -909,10 +967,11 @@ var file_raftkv_v1_error_proto_goTypes = []any{
 	(*DiskFull)(nil),           // 10: raftkv.v1.DiskFull
 	(*Compacted)(nil),          // 11: raftkv.v1.Compacted
 	(*FutureRevision)(nil),     // 12: raftkv.v1.FutureRevision
-	(*CrossShard_Group)(nil),   // 13: raftkv.v1.CrossShard.Group
+	(*CutOff)(nil),             // 13: raftkv.v1.CutOff
+	(*CrossShard_Group)(nil),   // 14: raftkv.v1.CrossShard.Group
 }
 var file_raftkv_v1_error_proto_depIdxs = []int32{
-	13, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
+	14, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
 	1,  // [1:1] is the sub-list for method output_type
 	1,  // [1:1] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
@@ -931,7 +990,7 @@ func file_raftkv_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_v1_error_proto_rawDesc), len(file_raftkv_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

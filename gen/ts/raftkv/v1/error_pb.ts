@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/error.proto.
  */
 export const file_raftkv_v1_error: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIhCg1MZWFzZU5vdEZvdW5kEhAKCGxlYXNlX2lkGAEgASgEIh8KC0xlYXNlRXhpc3RzEhAKCGxlYXNlX2lkGAEgASgEIioKCERpc2tGdWxsEg8KB25vZGVfaWQYASABKAkSDQoFc2hhcmQYAiABKA0iPAoJQ29tcGFjdGVkEhAKCHJldmlzaW9uGAEgASgEEg4KBm9sZGVzdBgCIAEoBBINCgVzaGFyZBgDIAEoDSJCCg5GdXR1cmVSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBIPCgdjdXJyZW50GAIgASgEEg0KBXNoYXJkGAMgASgNQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM");
+  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIhCg1MZWFzZU5vdEZvdW5kEhAKCGxlYXNlX2lkGAEgASgEIh8KC0xlYXNlRXhpc3RzEhAKCGxlYXNlX2lkGAEgASgEIioKCERpc2tGdWxsEg8KB25vZGVfaWQYASABKAkSDQoFc2hhcmQYAiABKA0iPAoJQ29tcGFjdGVkEhAKCHJldmlzaW9uGAEgASgEEg4KBm9sZGVzdBgCIAEoBBINCgVzaGFyZBgDIAEoDSJCCg5GdXR1cmVSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBIPCgdjdXJyZW50GAIgASgEEg0KBXNoYXJkGAMgASgNIicKBkN1dE9mZhINCgVzaGFyZBgBIAEoDRIOCgZmb3JfbXMYAiABKARCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw");
 
 /**
  * Detail of NOT_FOUND: the key does not exist at `revision`.
@@ -432,4 +432,32 @@ export type FutureRevision = Message<"raftkv.v1.FutureRevision"> & {
  */
 export const FutureRevisionSchema: GenMessage<FutureRevision> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_error, 12);
+
+/**
+ * Detail of UNAVAILABLE: the node has not reached a majority of the shard for some time, so it cannot tell what it misses. Go on at another node.
+ *
+ * @generated from message raftkv.v1.CutOff
+ */
+export type CutOff = Message<"raftkv.v1.CutOff"> & {
+  /**
+   * The shard.
+   *
+   * @generated from field: uint32 shard = 1;
+   */
+  shard: number;
+
+  /**
+   * How long, in milliseconds.
+   *
+   * @generated from field: uint64 for_ms = 2;
+   */
+  forMs: bigint;
+};
+
+/**
+ * Describes the message raftkv.v1.CutOff.
+ * Use `create(CutOffSchema)` to create a new message.
+ */
+export const CutOffSchema: GenMessage<CutOff> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 13);
 

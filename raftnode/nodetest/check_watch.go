@@ -1,0 +1,227 @@
+package nodetest
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+	"github.com/raftkv/raftkv/raftnode/simfs"
+	"github.com/raftkv/raftkv/raftnode/state"
+)
+
+// CheckWatches says whether every watch is the contiguous slice of the history of its shards that its filter leaves (R22). The history is put together
+// of what disks still hold of it, of acknowledged writes, and of what those were told who watch everything; they must agree.
+//
+// Who watches everything misses no revision, because each changes something. Who watches some keys is told of all changes of them that are
+// known, and of no other. What a watch has said to be complete as of a time has all that was acknowledged by then.
+func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]*simfs.FS) error {
+	l := ledger{revisions: make(map[ledgerKey][]Watched)}
+	var errs []error
+	for node, disk := range disks {
+		if err := l.addDisk(disk); err != nil {
+			errs = append(errs, fmt.Errorf("history of %s: %w", node, err))
+		}
+	}
+	for _, op := range h.Operations {
+		if op.Kind == Write && op.Outcome == Done && op.changed() {
+			errs = append(errs, l.add(op.Shard, op.Revision, op.changes(), op.String()))
+		}
+	}
+	for _, w := range watches {
+		if w.All {
+			errs = append(errs, l.addWatch(w))
+		}
+	}
+	for _, w := range watches {
+		errs = append(errs, l.check(w), checkMarks(h, w))
+	}
+	return errors.Join(errs...)
+}
+
+// ledger is what is known of the histories.
+type ledger struct{ revisions map[ledgerKey][]Watched }
+
+type ledgerKey struct {
+	shard    placement.ShardID
+	revision uint64
+}
+
+// add notes what a revision has changed. What is said about it elsewhere must be the same.
+func (l *ledger) add(shard placement.ShardID, revision uint64, changes []Watched, who string) error {
+	at := ledgerKey{shard, revision}
+	slices.SortFunc(changes, func(a, b Watched) int { return cmp.Compare(a.Key, b.Key) })
+	if was, ok := l.revisions[at]; ok && !slices.Equal(was, changes) {
+		return fmt.Errorf("revision %d of shard %d: %s says %+v, others %+v", revision, shard, who, changes, was)
+	}
+	l.revisions[at] = changes
+	return nil
+}
+
+// changes are those of an acknowledged write.
+func (o *Operation) changes() []Watched {
+	var out []Watched
+	for i, c := range o.Changes {
+		if !c.Delete || o.Cells[i].Existed {
+			out = append(out, Watched{Revision: o.Revision, Key: key(o.Group, c.Key), Value: c.Value, Deleted: c.Delete})
+		}
+	}
+	return out
+}
+
+// addDisk notes the history that a disk holds.
+func (l *ledger) addDisk(disk *simfs.FS) (err error) {
+	store, err := state.Open(disk.PathJoin(dataDir, "state"), state.Options{FS: disk, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	shards, err := store.Shards()
+	if err != nil {
+		return err
+	}
+	v := store.View()
+	defer func() { err = errors.Join(err, v.Close()) }()
+	all := func(string, bool) state.Want { return state.WantAfter }
+	for _, shard := range shards {
+		at, err := v.Position(shard)
+		if err != nil {
+			return err
+		}
+		for next := (state.Cursor{Revision: at.HistoryFloor}); next.Revision <= at.Revision; {
+			var parts []*state.Part
+			if parts, next, err = v.Changes(shard, state.ChangesRead{From: next, MaxBytes: 1 << 30, Want: all}); err != nil {
+				return err
+			}
+			for _, p := range parts {
+				if err := l.add(shard, p.Revision, partChanges(p), "a disk"); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func partChanges(p *state.Part) []Watched {
+	var out []Watched
+	for _, c := range p.Changes {
+		out = append(out, Watched{Revision: p.Revision, Key: c.Key, Value: unpad(c.After.GetValue()), Deleted: c.Deleted})
+	}
+	return out
+}
+
+// addWatch notes what somebody was told who watches everything.
+func (l *ledger) addWatch(w *Watch) error {
+	var errs []error
+	for _, p := range w.Shards {
+		for revision, events := range p.byRevision() {
+			errs = append(errs, l.add(p.Shard, revision, events, w.Name))
+		}
+		next := p.From + 1
+		for _, e := range p.Seen {
+			if e.Initial || e.Revision < next {
+				continue
+			}
+			if e.Revision > next {
+				errs = append(errs, fmt.Errorf("%s is not told of revision %d of shard %d, but of %d", w.Name, next, p.Shard, e.Revision))
+			}
+			next = e.Revision + 1
+		}
+		if next <= p.Complete {
+			errs = append(errs, fmt.Errorf("%s is not told of revision %d of shard %d, which is said to be complete to %d", w.Name, next, p.Shard, p.Complete))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// byRevision are the events that are not of the start. Those of a revision that goes on are not all there.
+func (p *WatchedShard) byRevision() map[uint64][]Watched {
+	out := make(map[uint64][]Watched)
+	for _, e := range p.Seen {
+		if !e.Initial && e.Revision <= p.Complete {
+			out[e.Revision] = append(out[e.Revision], e)
+		}
+	}
+	return out
+}
+
+// check compares what a watch was told with the ledger.
+func (l *ledger) check(w *Watch) error {
+	for _, p := range w.Shards {
+		told := p.byRevision()
+		for revision := p.From + 1; revision <= p.Complete; revision++ {
+			known, ok := l.revisions[ledgerKey{p.Shard, revision}]
+			if !ok {
+				continue
+			}
+			var want []Watched
+			for _, c := range known {
+				if w.Covers(c.Key) {
+					want = append(want, c)
+				}
+			}
+			got := told[revision]
+			slices.SortFunc(got, func(a, b Watched) int { return cmp.Compare(a.Key, b.Key) })
+			if !slices.Equal(got, want) {
+				return fmt.Errorf("%s: of revision %d of shard %d it is told %+v, which was %+v", w.Name, revision, p.Shard, got, want)
+			}
+		}
+	}
+	return nil
+}
+
+// checkMarks compares what a watch has said of its freshness with what was acknowledged by then.
+func checkMarks(h *History, w *Watch) error {
+	type acked struct {
+		at       time.Duration
+		revision uint64
+	}
+	byShard := make(map[placement.ShardID][]acked)
+	for _, op := range h.Operations {
+		if op.Kind == Write && op.Outcome == Done && op.changed() {
+			byShard[op.Shard] = append(byShard[op.Shard], acked{op.Return, op.Revision})
+		}
+	}
+	for _, list := range byShard {
+		slices.SortFunc(list, func(a, b acked) int { return cmp.Compare(a.at, b.at) })
+		for i := 1; i < len(list); i++ {
+			list[i].revision = max(list[i].revision, list[i-1].revision)
+		}
+	}
+	for _, m := range w.Marks {
+		list := byShard[m.Shard]
+		if i := sort.Search(len(list), func(i int) bool { return list[i].at > m.AsOf }); i > 0 && list[i-1].revision > m.Revision {
+			return fmt.Errorf("%s says at revision %d that shard %d had no more at %s, when revision %d was acknowledged", w.Name, m.Revision, m.Shard, m.AsOf, list[i-1].revision)
+		}
+	}
+	return nil
+}
+
+// CheckWatchedKeys says whether what watches began with and were told since makes what every node shows in the end.
+func CheckWatchedKeys(watches []*Watch, final []*Operation) error {
+	for _, w := range watches {
+		keys := make(map[string]string)
+		shards := make(map[placement.ShardID]bool)
+		for _, p := range w.Shards {
+			shards[p.Shard] = true
+			for _, e := range p.Seen {
+				if keys[e.Key] = e.Value; e.Deleted {
+					delete(keys, e.Key)
+				}
+			}
+		}
+		for _, op := range final {
+			for i, c := range op.Cells {
+				k := key(op.Group, op.From+i)
+				if shards[op.Shard] && w.Covers(k) && keys[k] != c.Value {
+					return fmt.Errorf("%s makes %s %q of what it was told, a node shows %q", w.Name, k, keys[k], c.Value)
+				}
+			}
+		}
+	}
+	return nil
+}
