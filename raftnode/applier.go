@@ -8,6 +8,7 @@ import (
 	"github.com/raftkv/raftkv/raftnode/failpoint"
 	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/replica"
+	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 // applier brings committed entries of all shards into the engine, off the Raft loop: what waits goes into one batch. It answers the
@@ -156,7 +157,9 @@ func writeError(j *applyJob, w *storev1.WriteResult) error {
 	case storev1.WriteOutcome_WRITE_OUTCOME_NOT_SERVING:
 		return staleRoute(j.shard, w.GetSlot())
 	case storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED:
-		return &SessionExpiredError{Shard: j.shard, Floor: w.GetDedupFloor(), Revision: w.GetRevision()}
+		return &SessionExpiredError{Shard: j.shard, Floor: w.GetSessionFloor(), Revision: w.GetRevision()}
+	case storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL:
+		return &OverloadedError{Field: "answers that the client has not acknowledged by acked_below", Limit: state.SessionResults, Actual: state.SessionResults + 1, RetryAfter: overloadRetry}
 	default:
 		return &UnknownOutcomeError{Shard: j.shard, Cause: fmt.Sprintf("outcome %s is not known to this version of raftkv", w.GetOutcome())}
 	}

@@ -264,10 +264,16 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		return nil, position{}, readError(err)
 	}
 	result := &peerv1.ReadResult{}
-	if len(r.GetKeys()) > 0 {
+	switch {
+	case len(r.GetKeys()) > 0:
 		err = v.readKeys(shard, r.GetKeys(), result)
-	} else if r.GetRange() != nil {
+	case r.GetRange() != nil:
 		err = v.readRange(shard, r.GetRange(), result)
+	default:
+		err = v.readPast(shard, r.GetPast(), result)
+		if len(r.GetPast()) == 1 {
+			at.Revision = r.GetPast()[0].GetRevision() // the state that the answer shows
+		}
 	}
 	return result, kvPosition(at), err
 }

@@ -129,12 +129,17 @@ func (e *StaleRouteError) Error() string {
 // SessionExpiredError says that a retried request's identity may have been forgotten. This attempt was not applied.
 type SessionExpiredError struct {
 	Shard placement.ShardID
-	// Floor is the revision below which results are forgotten; Revision is the shard's.
+	// Floor: what the client has asked for before it had seen this revision may be forgotten; 0 if the client has acknowledged the request.
+	// Revision is the shard's.
 	Floor, Revision uint64
 }
 
 func (e *SessionExpiredError) Error() string {
-	return fmt.Sprintf("results before revision %d of shard %d are forgotten, so this retry cannot be told from a new request; this attempt was not applied", e.Floor, e.Shard)
+	if e.Floor == 0 {
+		return fmt.Sprintf("the client has acknowledged the answer to this request, so shard %d has forgotten it; this attempt was not applied", e.Shard)
+	}
+	return fmt.Sprintf("shard %d may have forgotten what this client asked for before it had seen revision %d, so this retry cannot be told from a new request; "+
+		"this attempt was not applied", e.Shard, e.Floor)
 }
 
 // InvalidError says that a request is not one that a node executes. It was not applied and never will be.

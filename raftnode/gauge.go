@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"slices"
 	"sync/atomic"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
@@ -137,10 +138,6 @@ func grows(c *storev1.Command) bool {
 	if _, opaque := c.GetBody().(*storev1.Command_Opaque); opaque {
 		return true
 	}
-	for _, o := range c.GetWrite().GetOperations() {
-		if o.GetKind() == storev1.OperationKind_OPERATION_KIND_PUT {
-			return true
-		}
-	}
-	return false
+	isPut := func(o *storev1.Operation) bool { return o.GetKind() == storev1.OperationKind_OPERATION_KIND_PUT }
+	return slices.ContainsFunc(c.GetWrite().GetOperations(), isPut) || slices.ContainsFunc(c.GetWrite().GetOtherwise(), isPut)
 }

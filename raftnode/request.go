@@ -24,9 +24,14 @@ type Request struct {
 	Deadline time.Time
 	// Trace links the request with its caller; may be nil.
 	Trace *storev1.TraceContext
+	// After says what is read of the shard when the write is done; nil, or an answer of nothing: nothing is. What is found becomes Result.Read,
+	// beside Result.Write.
+	After func(*storev1.WriteResult) []*peerv1.PastRead
 	// Done is called exactly once, from a goroutine of the node that must not be held up: it may neither block nor call the node.
 	Done func(Result)
 
+	// node has After done; nil without it.
+	node *Node
 	// bytes is the size of the command or of the read, for the bounds of queues and the budget.
 	bytes int
 	// budget is where the request counts; nil if it does not.
@@ -44,6 +49,12 @@ type Request struct {
 // done answers the request.
 func (r *Request) done(res Result) {
 	r.release()
+	if r.node != nil && res.Err == nil && res.Write != nil {
+		if past := r.After(res.Write); len(past) > 0 {
+			r.node.readAfter(r, res, past)
+			return
+		}
+	}
 	r.Done(res)
 }
 

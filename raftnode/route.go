@@ -26,6 +26,9 @@ func (n *Node) Submit(r *Request) {
 		r.fail(err)
 		return
 	}
+	if r.After != nil {
+		r.node = n
+	}
 	n.dispatch(r)
 }
 
@@ -147,19 +150,18 @@ func (n *Node) checkCommand(shard placement.ShardID, c *storev1.Command) error {
 
 func (n *Node) checkWrite(w *storev1.Write) error {
 	l := n.options.Limits
-	if k := len(w.GetOperations()) + len(w.GetCompares()); k > l.CommandOperations {
+	if k := len(w.GetOperations()) + len(w.GetOtherwise()) + len(w.GetCompares()); k > l.CommandOperations {
 		return limit("operations", l.CommandOperations, k)
 	}
-	size := 0
-	for i, o := range w.GetOperations() {
-		if err := checkKey(fmt.Sprintf("operations[%d].key", i), o.GetKey()); err != nil {
-			return err
-		}
-		if len(o.GetValue()) > l.ValueBytes {
-			return limit(fmt.Sprintf("operations[%d].value", i), l.ValueBytes, len(o.GetValue()))
-		}
-		size += len(o.GetKey()) + len(o.GetValue())
+	size, err := checkOperations("operations", w.GetOperations(), l.ValueBytes)
+	if err != nil {
+		return err
 	}
+	more, err := checkOperations("otherwise", w.GetOtherwise(), l.ValueBytes)
+	if err != nil {
+		return err
+	}
+	size += more
 	for i, c := range w.GetCompares() {
 		if err := checkKey(fmt.Sprintf("compares[%d].key", i), c.GetKey()); err != nil {
 			return err
@@ -172,12 +174,31 @@ func (n *Node) checkWrite(w *storev1.Write) error {
 	return nil
 }
 
+// checkOperations returns the bytes of keys and values.
+func checkOperations(field string, ops []*storev1.Operation, valueBytes int) (size int, err error) {
+	for i, o := range ops {
+		if err := checkKey(fmt.Sprintf("%s[%d].key", field, i), o.GetKey()); err != nil {
+			return 0, err
+		}
+		if len(o.GetValue()) > valueBytes {
+			return 0, limit(fmt.Sprintf("%s[%d].value", field, i), valueBytes, len(o.GetValue()))
+		}
+		size += len(o.GetKey()) + len(o.GetValue())
+	}
+	return size, nil
+}
+
 func (n *Node) checkRead(r *peerv1.ReadRequest) error {
-	if k := len(r.GetKeys()); k > n.options.Limits.CommandOperations {
+	if k := len(r.GetKeys()) + len(r.GetPast()); k > n.options.Limits.CommandOperations {
 		return limit("keys", n.options.Limits.CommandOperations, k)
 	}
 	for i, key := range r.GetKeys() {
 		if err := checkKey(fmt.Sprintf("keys[%d]", i), key); err != nil {
+			return err
+		}
+	}
+	for i, p := range r.GetPast() {
+		if err := checkKey(fmt.Sprintf("past[%d].key", i), p.GetKey()); err != nil {
 			return err
 		}
 	}
@@ -199,49 +220,59 @@ func checkKey(field, key string) error {
 
 // shardOf finds the one shard of the keys of a request.
 func (n *Node) shardOf(r *Request) (placement.ShardID, error) {
-	var keys []string
-	if r.Read != nil {
-		keys = r.Read.GetKeys()
-	}
-	w := r.Command.GetWrite()
-	if len(keys)+len(w.GetOperations())+len(w.GetCompares()) == 0 {
-		return 0, &InvalidError{Field: "request", Problem: "it has no keys to route by"}
-	}
 	var first placement.ShardID
-	groups := map[placement.ShardID][]string(nil)
-	seen := 0
-	add := func(key string) {
+	seen, several := 0, false
+	for key := range r.keys {
 		s := n.Route(key)
 		if seen == 0 {
 			first = s
 		}
-		if s != first && groups == nil {
-			groups = make(map[placement.ShardID][]string)
-		}
+		several = several || s != first
 		seen++
 	}
-	each := func(f func(string)) {
-		for _, k := range keys {
-			f(k)
-		}
-		for _, o := range w.GetOperations() {
-			f(o.GetKey())
-		}
-		for _, c := range w.GetCompares() {
-			f(c.GetKey())
-		}
-	}
-	each(add)
-	if groups == nil {
+	switch {
+	case seen == 0:
+		return 0, &InvalidError{Field: "request", Problem: "it has no keys to route by"}
+	case !several:
 		return first, nil
 	}
-	each(func(key string) { groups[n.Route(key)] = append(groups[n.Route(key)], key) })
+	groups := make(map[placement.ShardID][]string)
+	for key := range r.keys {
+		groups[n.Route(key)] = append(groups[n.Route(key)], key)
+	}
 	err := &CrossShardError{}
 	for s, ks := range groups {
 		err.Groups = append(err.Groups, ShardKeys{Shard: s, Keys: ks})
 	}
 	sort.Slice(err.Groups, func(i, j int) bool { return err.Groups[i].Shard < err.Groups[j].Shard })
 	return 0, err
+}
+
+// keys are all keys of a request.
+func (r *Request) keys(yield func(string) bool) {
+	for _, k := range r.Read.GetKeys() {
+		if !yield(k) {
+			return
+		}
+	}
+	for _, p := range r.Read.GetPast() {
+		if !yield(p.GetKey()) {
+			return
+		}
+	}
+	w := r.Command.GetWrite()
+	for _, ops := range [2][]*storev1.Operation{w.GetOperations(), w.GetOtherwise()} {
+		for _, o := range ops {
+			if !yield(o.GetKey()) {
+				return
+			}
+		}
+	}
+	for _, c := range w.GetCompares() {
+		if !yield(c.GetKey()) {
+			return
+		}
+	}
 }
 
 // notLeader says who leads a shard as far as this node knows.

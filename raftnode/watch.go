@@ -199,7 +199,7 @@ func (n *Node) startPlace(p watchPlace, r *WatchRequest, now uint64) (watchPlace
 		return p, &FutureRevisionError{Shard: p.shard, Revision: p.next, Current: now}
 	}
 	if floor := n.engine.position(p.shard).historyFloor; p.next < floor {
-		return p, &CompactedError{Shard: p.shard, Oldest: floor}
+		return p, &CompactedError{Shard: p.shard, Revision: p.next, Oldest: floor}
 	}
 	if p.initial && p.key == "" {
 		p.key = r.initialStart()

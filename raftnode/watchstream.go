@@ -247,7 +247,7 @@ func (s *WatchStream) initial(p *watchedShard) (b *WatchBatch, idle bool, err er
 func (s *WatchStream) pollError(p *watchedShard, err error) error {
 	var compacted *state.CompactedError
 	if errors.As(err, &compacted) {
-		return &CompactedError{Shard: p.shard, Oldest: compacted.Floor}
+		return &CompactedError{Shard: p.shard, Revision: compacted.Revision, Oldest: compacted.Floor}
 	}
 	return s.ws.failed(err)
 }

@@ -18,6 +18,10 @@ func (e requestEvent) handle(w *worker) {
 			r.fail(overloaded("reads waiting on the shard", readsMax, readsMax))
 			return
 		}
+		if w.n.pastKnown(m.shard, r.Read) {
+			w.n.readers.add(m, []*Request{r})
+			return
+		}
 		m.reads = append(m.reads, r)
 		return
 	}

@@ -60,12 +60,6 @@ var table = []row{
 	{"KEY_NOT_FOUND", connect.CodeNotFound, 404, as(func(e *keyNotFoundError) (proto.Message, time.Duration) {
 		return &raftkvv1.KeyNotFound{Key: e.key, Revision: e.revision, Shard: e.shard}, 0
 	})},
-	{"COMPACTED", connect.CodeOutOfRange, 410, as(func(e *raftnode.CompactedError) (proto.Message, time.Duration) {
-		return &raftkvv1.Compacted{Shard: uint32(e.Shard), OldestRevision: e.Oldest}, 0
-	})},
-	{"FUTURE_REVISION", connect.CodeInvalidArgument, 400, as(func(e *raftnode.FutureRevisionError) (proto.Message, time.Duration) {
-		return &raftkvv1.FutureRevision{Shard: uint32(e.Shard), Revision: e.Revision, Current: e.Current}, 0
-	})},
 	{"CUT_OFF", connect.CodeUnavailable, 503, as(func(e *raftnode.CutOffError) (proto.Message, time.Duration) {
 		return &raftkvv1.CutOff{Shard: uint32(e.Shard), ForMs: uint64(e.For.Milliseconds())}, time.Millisecond
 	})},
@@ -119,6 +113,12 @@ var table = []row{
 	})},
 	{"PRECONDITION_FAILED", connect.CodeFailedPrecondition, 412, as(func(e *preconditionError) (proto.Message, time.Duration) {
 		return &raftkvv1.PreconditionFailed{Key: e.key, Current: e.current, Revision: e.revision, Shard: e.shard}, 0
+	})},
+	{"COMPACTED", connect.CodeOutOfRange, 410, as(func(e *raftnode.CompactedError) (proto.Message, time.Duration) {
+		return &raftkvv1.Compacted{Revision: e.Revision, Oldest: e.Oldest, Shard: uint32(e.Shard)}, 0
+	})},
+	{"FUTURE_REVISION", connect.CodeOutOfRange, 400, as(func(e *raftnode.FutureRevisionError) (proto.Message, time.Duration) {
+		return &raftkvv1.FutureRevision{Revision: e.Revision, Current: e.Current, Shard: uint32(e.Shard)}, 0
 	})},
 	{"NO_SUCH_ROUTE", connect.CodeNotFound, 404, as(func(*routeError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"NO_SUCH_SERVICE", connect.CodeNotFound, 404, as(func(*unknownServiceError) (proto.Message, time.Duration) { return nil, 0 })},

@@ -69,6 +69,7 @@ type execOperation struct {
 	refused  error  // by the budget: it is not submitted
 	result   raftnode.Result
 	batch    *batchCall
+	txn      *raftkvv1.TxnRequest
 }
 
 // Charges beside keys and values, for what an operation takes in memory.
@@ -243,6 +244,9 @@ func cost(m *raftkvv1.ExecOperation, readCharge uint64) (op operation, units, by
 	case *raftkvv1.ExecOperation_Batch:
 		units, bytes = uint64(len(o.Batch.GetOperations())), uint64(o.Batch.SizeVT())
 		return opBatch, max(units, 1), bytes + chargeBase*max(units, 1)
+	case *raftkvv1.ExecOperation_Txn:
+		units = uint64(max(1, len(o.Txn.GetCompare()), len(o.Txn.GetThen()), len(o.Txn.GetElse())))
+		return opTxn, units, uint64(o.Txn.SizeVT()) + chargeBase*units
 	default:
 		return opDelete, 1, chargeBase
 	}
@@ -262,7 +266,7 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 	switch v := m.GetOperation().(type) {
 	case *raftkvv1.ExecOperation_Get:
 		o.key = v.Get.GetKey()
-		r = new(readCall).prepare(o.key)
+		r = new(readCall).prepare(v.Get)
 	case *raftkvv1.ExecOperation_Put:
 		o.key = v.Put.GetKey()
 		r = new(writeCall).put(v.Put)
@@ -273,6 +277,9 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 		o.batch = newBatch(v.Batch, o.deadline, func() { o.done(raftnode.Result{}) })
 		o.batch.submit(x.service.node)
 		return
+	case *raftkvv1.ExecOperation_Txn:
+		o.txn = v.Txn
+		r = txnCall(v.Txn)
 	}
 	r.Deadline = o.deadline
 	r.Done = o.done
@@ -288,8 +295,11 @@ func (o *execOperation) done(r raftnode.Result) {
 		x.mu.Unlock()
 		return
 	}
-	if o.op == opGet {
+	switch {
+	case o.op == opGet:
 		x.recharge(o)
+	case len(r.Read.GetRecords()) > 0:
+		x.grow(o)
 	}
 	x.finished = append(x.finished, o)
 	first := len(x.finished) == 1
@@ -305,10 +315,7 @@ func (x *execution) recharge(o *execOperation) {
 	if o.refused != nil {
 		return
 	}
-	actual := uint64(chargeBase)
-	for _, k := range o.result.Read.GetRecords() {
-		actual += uint64(len(k.GetKey()) + len(k.GetRecord().GetValue()))
-	}
+	actual := chargeBase + o.readBytes()
 	x.readCharge = max(actual, x.readCharge-x.readCharge/64)
 	others := x.inFlightBytes - o.charge
 	switch limit := x.service.limits.StreamBytes; {
@@ -329,6 +336,22 @@ func (x *execution) recharge(o *execOperation) {
 	}
 	x.inFlightBytes = others + actual
 	o.charge = actual
+}
+
+// grow charges what a write shows of what it has read or found. It is not refused: the write is applied. Called under mu.
+func (x *execution) grow(o *execOperation) {
+	n := o.readBytes()
+	x.service.budget.add(n)
+	x.inFlightBytes += n
+	o.charge += n
+}
+
+// readBytes is what the records in the result hold.
+func (o *execOperation) readBytes() (n uint64) {
+	for _, k := range o.result.Read.GetRecords() {
+		n += uint64(len(k.GetKey()) + len(k.GetRecord().GetValue()))
+	}
+	return n
 }
 
 // end stops the admission of operations; the first reason counts.

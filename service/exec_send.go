@@ -145,6 +145,7 @@ func (s *execSender) flush() error {
 	}
 	for _, r := range s.results.items[:s.results.used] {
 		r.message.Result, r.get.kv.Value = nil, nil // hold no value beyond its time
+		r.put.response.PrevKv, r.del.response.PrevKv = nil, nil
 	}
 	s.response.Results, s.results.used, s.bytes = s.response.Results[:0], 0, 0
 	s.x.release(s.sent)
@@ -164,6 +165,12 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
 			r.message.Result = &raftkvv1.ExecResult_Batch{Batch: m}
 			return overhead + m.SizeVT(), codeOK
 		}
+	case o.txn != nil:
+		var m *raftkvv1.TxnResponse
+		if m, err = s.txnResponse(o.txn, &o.result); err == nil {
+			r.message.Result = &raftkvv1.ExecResult_Txn{Txn: m}
+			return overhead + m.SizeVT(), codeOK
+		}
 	case o.result.Err != nil:
 		err = o.result.Err
 	case o.op == opGet:
@@ -176,13 +183,13 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
 		if err = r.put.fill(s, o.key, &o.result); err == nil {
 			r.putBox.Put = &r.put.response
 			r.message.Result = &r.putBox
-			return overhead, codeOK
+			return overhead + len(r.put.response.GetPrevKv().GetValue()), codeOK
 		}
 	default:
 		if err = r.del.fill(s, o.key, &o.result); err == nil {
 			r.delBox.Delete = &r.del.response
 			r.message.Result = &r.delBox
-			return overhead, codeOK
+			return overhead + len(r.del.response.GetPrevKv().GetValue()), codeOK
 		}
 	}
 	f := s.fail(o.op, err, !time.Now().Before(o.deadline))

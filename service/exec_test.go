@@ -95,6 +95,10 @@ func (f *fixture) execCaller(t testing.TB) caller {
 			proto.Merge(res, r.Put)
 		case *raftkvv1.ExecResult_Delete:
 			proto.Merge(res, r.Delete)
+		case *raftkvv1.ExecResult_Get:
+			proto.Merge(res, r.Get)
+		case *raftkvv1.ExecResult_Txn:
+			proto.Merge(res, r.Txn)
 		}
 		return nil
 	}
@@ -110,6 +114,8 @@ func execOf(m proto.Message) *raftkvv1.ExecOperation {
 		op.Operation = &raftkvv1.ExecOperation_Put{Put: m}
 	case *raftkvv1.DeleteRequest:
 		op.Operation = &raftkvv1.ExecOperation_Delete{Delete: m}
+	case *raftkvv1.TxnRequest:
+		op.Operation = &raftkvv1.ExecOperation_Txn{Txn: m}
 	case *raftkvv1.BatchRequest:
 		op.Operation = &raftkvv1.ExecOperation_Batch{Batch: m}
 	}

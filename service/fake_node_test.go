@@ -31,7 +31,10 @@ type fakeNode struct {
 	revision uint64
 	index    uint64
 	dedup    map[string]*storev1.WriteResult
+	past     []map[string]*recordType // by revision
 }
+
+type recordType = storev1.Record
 
 func newFakeNode() *fakeNode {
 	return &fakeNode{
@@ -110,10 +113,31 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 		for _, key := range r.Read.GetKeys() {
 			res.Read.Records = append(res.Read.Records, &peerv1.KeyRecord{Key: key, Record: n.records[key]})
 		}
-	} else {
-		res.Write = n.write(r.Command)
+		res.Origin = n.origin()
+		if past := r.Read.GetPast(); len(past) > 0 {
+			if past[0].GetRevision() > n.revision {
+				return raftnode.Result{Err: &raftnode.FutureRevisionError{Shard: fakeShard, Revision: past[0].GetRevision(), Current: n.revision}}
+			}
+			res.Read = n.readPast(past)
+			res.Origin.Revision = past[0].GetRevision()
+		}
+		return res
+	}
+	res.Write = n.write(r.Command)
+	if r.After != nil {
+		if past := r.After(res.Write); len(past) > 0 {
+			res.Read = n.readPast(past)
+		}
 	}
 	res.Origin = n.origin()
+	return res
+}
+
+func (n *fakeNode) readPast(past []*peerv1.PastRead) *peerv1.ReadResult {
+	res := &peerv1.ReadResult{}
+	for _, p := range past {
+		res.Records = append(res.Records, &peerv1.KeyRecord{Key: p.GetKey(), Record: n.past[p.GetRevision()][p.GetKey()]})
+	}
 	return res
 }
 
@@ -134,8 +158,15 @@ func (n *fakeNode) write(c *storev1.Command) *storev1.WriteResult {
 	if id != nil && n.dedup[dedup] != nil {
 		return n.dedup[dedup]
 	}
+	if len(n.past) == 0 {
+		n.past = []map[string]*recordType{maps.Clone(n.records)}
+	}
+	before := n.revision
 	res := n.change(c.GetWrite())
 	res.Revision = n.revision
+	if n.revision > before {
+		n.past = append(n.past, maps.Clone(n.records))
+	}
 	if id != nil {
 		n.dedup[dedup] = res
 	}
@@ -145,17 +176,32 @@ func (n *fakeNode) write(c *storev1.Command) *storev1.WriteResult {
 // change executes a write that has not been executed before.
 func (n *fakeNode) change(w *storev1.Write) *storev1.WriteResult {
 	for i, c := range w.GetCompares() {
-		current := n.records[c.GetKey()].GetModRevision()
-		exists, byExistence := c.GetCondition().(*storev1.Compare_Exists)
-		if byExistence && exists.Exists != (current > 0) || !byExistence && c.GetModRevision() != current {
-			return &storev1.WriteResult{
-				Outcome: storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED, FailedCompare: uint32(i), FailedModRevision: current,
-			}
+		current, holds := n.records[c.GetKey()].GetModRevision(), false
+		switch is := c.GetCondition().(type) {
+		case *storev1.Compare_Exists:
+			holds = is.Exists == (current > 0)
+		case *storev1.Compare_ModRevision:
+			holds = is.ModRevision == current
+		case *storev1.Compare_Value:
+			holds = current > 0 && string(is.Value) == string(n.records[c.GetKey()].GetValue())
+		}
+		if !holds {
+			res := n.operate(w.GetOtherwise())
+			res.Outcome, res.FailedCompare, res.FailedModRevision = storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED, uint32(i), current
+			return res
 		}
 	}
+	return n.operate(w.GetOperations())
+}
+
+func (n *fakeNode) operate(ops []*storev1.Operation) *storev1.WriteResult {
 	res := &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_APPLIED}
 	next := n.revision + 1
-	for _, o := range w.GetOperations() {
+	for _, o := range ops {
+		if o.GetKind() == storev1.OperationKind_OPERATION_KIND_GET {
+			res.Operations = append(res.Operations, &storev1.OperationResult{})
+			continue
+		}
 		old := n.records[o.GetKey()]
 		result := &storev1.OperationResult{Existed: old != nil}
 		if o.GetKind() == storev1.OperationKind_OPERATION_KIND_DELETE {

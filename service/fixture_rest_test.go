@@ -25,7 +25,11 @@ func restCall(t testing.TB, req proto.Message) (method, path string, body []byte
 	t.Helper()
 	switch r := req.(type) {
 	case *raftkvv1.GetRequest:
-		return http.MethodGet, "/v1/kv/" + url.PathEscape(r.GetKey()), nil
+		path := "/v1/kv/" + url.PathEscape(r.GetKey())
+		if r.GetRevision() > 0 {
+			path += fmt.Sprintf("?revision=%d", r.GetRevision())
+		}
+		return http.MethodGet, path, nil
 	case *raftkvv1.PutRequest:
 		return http.MethodPost, "/v1/kv", asJSON(t, r)
 	case *raftkvv1.DeleteRequest:
@@ -40,9 +44,14 @@ func restCall(t testing.TB, req proto.Message) (method, path string, body []byte
 		case *raftkvv1.Condition_ModRevision:
 			v.Set("condition.mod_revision", fmt.Sprint(c.ModRevision))
 		}
+		if r.GetPrevKv() {
+			v.Set("prev_kv", "true")
+		}
 		return http.MethodDelete, "/v1/kv/" + url.PathEscape(r.GetKey()) + "?" + v.Encode(), nil
 	case *raftkvv1.BatchRequest:
 		return http.MethodPost, "/v1/batch", asJSON(t, r)
+	case *raftkvv1.TxnRequest:
+		return http.MethodPost, "/v1/txn", asJSON(t, r)
 	case *raftkvv1.ListRequest:
 		return http.MethodGet, "/v1/kv" + query(r), nil
 	case *raftkvv1.StatusRequest:

@@ -38,8 +38,13 @@ func (s kv) Batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftkvv1.Ba
 	return invoke(ctx, s.Service, opBatch, req, s.batch)
 }
 
+// Txn compares keys and does one thing or another.
+func (s kv) Txn(ctx context.Context, req *raftkvv1.TxnRequest) (*raftkvv1.TxnResponse, error) {
+	return invoke(ctx, s.Service, opTxn, req, s.txn)
+}
+
 func (s *Service) get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.GetResponse, error) {
-	res := s.do(ctx, new(readCall).prepare(req.GetKey()))
+	res := s.do(ctx, new(readCall).prepare(req))
 	answer := new(getAnswer)
 	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
@@ -111,6 +116,7 @@ func (a *putAnswer) fill(s *Service, key string, r *raftnode.Result) error {
 	a.response.Header = &a.header
 	a.response.CreateRevision = op.GetCreateRevision()
 	a.response.Version = op.GetVersion()
+	a.response.PrevKv = previousAnswer(r)
 	return nil
 }
 
@@ -122,7 +128,16 @@ func (a *deleteAnswer) fill(s *Service, key string, r *raftnode.Result) error {
 	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Write.GetRevision())
 	a.response.Header = &a.header
 	a.response.Deleted = op.GetExisted()
+	a.response.PrevKv = previousAnswer(r)
 	return nil
+}
+
+// previousAnswer is what a write of one key has replaced; nil if that was not asked for, or nothing was there.
+func previousAnswer(r *raftnode.Result) *raftkvv1.KeyValue {
+	if len(r.Read.GetRecords()) != 1 {
+		return nil
+	}
+	return previousKeyValue(r.Read.GetRecords()[0])
 }
 
 // singleRecord is the record that a read of one key found; nil if the key does not exist.

@@ -16,6 +16,7 @@ const (
 	opPut
 	opDelete
 	opBatch
+	opTxn
 	opList
 	opScan
 	opStatus
@@ -29,14 +30,14 @@ const (
 )
 
 var operationNames = [operationCount]string{
-	"get", "put", "delete", "batch", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader", "watch",
+	"get", "put", "delete", "batch", "txn", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader", "watch",
 }
 
 func (o operation) String() string { return operationNames[o] }
 
 // writes says whether the operation may have changed something when it fails.
 func (o operation) writes() bool {
-	return o == opPut || o == opDelete || o == opBatch || o == opTransferLeader
+	return o == opPut || o == opDelete || o == opBatch || o == opTxn || o == opTransferLeader
 }
 
 // codeCount is how many codes there are, success included.

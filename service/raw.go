@@ -28,8 +28,12 @@ var writeNames = func() map[string]bool {
 	for name := range fieldNames(new(raftkvv1.Condition).ProtoReflect().Descriptor()) {
 		names["condition."+name] = true
 	}
+	names["prev_kv"], names["prevKv"] = true, true
 	return names
 }()
+
+// readNames are those of a read.
+var readNames = map[string]bool{"revision": true}
 
 // serveKey serves the raw value of a key. The key is everything behind /v1/kv/, unescaped once: slashes, dots and what was
 // escaped are data.
@@ -53,9 +57,6 @@ func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string, co
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		if err := checkQuery(r.URL, nil); err != nil {
-			return err
-		}
 		return h.getKey(w, r, key, conditions)
 	case http.MethodPut:
 		return h.putKey(w, r, key, conditions)
@@ -67,7 +68,11 @@ func (h *rest) tryKey(w http.ResponseWriter, r *http.Request, escaped string, co
 }
 
 func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string, conditions *preconditions) error {
-	res, err := h.kv.Get(r.Context(), &raftkvv1.GetRequest{Key: key})
+	req := &raftkvv1.GetRequest{Key: key}
+	if err := populate(r.URL, req, readNames); err != nil {
+		return err
+	}
+	res, err := h.kv.Get(r.Context(), req)
 	if err != nil {
 		return err
 	}
@@ -147,13 +152,8 @@ func (h *rest) deleteKey(w http.ResponseWriter, r *http.Request, key string, con
 
 // populateWrite reads request_id.client_id and its like from the query into a write m, and its condition from there or from the headers.
 func populateWrite(u *url.URL, m proto.Message, condition **raftkvv1.Condition, headers *preconditions) error {
-	if u.RawQuery != "" {
-		if err := checkQuery(u, writeNames); err != nil {
-			return err
-		}
-		if err := runtime.PopulateQueryParameters(m, u.Query(), utilities.NewDoubleArray(nil)); err != nil {
-			return &malformedError{part: "query", problem: err.Error()}
-		}
+	if err := populate(u, m, writeNames); err != nil {
+		return err
 	}
 	byHeader, err := headers.condition()
 	switch {
@@ -165,6 +165,20 @@ func populateWrite(u *url.URL, m proto.Message, condition **raftkvv1.Condition, 
 		return &raftnode.InvalidError{Field: "condition", Problem: "comes by query and by header; send one of them"}
 	}
 	*condition = byHeader
+	return nil
+}
+
+// populate reads the query into m. It refuses names that are not among those.
+func populate(u *url.URL, m proto.Message, names map[string]bool) error {
+	if u.RawQuery == "" {
+		return nil
+	}
+	if err := checkQuery(u, names); err != nil {
+		return err
+	}
+	if err := runtime.PopulateQueryParameters(m, u.Query(), utilities.NewDoubleArray(nil)); err != nil {
+		return &malformedError{part: "query", problem: err.Error()}
+	}
 	return nil
 }
 

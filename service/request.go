@@ -17,9 +17,13 @@ type readCall struct {
 }
 
 // prepare fills the request in; Deadline and Done are left to the caller.
-func (c *readCall) prepare(key string) *raftnode.Request {
-	c.keys[0] = key
-	c.read.Keys = c.keys[:]
+func (c *readCall) prepare(m *raftkvv1.GetRequest) *raftnode.Request {
+	if m.GetRevision() != 0 {
+		c.read.Past = []*peerv1.PastRead{{Key: m.GetKey(), Revision: m.GetRevision()}}
+	} else {
+		c.keys[0] = m.GetKey()
+		c.read.Keys = c.keys[:]
+	}
 	c.request.Read = &c.read
 	c.request.AutoShard = true
 	return &c.request
@@ -40,6 +44,9 @@ type writeCall struct {
 func (c *writeCall) put(m *raftkvv1.PutRequest) *raftnode.Request {
 	r := c.prepare(storev1.OperationKind_OPERATION_KIND_PUT, m.GetKey(), m.GetValue(), m.GetRequestId())
 	c.write.Compares = compares(m.GetKey(), m.GetCondition())
+	if m.GetPrevKv() {
+		r.After = previousOf(m.GetKey())
+	}
 	return r
 }
 
@@ -47,6 +54,9 @@ func (c *writeCall) put(m *raftkvv1.PutRequest) *raftnode.Request {
 func (c *writeCall) remove(m *raftkvv1.DeleteRequest) *raftnode.Request {
 	r := c.prepare(storev1.OperationKind_OPERATION_KIND_DELETE, m.GetKey(), nil, m.GetRequestId())
 	c.write.Compares = compares(m.GetKey(), m.GetCondition())
+	if m.GetPrevKv() {
+		r.After = previousOf(m.GetKey())
+	}
 	return r
 }
 

@@ -37,6 +37,7 @@ var restRoutes = []restRoute{
 	{http.MethodGet, "/v1/kv", "list keys: ?prefix= or ?start=&end=, limit, reverse, keys_only, page_token", new(raftkvv1.ListRequest)},
 	{http.MethodPost, "/v1/kv", `write a key by JSON: {"key":"a","value":"<base64>"}, or if it does not exist: "condition":{"exists":false}, or has not changed: {"modRevision":"7"}`, nil},
 	{http.MethodPost, "/v1/batch", `write and delete keys atomically: {"operations":[{"put":{"key":"a","value":"<base64>"}},{"delete":{"key":"b"}}]}`, nil},
+	{http.MethodPost, "/v1/txn", `compare keys, then do one thing or another: {"compare":[{"key":"a","modRevision":"7"}],"then":[{"put":{"key":"a","value":"<base64>"}}],"else":[{"get":{"key":"a"}}]}`, nil},
 	{http.MethodGet, "/v1/status", "describe this node", new(raftkvv1.StatusRequest)},
 	{http.MethodGet, "/v1/nodes", "list the nodes", new(raftkvv1.ListNodesRequest)},
 	{http.MethodGet, "/v1/shards", "list the shards", new(raftkvv1.ListShardsRequest)},

@@ -54,6 +54,8 @@ func (r *rules) check(m request) error {
 		return r.checkDelete(m)
 	case *raftkvv1.BatchRequest:
 		return r.checkBatch(m)
+	case *raftkvv1.TxnRequest:
+		return r.checkTxn(m)
 	default:
 		return r.checkAnnotations(m)
 	}
@@ -166,8 +168,10 @@ func (r *rules) checkExecOperation(op *raftkvv1.ExecOperation) error {
 		return r.checkDelete(o.Delete)
 	case *raftkvv1.ExecOperation_Batch:
 		return r.checkBatch(o.Batch)
+	case *raftkvv1.ExecOperation_Txn:
+		return r.checkTxn(o.Txn)
 	default:
-		return &raftnode.InvalidError{Field: "operation", Problem: "must be get, put, delete or batch"}
+		return &raftnode.InvalidError{Field: "operation", Problem: "must be get, put, delete, batch or txn"}
 	}
 }
 

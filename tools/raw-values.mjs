@@ -8,7 +8,7 @@ const file = process.argv[2];
 const document = JSON.parse(readFileSync(file, "utf8"));
 const path = document.paths["/v1/kv/{key}"];
 const key = path.get.parameters.find((p) => p.name === "key");
-const ofWrites = path.delete.parameters.filter((p) => /^(requestId|condition)\./.test(p.name));
+const ofWrites = path.delete.parameters.filter((p) => /^(requestId\.|condition\.|prevKv$)/.test(p.name));
 
 const text = { type: "string" };
 const number = { type: "string", format: "uint64" };

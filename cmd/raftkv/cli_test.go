@@ -161,6 +161,28 @@ func TestCommands(t *testing.T) {
 		{line: "delete cas --if-revision 15", out: "deleted: revision 16\n"},
 		{line: "delete cas --if-exists", code: exitCondition, err: "the key does not exist"},
 		{line: "get cas", code: exitNotFound, err: "not found"},
+		{line: "get cas --revision 14", out: "1"},
+		{line: "get cas --revision 15 -o table", out: "KEY  REVISION  VERSION  VALUE\ncas  15        2        2\n"},
+		{line: "get cas --revision 13", code: exitNotFound, err: "not found"},
+		{line: "get cas --revision 99", code: exitFailed, err: "revision 99 is not reached, the shard is at 16"},
+		{
+			line: "txn", input: "# a lock\nif lock absent\n\nif n value 4\nthen put lock \"me too\"\nthen get n\nthen delete nothing\nelse get lock\n",
+			out: "then, at revision 17:\n  put lock: version 1\n  get n: 4, revision 13, version 2\n  delete nothing: the key does not exist\n",
+		},
+		{
+			line: "txn", input: "if lock absent\nthen put lock me\nelse get lock", code: exitCondition,
+			out: "else, at revision 17:\n  get lock: me too, revision 17, version 1\n", err: "raftkv: 'if lock absent' does not hold, the key is at revision 17\n",
+		},
+		{
+			line: "txn --prev -o json", input: `{"compare":[{"key":"lock","modRevision":"17"},{"key":"n","exists":true}],"then":[{"delete":{"key":"lock"}},{"put":{"key":"n","value":"NQ=="}}]}`,
+			out: `{"succeeded":true,"revision":18,"shard":1,"results":[` +
+				`{"op":"delete","key":"lock","deleted":true,"previous":{"key":"lock","value":"me too","create_revision":17,"mod_revision":17,"version":1}},` +
+				`{"op":"put","key":"n","version":3,"previous":{"key":"n","value":"4","create_revision":12,"mod_revision":13,"version":2}}]}` + "\n",
+		},
+		{
+			line: "txn -o json", input: "if lock exists", code: exitCondition,
+			out: `{"succeeded":false,"revision":18,"shard":1,"failed":{"index":0,"current":0},"results":[]}` + "\n", err: "'if lock exists' does not hold",
+		},
 	} {
 		s.run(t)
 	}
@@ -185,6 +207,17 @@ func TestCommandErrors(t *testing.T) {
 			line: "batch --non-atomic", input: "put a 1\nput b\n", code: exitFailed,
 			out: "applied 1 operations\n", err: "line 2: put takes a key and a value, not 1 words; put \"quotes\" around what holds spaces; the 1 operations before it were applied",
 		},
+		{line: "txn", code: exitUsage, err: "there is nothing to do"},
+		{line: "txn", input: "then put a 1\nif a is 1", code: exitUsage, err: "line 2: write if KEY absent"},
+		{line: "txn", input: "if a revision x", code: exitUsage, err: `line 1: "x" is no revision`},
+		{line: "txn", input: "then put a two words", code: exitUsage, err: "line 1: write then put KEY VALUE"},
+		{line: "txn", input: "put a 1", code: exitUsage, err: `line 1: "put" begins no line`},
+		{line: "txn", input: "then get a\nthen put a 1", code: exitUsage, err: "then[1].put.key: then[0] has the same key"},
+		{line: "txn", input: "then get a\nelse get a", code: exitUsage, err: "Else needs a compare"},
+		{line: "txn", input: `{"then":[{"get":{"key":"a"}}],"then":[]}`, code: exitUsage, err: "duplicate"},
+		{line: "txn", input: `{"compare":[{"key":"a"}]}`, code: exitUsage, err: "compare[0]: it needs exists"},
+		{line: "txn /nonexistent", code: exitFailed, err: "no such file"},
+		{line: "txn", input: "then get a\nthen get b\nthen get c\nthen get d\nthen get e\nthen get f", code: exitFailed, err: "  shard 2: "},
 		{line: "shard transfer-leader 1 nobody", code: exitUsage, err: "node nobody holds no replica of shard 1"},
 		{line: "shard transfer-leader one node1", code: exitUsage, err: `"one" is not the number of a shard`},
 		{line: "scan --prefix a --start b", code: exitUsage, err: "--prefix does not go with --start"},

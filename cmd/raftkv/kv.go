@@ -45,19 +45,23 @@ type written struct {
 
 func newGet() *cobra.Command {
 	format := newChoice("value", "value", "table", "json")
+	var revision uint64
 	c := &cobra.Command{
 		Use:   "get KEY",
 		Short: "Print the value of a key",
 		Long: `Print the value of a key: exactly its bytes, with nothing added. With --output table or json, also its revisions.
 In JSON the value is text in "value" if it is UTF-8, else base64 in "value_base64".
 
+With --revision it is the value that the key had then: a revision of its shard, such as a write prints. Old ones are forgotten.
+
 A key that does not exist is exit code 3.`,
-		Example: "  raftkv get greeting\n  raftkv get photo > photo.jpg",
+		Example: "  raftkv get greeting\n  raftkv get photo > photo.jpg\n  raftkv get greeting --revision 7",
 		Args:    arguments(cobra.ExactArgs(1)),
 	}
 	format.add(c)
+	c.Flags().Uint64Var(&revision, "revision", 0, "the revision at which to read; 0 is now")
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
-		got, err := client.Get(cmd.Context(), args[0])
+		got, err := client.Get(cmd.Context(), args[0], raftkv.AtRevision(revision))
 		if err != nil {
 			return err
 		}

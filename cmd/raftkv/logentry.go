@@ -99,6 +99,9 @@ func describe(c *storev1.Command) string {
 		for _, o := range body.Write.GetOperations() {
 			parts = append(parts, describeOperation(o))
 		}
+		for _, o := range body.Write.GetOtherwise() {
+			parts = append(parts, "else "+describeOperation(o))
+		}
 	case *storev1.Command_TrimHistory:
 		parts = append(parts, fmt.Sprintf("forget history below revision %d, %d revisions at most",
 			body.TrimHistory.GetBelow(), body.TrimHistory.GetMaxRevisions()))
@@ -133,10 +136,16 @@ func describeCompare(c *storev1.Compare) string {
 
 func describeOperation(o *storev1.Operation) string {
 	key := cell([]byte(o.GetKey()))
-	if o.GetKind() == storev1.OperationKind_OPERATION_KIND_DELETE {
+	switch o.GetKind() {
+	case storev1.OperationKind_OPERATION_KIND_PUT:
+		return "put " + key + " " + cell(o.GetValue())
+	case storev1.OperationKind_OPERATION_KIND_DELETE:
 		return "delete " + key
+	case storev1.OperationKind_OPERATION_KIND_GET:
+		return "get " + key
+	default:
+		return "do to " + key + " what this version does not know"
 	}
-	return "put " + key + " " + cell(o.GetValue())
 }
 
 // jsonDump prints a line for each shard and each entry.

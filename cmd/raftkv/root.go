@@ -12,7 +12,7 @@ const rootHelp = `raftkv is a strongly consistent, sharded key-value service.
 
   raftkv demo                  three nodes on this machine, to try things out
   raftkv serve                 one node; alone it is a cluster of its own
-  raftkv put greeting hello    a client; so are get, delete, scan and batch
+  raftkv put greeting hello    a client; so are get, delete, scan, batch and txn
 
 Clients find the cluster by --endpoints or RAFTKV_ENDPOINTS, the addresses of some of its nodes; by default
 127.0.0.1:8080. Commands that read print tables, or JSON with --output json. Errors go to standard error.
@@ -47,7 +47,7 @@ func newRoot() *cobra.Command {
 		}
 	}
 	add("node", newServe(), newDemo())
-	add("data", newGet(), newPut(), newDelete(), newScan(), newBatch())
+	add("data", newGet(), newPut(), newDelete(), newScan(), newBatch(), newTxn())
 	add("admin", newStatus(), newNodes(), newShards(), newLog(), newBench())
 	root.AddCommand(newVersion())
 	group(root)

@@ -16,16 +16,16 @@ func CheckDurable(h *History, final []*Operation) error {
 	writers := make(map[string]*Operation)
 	maybe := make(map[place][]*Operation)
 	for _, op := range h.Operations {
-		if op.Kind != Write || op.Outcome == CompareFailed {
+		if op.Kind != Write {
 			continue
 		}
-		for _, c := range op.Changes {
+		for _, c := range op.possible() {
 			at := place{op.Group, c.Key}
 			writers[c.Value] = op
 			if c.Delete {
 				maybe[at] = append(maybe[at], op)
 			}
-			if op.Outcome == Done && (last[at] == nil || op.Call > last[at].Call) {
+			if op.Outcome != Unknown && (last[at] == nil || op.Call > last[at].Call) {
 				last[at] = op
 			}
 		}
@@ -77,7 +77,7 @@ func CheckRevisions(h *History) error {
 	writes := make(map[at]*Operation)
 	byShard := make(map[placement.ShardID][]*Operation)
 	for _, op := range h.Operations {
-		if op.Kind != Write || op.Outcome != Done || !op.changed() {
+		if op.Kind != Write || op.Outcome == Unknown || !op.changed() {
 			continue
 		}
 		if other := writes[at{op.Shard, op.Revision}]; other != nil {
@@ -108,7 +108,7 @@ func CheckRevisions(h *History) error {
 			if c.Version == 0 || w == nil {
 				continue // It does not exist, or its write was never acknowledged.
 			}
-			if !slices.ContainsFunc(w.Changes, func(d Change) bool { return d.Key == k && d.Value == c.Value }) || w.Group != op.Group {
+			if !slices.ContainsFunc(w.done(), func(d Change) bool { return d.Key == k && d.Value == c.Value }) || w.Group != op.Group {
 				return fmt.Errorf("%s shows key %c of revision %d, which is of %s", op, 'a'+k, c.Revision, w)
 			}
 		}
@@ -118,7 +118,7 @@ func CheckRevisions(h *History) error {
 
 // changed says whether a write made a revision: a delete of what does not exist makes none.
 func (o *Operation) changed() bool {
-	for i, c := range o.Changes {
+	for i, c := range o.done() {
 		if !c.Delete || o.Cells[i].Existed {
 			return true
 		}

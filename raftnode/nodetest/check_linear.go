@@ -87,20 +87,24 @@ var groupModel = porcupine.Model{
 			return true, state
 		}
 		holds := op.Condition == nil || s[op.Condition.Key].value == op.Condition.Value
-		if op.Outcome == CompareFailed {
-			return !holds, state
+		switch {
+		case op.Outcome != Unknown && holds != (op.Outcome == Done):
+			return false, state
+		case holds:
+			return s.write(op, op.Changes)
+		default:
+			return s.write(op, op.Otherwise)
 		}
-		if !holds {
-			return op.Outcome == Unknown, state
-		}
-		return s.write(op)
 	},
 }
 
-// write applies a write and compares what its client was told.
-func (s groupState) write(op *Operation) (bool, any) {
-	for i, c := range op.Changes {
+// write applies what a write has done, and compares what its client was told.
+func (s groupState) write(op *Operation, changes []Change) (bool, any) {
+	for i, c := range changes {
 		at := &s[c.Key]
+		if op.Before != nil && (op.Before[i].Value != at.value || op.Before[i].Version != at.version) {
+			return false, s
+		}
 		existed := at.version > 0
 		if c.Delete {
 			at.value, at.version = "", 0
@@ -108,7 +112,7 @@ func (s groupState) write(op *Operation) (bool, any) {
 			at.value = c.Value
 			at.version++
 		}
-		if op.Outcome == Done && (op.Cells[i].Existed != existed || op.Cells[i].Version != at.version) {
+		if op.Outcome != Unknown && (op.Cells[i].Existed != existed || op.Cells[i].Version != at.version) {
 			return false, s
 		}
 	}

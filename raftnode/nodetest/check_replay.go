@@ -25,14 +25,14 @@ func CheckReplay(h *History) error {
 	for _, op := range h.Operations {
 		switch {
 		case op.Kind == Write && op.Outcome == Unknown:
-			for _, c := range op.Changes {
+			for _, c := range op.possible() {
 				at := place{op.Group, c.Key}
 				if unknown[at] == nil {
 					unknown[at] = make(map[string]bool)
 				}
 				unknown[at][c.Value] = true
 			}
-		case op.Kind == Write && op.Outcome == Done && op.changed():
+		case op.Kind == Write && op.changed():
 			shard(op.Shard).add(op)
 		}
 	}
@@ -72,7 +72,7 @@ func (r *replay) add(op *Operation) {
 		r.known[op.Revision] = true
 		r.sorted = append(r.sorted, op.Revision)
 	}
-	for i, c := range op.Changes {
+	for i, c := range op.done() {
 		at := place{op.Group, c.Key}
 		cell := Cell{Value: c.Value, Version: op.Cells[i].Version}
 		if !c.Delete {
@@ -116,18 +116,31 @@ func (r *replay) check(op *Operation, unknown map[place]map[string]bool) error {
 			}
 		}
 	case op.Outcome == CompareFailed:
-		if op.Attempts > 1 {
-			return nil // It may have been judged earlier than it was answered.
+		if err := r.failed(op); err != nil {
+			return err
 		}
-		is, exact := r.at(place{op.Group, op.Condition.Key}, op.Origin)
-		if exact && is.cell.Value == op.Condition.Value {
-			return fmt.Errorf("%s, at revision %d, where the condition holds by the write of revision %d", op, op.Origin, is.revision)
-		}
-		if exact && is.cell.Revision != op.Current {
-			return fmt.Errorf("%s because of revision %d, at revision %d, where the key is at revision %d", op, op.Current, op.Origin, is.cell.Revision)
-		}
+		return r.follows(op)
 	default:
 		return r.follows(op)
+	}
+	return nil
+}
+
+// failed says whether the condition of a write can have failed where it was judged.
+func (r *replay) failed(op *Operation) error {
+	judged := op.Origin
+	switch {
+	case op.changed():
+		judged = op.Revision - 1
+	case op.Attempts > 1:
+		return nil // It may have been judged earlier than it was answered.
+	}
+	is, exact := r.at(place{op.Group, op.Condition.Key}, judged)
+	if exact && is.cell.Value == op.Condition.Value {
+		return fmt.Errorf("%s, at revision %d, where the condition holds by the write of revision %d", op, judged, is.revision)
+	}
+	if exact && is.cell.Revision != op.Current {
+		return fmt.Errorf("%s because of revision %d, at revision %d, where the key is at revision %d", op, op.Current, judged, is.cell.Revision)
 	}
 	return nil
 }
@@ -153,7 +166,7 @@ func (r *replay) follows(op *Operation) error {
 	if !op.changed() || op.Revision == 0 {
 		return nil
 	}
-	for i, c := range op.Changes {
+	for i, c := range op.done() {
 		before, exact := r.at(place{op.Group, c.Key}, op.Revision-1)
 		if !exact {
 			continue
@@ -167,7 +180,15 @@ func (r *replay) follows(op *Operation) error {
 				op, op.Cells[i].Version, 'a'+c.Key, op.Cells[i].Existed, before.revision, before.cell.Version)
 		}
 	}
-	if o := op.Condition; o != nil {
+	for i, c := range op.done() {
+		if op.Before == nil {
+			break
+		}
+		if before, exact := r.at(place{op.Group, c.Key}, op.Revision-1); exact && before.cell != op.Before[i] {
+			return fmt.Errorf("%s says that it has found %+v at key %c, but revision %d has left %+v", op, op.Before[i], 'a'+c.Key, before.revision, before.cell)
+		}
+	}
+	if o := op.Condition; o != nil && op.Outcome == Done {
 		if before, exact := r.at(place{op.Group, o.Key}, op.Revision-1); exact && before.cell.Value != o.Value {
 			return fmt.Errorf("%s is done, but revision %d has left %q", op, before.revision, before.cell.Value)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
@@ -86,10 +87,13 @@ func (cl *client) begin() {
 			k := s.random.IntN(GroupKeys)
 			known := cs.known[op.Group][k]
 			op.Condition = &Condition{Key: k, Value: known.Value, ByRevision: s.chance(0.5), Revision: known.Revision}
+			if s.chance(0.5) {
+				op.Otherwise = cl.changes()
+			}
 		}
 	}
 	cs.busy++
-	a.sequence, a.named = cl.sequence, s.chance(0.8)
+	a.sequence, a.named, a.previous = cl.sequence, s.chance(0.8), s.chance(0.3)
 	a.send()
 }
 
@@ -122,6 +126,8 @@ type attempt struct {
 	page     *peerv1.RangeRead
 	sequence uint64
 	named    bool
+	// previous: a write is to show what it replaces.
+	previous bool
 	seen     uint64
 	// doubt: an earlier attempt may have been executed.
 	doubt bool
@@ -201,14 +207,7 @@ func (a *attempt) request() *raftnode.Request {
 		}
 		return r
 	}
-	w := &storev1.Write{}
-	for _, c := range op.Changes {
-		o := &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_DELETE, Key: key(op.Group, c.Key)}
-		if !c.Delete {
-			o.Kind, o.Value = storev1.OperationKind_OPERATION_KIND_PUT, a.cl.cs.pad(c.Value)
-		}
-		w.Operations = append(w.Operations, o)
-	}
+	w := &storev1.Write{Operations: a.operations(op.Changes), Otherwise: a.operations(op.Otherwise)}
 	if c := op.Condition; c != nil {
 		compare := &storev1.Compare{Key: key(op.Group, c.Key), Condition: &storev1.Compare_Exists{Exists: false}}
 		switch {
@@ -220,12 +219,44 @@ func (a *attempt) request() *raftnode.Request {
 		w.Compares = append(w.Compares, compare)
 	}
 	r.Command = &storev1.Command{Body: &storev1.Command_Write{Write: w}}
+	if a.previous {
+		r.After = a.replaced
+	}
 	if a.named {
 		id := make([]byte, 16)
 		binary.BigEndian.PutUint64(id, uint64(a.cl.number)+1)
 		r.Command.RequestId = &storev1.RequestId{ClientId: id, Sequence: a.sequence, Seen: a.seen, AckedBelow: a.sequence}
 	}
 	return r
+}
+
+func (a *attempt) operations(changes []Change) (ops []*storev1.Operation) {
+	for _, c := range changes {
+		o := &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_DELETE, Key: key(a.op.Group, c.Key)}
+		if !c.Delete {
+			o.Kind, o.Value = storev1.OperationKind_OPERATION_KIND_PUT, a.cl.cs.pad(c.Value)
+		}
+		ops = append(ops, o)
+	}
+	return ops
+}
+
+// branch are the changes that a result tells to be done.
+func (a *attempt) branch(w *storev1.WriteResult) []Change {
+	if w.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED {
+		return a.op.Otherwise
+	}
+	return a.op.Changes
+}
+
+// replaced are the keys that a write has found, as of the revision before its own.
+func (a *attempt) replaced(w *storev1.WriteResult) (past []*peerv1.PastRead) {
+	for i, c := range a.branch(w) {
+		if w.GetOperations()[i].GetExisted() {
+			past = append(past, &peerv1.PastRead{Key: key(a.op.Group, c.Key), Revision: w.GetRevision() - 1})
+		}
+	}
+	return past
 }
 
 // pad makes a value as large as the load wants it.
@@ -300,18 +331,40 @@ func (a *attempt) finish(res raftnode.Result) {
 	}
 	if res.Write.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED {
 		op.Outcome, op.Current = CompareFailed, res.Write.GetFailedModRevision()
-	} else {
-		op.Revision = res.Write.GetRevision()
-		cs.recovery.wrote(op)
-		for i, o := range res.Write.GetOperations() {
-			op.Cells = append(op.Cells, Cell{Value: op.Changes[i].Value, Version: o.GetVersion(), Existed: o.GetExisted()})
-		}
 	}
+	a.written(res)
 	if a.doubt {
 		cs.c.seen(Retried)
 	}
 	cs.revisions[res.Shard] = max(cs.revisions[res.Shard], res.Write.GetRevision())
 	cs.close(a)
+}
+
+// written takes what a write has done from its result. The values of the branch that it has not taken are never to be seen.
+func (a *attempt) written(res raftnode.Result) {
+	cs, op, records := a.cl.cs, a.op, res.Read.GetRecords()
+	done, other := op.Changes, op.Otherwise
+	if op.Outcome == CompareFailed {
+		done, other = other, done
+	}
+	for i, o := range res.Write.GetOperations() {
+		op.Cells = append(op.Cells, Cell{Value: done[i].Value, Version: o.GetVersion(), Existed: o.GetExisted()})
+		if !a.previous {
+			continue
+		}
+		before := Cell{}
+		if o.GetExisted() {
+			before, records = cellOf(records[0]), records[1:]
+		}
+		op.Before = append(op.Before, before)
+	}
+	op.Revision = res.Write.GetRevision()
+	cs.recovery.wrote(op)
+	for _, c := range other {
+		if !c.Delete {
+			cs.history.Refused[c.Value] = op
+		}
+	}
 }
 
 // cells are the keys that a read shows, from the first of the group.
@@ -365,7 +418,7 @@ func (a *attempt) again() {
 // refuse forgets an operation that certainly did not happen; its values must never be seen.
 func (a *attempt) refuse() {
 	cs := a.cl.cs
-	for _, c := range a.op.Changes {
+	for _, c := range slices.Concat(a.op.Changes, a.op.Otherwise) {
 		if !c.Delete {
 			cs.history.Refused[c.Value] = a.op
 		}

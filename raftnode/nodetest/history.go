@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,7 @@ const (
 	// Unknown: it may happen at any time after its invocation, or never.
 	Unknown Outcome = iota
 	Done
-	// CompareFailed: its condition did not hold, and nothing was changed.
+	// CompareFailed: its condition did not hold, and what was to be done otherwise is done.
 	CompareFailed
 )
 
@@ -66,6 +67,8 @@ type Operation struct {
 	Kind          Kind
 	Changes       []Change
 	Condition     *Condition
+	// Otherwise is what a write does if its condition does not hold.
+	Otherwise []Change
 	// Call and Return are when the client asked and when it was answered. What is unknown never returns.
 	Call, Return time.Duration
 	Outcome      Outcome
@@ -76,11 +79,29 @@ type Operation struct {
 	Current uint64
 	// Origin is the revision of the shard whose state an answer shows; 0 if several shards have made it.
 	Origin uint64
-	// Cells are one for each change of a write, and one for each key of a read, beginning with key From; a page may end before the last.
+	// Cells are one for each change that a write has done, and one for each key of a read, beginning with key From; a page may end before the last.
 	Cells []Cell
 	From  int
+	// Before are the keys as a write says that it has found them, one for each change that it has done; nil if it was not asked.
+	Before []Cell
 	// Attempts is how often it was sent.
 	Attempts int
+}
+
+// done are the changes that a write of known outcome has done.
+func (o *Operation) done() []Change {
+	if o.Outcome == CompareFailed {
+		return o.Otherwise
+	}
+	return o.Changes
+}
+
+// possible are the changes that a write has done or may have.
+func (o *Operation) possible() []Change {
+	if o.Outcome == Unknown {
+		return slices.Concat(o.Changes, o.Otherwise)
+	}
+	return o.done()
 }
 
 // forever is when unknown outcomes return.
@@ -109,22 +130,30 @@ func (o *Operation) String() string {
 	if c := o.Condition; c != nil {
 		fmt.Fprintf(&b, " if %c=%q", 'a'+c.Key, c.Value)
 	}
-	for _, c := range o.Changes {
-		if c.Delete {
-			fmt.Fprintf(&b, " delete %c", 'a'+c.Key)
-		} else {
-			fmt.Fprintf(&b, " %c=%q", 'a'+c.Key, c.Value)
-		}
+	describeChanges(&b, o.Changes)
+	if len(o.Otherwise) > 0 {
+		b.WriteString(" else")
+		describeChanges(&b, o.Otherwise)
 	}
 	switch o.Outcome {
 	case Done:
 		fmt.Fprintf(&b, " → revision %d of shard %d", o.Revision, o.Shard)
 	case CompareFailed:
-		b.WriteString(" → compare failed")
+		fmt.Fprintf(&b, " → compare failed, revision %d of shard %d", o.Revision, o.Shard)
 	case Unknown:
 		b.WriteString(" → unknown")
 	}
 	return b.String()
+}
+
+func describeChanges(b *strings.Builder, cs []Change) {
+	for _, c := range cs {
+		if c.Delete {
+			fmt.Fprintf(b, " delete %c", 'a'+c.Key)
+		} else {
+			fmt.Fprintf(b, " %c=%q", 'a'+c.Key, c.Value)
+		}
+	}
 }
 
 // History is everything that clients saw.

@@ -82,8 +82,11 @@ func (r *run) liveMajority() bool {
 	return r.serves(healthy)
 }
 
+// leaveBroken leaves a node broken in a way that a majority of others goes on under. A nearly full disk is none, as long as its node is heard: its
+// shards take no puts (R24).
 func (r *run) leaveBroken(p *process, healthy []*process) {
 	s := r.c.scheduler
+	r.c.squeeze(p, 0)
 	switch s.random.IntN(5) {
 	case 0:
 		p.crash(simfs.KeepSome, r.c.grace())

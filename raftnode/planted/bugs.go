@@ -58,6 +58,7 @@ const (
 
 	ClusterUnchecked      Bug = "cluster-unchecked"        // R13: a node of another cluster is heard
 	SenderUnchecked       Bug = "sender-unchecked"         // R26: a message is stepped whoever has sent it
+	PastIsPresent         Bug = "past-is-present"          // R22: a read at a revision shows the key as it is now
 	EmptiedDiskAdmitted   Bug = "emptied-disk-admitted"    // R13: a new disk under an old name is heard, and goes on
 	LostLogBegunAnew      Bug = "lost-log-begun-anew"      // R14: a log that is gone is taken for one that never was
 	IdentityNameNotSynced Bug = "identity-name-not-synced" // R7: a new identity may be the old one after a crash

@@ -103,17 +103,22 @@ func makeResults(e *storev1.Entry) []*storev1.WriteResult {
 	}
 	results := make([]*storev1.WriteResult, len(e.Commands))
 	slab := make([]storev1.WriteResult, len(e.Commands))
-	parts := make([]*storev1.OperationResult, operations)
-	partSlab := make([]storev1.OperationResult, operations)
-	for i := range parts {
-		parts[i] = &partSlab[i]
-	}
+	parts := makeOperationResults(operations)
 	for i, c := range e.Commands {
 		results[i] = &slab[i]
 		n := len(c.GetWrite().GetOperations())
 		results[i].Operations, parts = parts[:n:n], parts[n:]
 	}
 	return results
+}
+
+// makeOperationResults makes n results in two pieces.
+func makeOperationResults(n int) []*storev1.OperationResult {
+	parts, slab := make([]*storev1.OperationResult, n), make([]storev1.OperationResult, n)
+	for i := range parts {
+		parts[i] = &slab[i]
+	}
+	return parts
 }
 
 // applyCommand fills r, or returns another result: the one that a first attempt got.

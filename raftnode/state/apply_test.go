@@ -16,6 +16,11 @@ func compares(c *storev1.Command, cs ...*storev1.Compare) *storev1.Command {
 	return c
 }
 
+func otherwise(c *storev1.Command, ops ...*storev1.Operation) *storev1.Command {
+	c.GetWrite().Otherwise = ops
+	return c
+}
+
 func exists(key string, want bool) *storev1.Compare {
 	return &storev1.Compare{Key: key, Condition: &storev1.Compare_Exists{Exists: want}}
 }
@@ -80,8 +85,29 @@ func TestCommands(t *testing.T) {
 		{"another value", compares(putCommand("a", "5"), valueIs("a", "3")), failedAt(0, 12, 7)},
 		{"value of what is not there", compares(putCommand("e", "2"), valueIs("e", "")), failedAt(0, 12, 0)},
 		{"compares alone", compares(writeCommand(), exists("a", true)), result(applied, 12)},
-		{"bootstrap again changes nothing", bootstrapCommand(), result(applied, 12)},
-		{"trim", trimCommand(5, 2), result(applied, 12)},
+		{"a get changes nothing", writeCommand(getOp("a")), result(applied, 12, notDeleted)},
+		{
+			"a get beside a put", otherwise(compares(writeCommand(getOp("a"), putOp("d", "2")), exists("a", true)), putOp("x", "1")),
+			result(applied, 13, notDeleted, wrote(8, 2)),
+		},
+		{
+			"otherwise", otherwise(compares(putCommand("a", "6"), exists("a", true), modRevision("a", 6)), putOp("a", "7"), getOp("b"), deleteOp("d")),
+			func() *storev1.WriteResult {
+				r := failedAt(1, 14, 7)
+				r.Operations = []*storev1.OperationResult{wrote(6, 3), notDeleted, deleted}
+				return r
+			}(),
+		},
+		{
+			"otherwise changes nothing", otherwise(compares(putCommand("a", "8"), exists("z", true)), deleteOp("z")),
+			func() *storev1.WriteResult {
+				r := failedAt(0, 14, 0)
+				r.Operations = []*storev1.OperationResult{notDeleted}
+				return r
+			}(),
+		},
+		{"bootstrap again changes nothing", bootstrapCommand(), result(applied, 14)},
+		{"trim", trimCommand(5, 2), result(applied, 14)},
 	}
 	m := newServing(t, Options{})
 	for _, s := range steps {
@@ -91,7 +117,7 @@ func TestCommands(t *testing.T) {
 	}
 	checkDigests(t, m.store, testShard)
 	got := m.shard.Position()
-	if want := (Position{Index: uint64(len(steps)) + 1, Term: 1, Revision: 12, HistoryFloor: 3, HistoryBytes: got.HistoryBytes, Keys: 4}); got != want {
+	if want := (Position{Index: uint64(len(steps)) + 1, Term: 1, Revision: 14, HistoryFloor: 3, HistoryBytes: got.HistoryBytes, Keys: 3}); got != want {
 		t.Errorf("position %+v, want %+v", got, want)
 	}
 	if got.HistoryBytes == 0 {
@@ -119,6 +145,7 @@ func TestNotServing(t *testing.T) {
 	check("frozen", putCommand("a", "1"))
 	check("frozen, as the second key", writeCommand(putOp("b", "1"), putOp("a", "1")))
 	check("frozen, as a compare", compares(putCommand("b", "1"), exists("a", false)))
+	check("frozen, of what is done otherwise", otherwise(compares(putCommand("b", "1"), exists("b", false)), getOp("a")))
 	check("not kept for retries", as(1, 1, 0, 0, putCommand("a", "1")))
 	if m.shard.dedup.len() != 0 {
 		t.Error("a refusal was kept")
@@ -184,38 +211,80 @@ func TestRetriesGetTheFirstAnswer(t *testing.T) {
 	}
 }
 
+// A client that was silent for the longest is forgotten whole. Its requests are refused from then on, and so are those of other clients that nobody
+// knows, unless they have seen that.
 func TestForgottenRequestsAreRefused(t *testing.T) {
 	o := testOptions(newDisk())
 	o.DedupResults = 4
 	m := newServing(t, o)
-	const key = "{t}k"
-	for i := uint64(1); i <= 6; i++ {
-		if r := m.one(as(1, i, i-1, 0, putCommand(key, "v"))); r.Outcome != applied {
-			t.Fatal(i, r)
-		}
+	write := func(client byte, sequence, seen uint64) *storev1.WriteResult {
+		return m.one(as(client, sequence, seen, 0, putCommand("k", "v")))
 	}
-	// 1 and 2 are forgotten; they made revisions 1 and 2, so an attempt that has seen 2 is not one of theirs.
-	for i := uint64(1); i <= 2; i++ {
-		r := m.one(as(1, i, i-1, 0, putCommand(key, "v")))
-		if want := (&storev1.WriteResult{Outcome: expired, Revision: 6, DedupFloor: 3}); !cmp.Equal(want, r, protocmp.Transform()) {
+	for i := uint64(1); i <= 3; i++ {
+		write(1, i, i-1) // revisions 1 to 3
+	}
+	write(2, 1, 3) // 4
+	if r := write(1, 2, 1); r.Outcome != applied || r.Revision != 2 {
+		t.Fatalf("a retry: %v", r)
+	}
+	if r := write(3, 1, 0); r.Outcome != applied { // 5: nobody was forgotten before
+		t.Fatalf("a new client: %v", r)
+	}
+	// Client 1 is forgotten; its last answer was revision 3, so an attempt that has seen 4 is not one of its.
+	for i := uint64(1); i <= 3; i++ {
+		r := write(1, i, i-1)
+		if want := (&storev1.WriteResult{Outcome: expired, Revision: 5, SessionFloor: 4}); !cmp.Equal(want, r, protocmp.Transform()) {
 			t.Errorf("retry of %d: %v", i, r)
 		}
 	}
-	if r := m.one(as(1, 3, 2, 0, putCommand(key, "v"))); r.Outcome != applied || r.Revision != 3 {
-		t.Errorf("retry of 3: %v", r)
+	if r := write(2, 1, 3); r.Outcome != applied || r.Revision != 4 {
+		t.Errorf("a retry of a client that is known: %v", r)
 	}
-	if r := m.one(as(9, 1, 6, 0, putCommand(key, "v"))); r.Outcome != applied || r.Revision != 7 {
-		t.Errorf("a first attempt that is up to date: %v", r)
+	if r := write(2, 2, 0); r.Outcome != applied || r.Revision != 6 {
+		t.Errorf("a client that is known need not have seen anything: %v", r)
 	}
-	if r := m.one(as(9, 2, 0, 0, putCommand("elsewhere", "v"))); r.Outcome != applied {
-		t.Errorf("another slot: %v", r)
+	if r := write(9, 1, 3); r.Outcome != expired {
+		t.Errorf("a client that nobody knows and that has seen too little: %v", r)
+	}
+	if r := write(9, 1, 4); r.Outcome != applied || r.Revision != 7 {
+		t.Errorf("… and enough: %v", r)
 	}
 }
 
-func TestAcknowledgedResultsAreForgottenFirst(t *testing.T) {
+// A client that was forgotten and is heard of again does not bring back what it has asked for before.
+func TestForgottenAndHeardOfAgain(t *testing.T) {
 	o := testOptions(newDisk())
-	o.DedupResults = 16 // acknowledged ones may go after 2 revisions
+	o.DedupResults = 2
 	m := newServing(t, o)
+	write := func(client byte, sequence, seen uint64) *storev1.WriteResult {
+		return m.one(as(client, sequence, seen, 0, putCommand("k", "v")))
+	}
+	reopen := func() {
+		if err := m.store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		m = newMachine(t, openStore(t, o), testShard)
+	}
+	write(1, 5, 0) // revision 1, and its answer is lost
+	write(2, 1, 1)
+	write(3, 1, 2) // client 1 is forgotten
+	if r := write(1, 6, 3); r.Outcome != applied || r.Revision != 4 {
+		t.Fatalf("a first attempt: %v", r)
+	}
+	for range 2 {
+		if r := write(1, 5, 0); r.Outcome != expired || r.SessionFloor != 2 {
+			t.Errorf("a retry from before: %v", r)
+		}
+		reopen()
+	}
+	if r := write(1, 7, 2); r.Outcome != applied {
+		t.Errorf("an attempt that has seen enough: %v", r)
+	}
+}
+
+// What a client has acknowledged is forgotten but for its newest result, and refused. Nobody else loses anything by that.
+func TestAcknowledgedResultsAreForgotten(t *testing.T) {
+	m := newServing(t, testOptions(newDisk()))
 	m.one(as(2, 1, 0, 0, putCommand("slow", "v")))
 	for i := uint64(1); i <= 40; i++ {
 		m.one(as(1, i, i, i, putCommand("fast", "v")))
@@ -223,11 +292,49 @@ func TestAcknowledgedResultsAreForgottenFirst(t *testing.T) {
 	if r := m.one(as(2, 1, 0, 0, putCommand("slow", "v"))); r.Outcome != applied || r.Revision != 1 {
 		t.Errorf("the result of a slow client went with those that another acknowledged: %v", r)
 	}
-	if n := m.shard.dedup.len(); n > 5 {
+	if n := m.shard.dedup.len(); n != 2 {
 		t.Errorf("%d results are kept", n)
 	}
-	if r := m.one(as(1, 5, 5, 5, putCommand("fast", "late"))); r.Outcome != expired {
-		t.Errorf("a duplicate that comes late: %v", r)
+	for _, sequence := range []uint64{1, 39} {
+		r := m.one(as(1, sequence, sequence, 0, putCommand("fast", "late")))
+		if want := (&storev1.WriteResult{Outcome: expired, Revision: 41}); !cmp.Equal(want, r, protocmp.Transform()) {
+			t.Errorf("a duplicate of %d that comes late: %v", sequence, r)
+		}
+	}
+	if r := m.one(as(1, 40, 40, 40, putCommand("fast", "late"))); r.Outcome != applied || r.Revision != 41 {
+		t.Errorf("a retry of the last: %v", r)
+	}
+	if r := m.one(as(1, 50, 0, 45, putCommand("fast", "v"))); r.Outcome != applied {
+		t.Errorf("a first attempt: %v", r)
+	}
+	if r := m.one(as(1, 44, 0, 45, putCommand("fast", "v"))); r.Outcome != expired {
+		t.Errorf("a sequence below what is acknowledged, though it never came: %v", r)
+	}
+	if r := m.one(as(1, 46, 0, 45, putCommand("fast", "v"))); r.Outcome != applied {
+		t.Errorf("one that comes behind a later one: %v", r)
+	}
+}
+
+// A client that acknowledges nothing gets no more answers than a session may have, until it does.
+func TestFullSession(t *testing.T) {
+	o := testOptions(newDisk())
+	o.SessionResults = 3
+	m := newServing(t, o)
+	for i := uint64(1); i <= 3; i++ {
+		m.one(as(1, i, 0, 0, putCommand("k", "v")))
+	}
+	r := m.one(as(1, 4, 0, 0, putCommand("k", "v")))
+	if want := (&storev1.WriteResult{Outcome: sessionFull, Revision: 3}); !cmp.Equal(want, r, protocmp.Transform()) {
+		t.Errorf("more than a session has: %v", r)
+	}
+	if r := m.one(as(1, 3, 0, 0, putCommand("k", "v"))); r.Outcome != applied || r.Revision != 3 {
+		t.Errorf("a retry: %v", r)
+	}
+	if r := m.one(as(2, 1, 0, 0, putCommand("k", "v"))); r.Outcome != applied {
+		t.Errorf("another client: %v", r)
+	}
+	if r := m.one(as(1, 4, 0, 2, putCommand("k", "v"))); r.Outcome != applied || r.Revision != 5 {
+		t.Errorf("with an acknowledgement: %v", r)
 	}
 }
 
@@ -246,6 +353,10 @@ func TestRefusedEntries(t *testing.T) {
 		"nil operation":       bad(writeCommand(nil)),
 		"a key twice":         bad(writeCommand(putOp("a", "1"), deleteOp("a"))),
 		"a key twice of many": bad(writeCommand(putOp("a", ""), putOp("b", ""), putOp("c", ""), putOp("d", ""), putOp("e", ""), putOp("f", ""), putOp("g", ""), putOp("h", ""), putOp("a", ""))),
+		"a get with a value":  bad(writeCommand(&storev1.Operation{Kind: get, Key: "a", Value: []byte("1")})),
+		"otherwise of what":   bad(otherwise(putCommand("a", "1"), putOp("b", "1"))),
+		"otherwise no key":    bad(otherwise(compares(putCommand("a", "1"), exists("a", true)), putOp("", "1"))),
+		"otherwise twice":     bad(otherwise(compares(putCommand("a", "1"), exists("a", true)), putOp("b", "1"), getOp("b"))),
 		"no condition":        bad(compares(putCommand("a", "1"), &storev1.Compare{Key: "a"})),
 		"compare of no key":   bad(compares(putCommand("a", "1"), exists("", true))),
 		"short client id":     bad(&storev1.Command{RequestId: &storev1.RequestId{ClientId: []byte("x"), Sequence: 1}, Body: putCommand("a", "1").Body}),

@@ -107,7 +107,7 @@ func (sh *Shard) finish(b *Batch) error {
 	for _, slot := range sh.touched {
 		s := &sh.summaries[slot]
 		m := &sh.scratch.summary
-		m.DigestLow, m.DigestHigh, m.DedupFloor = s.digest.Low, s.digest.High, s.floor
+		m.DigestLow, m.DigestHigh = s.digest.Low, s.digest.High
 		sh.key = appendSlotSummaryKey(sh.key[:0], sh.id, slot)
 		if _, err := b.set(sh.key, m); err != nil {
 			return err

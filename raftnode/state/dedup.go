@@ -9,16 +9,30 @@ import (
 	"github.com/raftkv/raftkv/raftnode/planted"
 )
 
-// dedupIndex knows where the kept results of a shard are, and in which order they are forgotten. The results themselves are in Pebble: they
-// are read for retries only. It is derived from the stored results and nothing else, so that it is the same on every replica.
+// dedupIndex knows where the kept results of a shard are, whose they are, and in which order they are forgotten. The results themselves are in
+// Pebble: they are read for retries only. It is derived from the stored results and nothing else, so that it is the same on every replica.
 //
-// Entries live in a slab and hang in two lists, oldest first: one of all, one of each client.
+// A session is what is known of a client: its results that it has not acknowledged, and its newest one, which says what it has. Results live
+// in a slab and hang in the list of their session, oldest first; sessions hang in one list, the one that was silent for the longest first.
 type dedupIndex struct {
-	entries []dedupEntry
-	free    []int32
-	byID    map[dedupID]int32
-	clients map[[clientIDLen]byte]ends
-	all     ends
+	entries  []dedupEntry
+	free     []int32
+	byID     map[dedupID]int32
+	sessions map[[clientIDLen]byte]*session
+	silent   *session // for the longest
+	latest   *session
+}
+
+type session struct {
+	client [clientIDLen]byte
+	// acked: the client has the answers below it.
+	acked uint64
+	// floor is the session floor of the shard from when it heard of the client: the client may have been forgotten before.
+	floor          uint64
+	results        int
+	oldest, newest int32
+
+	longer, shorter *session // silent
 }
 
 type dedupEntry struct {
@@ -27,22 +41,13 @@ type dedupEntry struct {
 	ordinal  uint32
 	index    uint64
 	revision uint64 // of the shard when the request was answered
-
-	older, newer             int32 // of all
-	clientOlder, clientNewer int32 // of the same client
+	newer    int32  // of the same session
 }
-
-// ends of a list; none marks the empty one.
-type ends struct{ oldest, newest int32 }
 
 const none = int32(-1)
 
 func newDedupIndex() *dedupIndex {
-	return &dedupIndex{
-		byID:    make(map[dedupID]int32),
-		clients: make(map[[clientIDLen]byte]ends),
-		all:     ends{none, none},
-	}
+	return &dedupIndex{byID: make(map[dedupID]int32), sessions: make(map[[clientIDLen]byte]*session)}
 }
 
 func (d *dedupIndex) len() int { return len(d.byID) }
@@ -54,108 +59,72 @@ func (d *dedupIndex) find(id *dedupID) *dedupEntry {
 	return nil
 }
 
-// oldest returns the entry that is forgotten first.
-func (d *dedupIndex) oldest() *dedupEntry {
-	if d.all.oldest == none {
-		return nil
-	}
-	return &d.entries[d.all.oldest]
-}
-
-// add appends an entry, which must be newer than all others and not be there yet.
-func (d *dedupIndex) add(e dedupEntry) {
+// add appends a result, which must be newer than all others and not be there yet. acked is what its client has acknowledged, floor that of its
+// session.
+func (d *dedupIndex) add(e dedupEntry, acked, floor uint64) *session {
 	i := int32(len(d.entries))
 	if n := len(d.free); n > 0 {
 		i, d.free = d.free[n-1], d.free[:n-1]
 	} else {
 		d.entries = append(d.entries, dedupEntry{})
 	}
-	c, ok := d.clients[e.id.client]
-	if !ok {
-		c = ends{none, none}
-	}
-	e.older, e.newer = d.all.newest, none
-	e.clientOlder, e.clientNewer = c.newest, none
+	e.newer = none
 	d.entries[i] = e
-	if e.older == none {
-		d.all.oldest = i
-	} else {
-		d.entries[e.older].newer = i
-	}
-	if e.clientOlder == none {
-		c.oldest = i
-	} else {
-		d.entries[e.clientOlder].clientNewer = i
-	}
-	d.all.newest, c.newest = i, i
-	d.clients[e.id.client] = c
 	d.byID[e.id] = i
+	s := d.sessions[e.id.client]
+	if s == nil {
+		s = &session{client: e.id.client, floor: floor, oldest: i, newest: i}
+		d.sessions[e.id.client] = s
+	} else {
+		d.entries[s.newest].newer = i
+		s.newest = i
+		d.unlink(s)
+	}
+	s.acked = max(s.acked, acked)
+	s.results++
+	if s.longer = d.latest; d.latest != nil {
+		d.latest.shorter = s
+	} else {
+		d.silent = s
+	}
+	d.latest = s
+	return s
 }
 
-func (d *dedupIndex) remove(id dedupID) {
-	i, ok := d.byID[id]
-	if !ok {
-		return
-	}
-	e := &d.entries[i]
-	c := d.clients[id.client]
-	if e.older == none {
-		d.all.oldest = e.newer
+// unlink takes a session out of the list of sessions.
+func (d *dedupIndex) unlink(s *session) {
+	if s.longer != nil {
+		s.longer.shorter = s.shorter
 	} else {
-		d.entries[e.older].newer = e.newer
+		d.silent = s.shorter
 	}
-	if e.newer == none {
-		d.all.newest = e.older
+	if s.shorter != nil {
+		s.shorter.longer = s.longer
 	} else {
-		d.entries[e.newer].older = e.older
+		d.latest = s.longer
 	}
-	if e.clientOlder == none {
-		c.oldest = e.clientNewer
-	} else {
-		d.entries[e.clientOlder].clientNewer = e.clientNewer
-	}
-	if e.clientNewer == none {
-		c.newest = e.clientOlder
-	} else {
-		d.entries[e.clientNewer].clientOlder = e.clientOlder
-	}
-	if c.oldest == none {
-		delete(d.clients, id.client)
-	} else {
-		d.clients[id.client] = c
-	}
-	delete(d.byID, id)
+	s.longer, s.shorter = nil, nil
+}
+
+// drop forgets the oldest result of a session that has another one.
+func (d *dedupIndex) drop(s *session) {
+	i := s.oldest
+	s.oldest = d.entries[i].newer
+	s.results--
+	delete(d.byID, d.entries[i].id)
 	d.free = append(d.free, i)
 }
 
-// ackedWindow is how many of a client's oldest results one request can have forgotten, and ackedLag which part of the results a shard keeps
-// must have gone by, in revisions, before an acknowledged one is.
-//
-// Forgetting raises the floor of a slot, and whoever retries from below it is told that his session has expired. Forgetting at once would
-// tell that to every client that is one round trip behind.
-const (
-	ackedWindow  = 8
-	ackedLagPart = 8
-)
-
-// acked returns those of the client's oldest results that the client has acknowledged and that are old enough to forget.
-func (d *dedupIndex) acked(out []dedupID, client *[clientIDLen]byte, below, revision, lag uint64) []dedupID {
-	c, ok := d.clients[*client]
-	if !ok || below == 0 {
-		return out
-	}
-	i := c.oldest
-	for range ackedWindow {
-		if i == none || d.entries[i].revision+lag > revision {
-			break
-		}
-		if d.entries[i].id.sequence < below {
-			out = append(out, d.entries[i].id)
-		}
-		i = d.entries[i].clientNewer
-	}
-	return out
+// end forgets a session. Its results have been forgotten but for one.
+func (d *dedupIndex) end(s *session) {
+	d.unlink(s)
+	delete(d.byID, d.entries[s.newest].id)
+	d.free = append(d.free, s.newest)
+	delete(d.sessions, s.client)
 }
+
+// ackedWindow is how many acknowledged results one request of their client can have forgotten, so that its work is bounded.
+const ackedWindow = 8
 
 var errTwoResults = errors.New("two results for one request")
 
@@ -180,7 +149,6 @@ func (sh *Shard) answered(id *dedupID) (*storev1.WriteResult, error) {
 		return nil, nil
 	}
 	if planted.Is(planted.DuplicateApplied) { // R23
-		sh.dedup.remove(*id)
 		return nil, nil
 	}
 	sh.key = appendDedupKey(sh.key[:0], sh.id, e.index, e.ordinal)
@@ -203,44 +171,80 @@ func (sh *Shard) answered(id *dedupID) (*storev1.WriteResult, error) {
 	return r.Result, nil
 }
 
+// expired says whether an answer to a request that is not there may have been forgotten: its client has acknowledged it, or was forgotten itself,
+// perhaps before it was heard of again. floor is the session floor that tells so, 0 if it is the client.
+func (sh *Shard) expired(id *dedupID, seen uint64) (floor uint64, expired bool) {
+	if planted.Is(planted.FloorStays) { // R23
+		return 0, false
+	}
+	floor = sh.meta.SessionFloor
+	if s := sh.dedup.sessions[id.client]; s != nil {
+		if id.sequence < s.acked {
+			return 0, true
+		}
+		floor = s.floor
+	}
+	return floor, seen < floor
+}
+
+// full says whether a client must acknowledge answers before it gets more. acked is what it does now.
+func (sh *Shard) full(id *dedupID, acked uint64) bool {
+	s := sh.dedup.sessions[id.client]
+	return s != nil && s.results >= sh.store.options.SessionResults && sh.dedup.entries[s.oldest].id.sequence >= max(s.acked, acked)
+}
+
 // remember keeps the answer to a request and forgets what there is no room for.
 func (sh *Shard) remember(b *Batch, id *dedupID, slot placement.Slot, ackedBelow uint64, ordinal uint32, r *storev1.WriteResult) error {
-	lag := max(1, uint64(sh.store.options.DedupResults/ackedLagPart))
-	sh.forgotten = sh.dedup.acked(sh.forgotten[:0], &id.client, ackedBelow, sh.meta.Revision, lag)
-	for i := range sh.forgotten {
-		if err := sh.forget(b, sh.dedup.find(&sh.forgotten[i])); err != nil {
-			return err
-		}
+	index := sh.meta.AppliedIndex
+	floor := sh.meta.SessionFloor
+	if s := sh.dedup.sessions[id.client]; s != nil {
+		ackedBelow, floor = max(ackedBelow, s.acked), s.floor
 	}
 	d := &sh.scratch.dedup
-	d.ClientId, d.Sequence, d.Slot, d.Result = id.client[:], id.sequence, uint32(slot), r
-	index := sh.meta.AppliedIndex
+	d.ClientId, d.Sequence, d.Slot, d.Result, d.AckedBelow, d.SessionFloor = id.client[:], id.sequence, uint32(slot), r, ackedBelow, floor
 	sh.key = appendDedupKey(sh.key[:0], sh.id, index, ordinal)
 	stored, err := b.set(sh.key, d)
 	if err != nil {
 		return err
 	}
 	sh.overlay.results = append(sh.overlay.results, keptResult{id: *id, stored: stored})
-	sh.dedup.add(dedupEntry{id: *id, slot: slot, index: index, ordinal: ordinal, revision: r.Revision})
-	for sh.dedup.len() > sh.store.options.DedupResults {
-		if err := sh.forget(b, sh.dedup.oldest()); err != nil {
+	s := sh.dedup.add(dedupEntry{id: *id, slot: slot, index: index, ordinal: ordinal, revision: r.Revision}, ackedBelow, floor)
+	for range ackedWindow {
+		if s.results == 1 || sh.dedup.entries[s.oldest].id.sequence >= s.acked {
+			break
+		}
+		if err := sh.forgetOldest(b, s); err != nil {
+			return err
+		}
+	}
+	for sh.dedup.len() > sh.store.options.DedupResults && sh.dedup.silent != s {
+		if err := sh.forgetSession(b, sh.dedup.silent); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// forget removes a result and raises the floor of its slot above what any attempt of its request can have seen: an attempt of a command that
+// forgetOldest forgets the oldest result of a session that has another one. What the other says of the session is enough.
+func (sh *Shard) forgetOldest(b *Batch, s *session) error {
+	e := &sh.dedup.entries[s.oldest]
+	sh.key = appendDedupKey(sh.key[:0], sh.id, e.index, e.ordinal)
+	sh.dedup.drop(s)
+	return b.delete(sh.key)
+}
+
+// forgetSession forgets a client, and raises the session floor above what any attempt of its requests can have seen: an attempt of a command that
 // made revision r has seen less than r. One that made none may have seen r itself, so the floor is r+1 where the shard is that far; where
 // it is not, nobody could pass a floor of r+1.
-func (sh *Shard) forget(b *Batch, e *dedupEntry) error {
+func (sh *Shard) forgetSession(b *Batch, s *session) error {
+	for s.results > 1 {
+		if err := sh.forgetOldest(b, s); err != nil {
+			return err
+		}
+	}
+	e := &sh.dedup.entries[s.newest]
+	sh.meta.SessionFloor = max(sh.meta.SessionFloor, min(e.revision+1, sh.meta.Revision))
 	sh.key = appendDedupKey(sh.key[:0], sh.id, e.index, e.ordinal)
-	if err := b.delete(sh.key); err != nil {
-		return err
-	}
-	if s := sh.touch(e.slot); !planted.Is(planted.FloorStays) { // R23
-		s.floor = max(s.floor, min(e.revision+1, sh.meta.Revision))
-	}
-	sh.dedup.remove(e.id)
-	return nil
+	sh.dedup.end(s)
+	return b.delete(sh.key)
 }

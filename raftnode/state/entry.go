@@ -86,6 +86,9 @@ func checkWrite(w *storev1.Write) error {
 	if w == nil || len(w.Compares)+len(w.Operations) == 0 {
 		return fmt.Errorf("%w: a write of nothing", ErrInvalidEntry)
 	}
+	if len(w.Otherwise) > 0 && len(w.Compares) == 0 {
+		return fmt.Errorf("%w: a write that does something else unless nothing holds", ErrInvalidEntry)
+	}
 	for i, c := range w.Compares {
 		if c == nil || c.Condition == nil {
 			return fmt.Errorf("%w: compares[%d] has no condition", ErrInvalidEntry, i)
@@ -94,18 +97,25 @@ func checkWrite(w *storev1.Write) error {
 			return fmt.Errorf("%w: compares[%d].key %w", ErrInvalidEntry, i, err)
 		}
 	}
-	for i, op := range w.Operations {
-		if op == nil || (op.Kind != storev1.OperationKind_OPERATION_KIND_PUT && op.Kind != storev1.OperationKind_OPERATION_KIND_DELETE) {
-			return fmt.Errorf("%w: operations[%d] is neither put nor delete", ErrInvalidEntry, i)
+	if err := checkOperations("operations", w.Operations); err != nil {
+		return err
+	}
+	return checkOperations("otherwise", w.Otherwise)
+}
+
+func checkOperations(field string, ops []*storev1.Operation) error {
+	for i, op := range ops {
+		if op == nil || op.Kind != put && op.Kind != deletion && op.Kind != get {
+			return fmt.Errorf("%w: %s[%d] is neither put, delete nor get", ErrInvalidEntry, field, i)
 		}
 		if err := checkKey(op.Key); err != nil {
-			return fmt.Errorf("%w: operations[%d].key %w", ErrInvalidEntry, i, err)
+			return fmt.Errorf("%w: %s[%d].key %w", ErrInvalidEntry, field, i, err)
 		}
-		if op.Kind == deletion && len(op.Value) > 0 {
-			return fmt.Errorf("%w: operations[%d] is a delete and has a value", ErrInvalidEntry, i)
+		if op.Kind != put && len(op.Value) > 0 {
+			return fmt.Errorf("%w: %s[%d] is no put and has a value", ErrInvalidEntry, field, i)
 		}
 	}
-	return checkDistinct(w.Operations)
+	return checkDistinct(field, ops)
 }
 
 func checkKey(key string) error {
@@ -121,12 +131,12 @@ func checkKey(key string) error {
 // smallWrite is how many operations are compared each with each rather than through a map.
 const smallWrite = 8
 
-func checkDistinct(ops []*storev1.Operation) error {
+func checkDistinct(field string, ops []*storev1.Operation) error {
 	if len(ops) <= smallWrite {
 		for i := range ops {
 			for j := range i {
 				if ops[i].Key == ops[j].Key {
-					return fmt.Errorf("%w: operations %d and %d have the same key", ErrInvalidEntry, j, i)
+					return fmt.Errorf("%w: %s[%d] and %s[%d] have the same key", ErrInvalidEntry, field, j, field, i)
 				}
 			}
 		}
@@ -135,7 +145,7 @@ func checkDistinct(ops []*storev1.Operation) error {
 	seen := make(map[string]int, len(ops))
 	for i, op := range ops {
 		if j, ok := seen[op.Key]; ok {
-			return fmt.Errorf("%w: operations %d and %d have the same key", ErrInvalidEntry, j, i)
+			return fmt.Errorf("%w: %s[%d] and %s[%d] have the same key", ErrInvalidEntry, field, j, field, i)
 		}
 		seen[op.Key] = i
 	}

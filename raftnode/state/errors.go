@@ -65,13 +65,13 @@ func (e *CorruptionError) Error() string {
 
 func (e *CorruptionError) Unwrap() error { return e.Err }
 
-// CompactedError means that history was asked for that is forgotten.
+// CompactedError means that history, or the state at a revision, was asked for that is forgotten. Floor is the oldest that can be had.
 type CompactedError struct {
 	Revision, Floor uint64
 }
 
 func (e *CompactedError) Error() string {
-	return fmt.Sprintf("state: revision %d is compacted, history begins at %d; read at that revision or a later one", e.Revision, e.Floor)
+	return fmt.Sprintf("state: revision %d is compacted; ask for revision %d or a later one", e.Revision, e.Floor)
 }
 
 // FutureRevisionError means that a revision was asked for that the shard has not reached.

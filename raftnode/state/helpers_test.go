@@ -69,6 +69,10 @@ func putOp(key, value string) *storev1.Operation {
 	return &storev1.Operation{Kind: put, Key: key, Value: []byte(value)}
 }
 
+func getOp(key string) *storev1.Operation {
+	return &storev1.Operation{Kind: get, Key: key}
+}
+
 func deleteOp(key string) *storev1.Operation {
 	return &storev1.Operation{Kind: deletion, Key: key}
 }

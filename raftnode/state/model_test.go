@@ -16,7 +16,6 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
-	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // model is the state machine as one would explain it: maps, and a copy of all keys for every revision.
@@ -26,7 +25,9 @@ type model struct {
 	floor    uint64
 	states   []map[string]*record // by revision; a deleted key is not in it
 	results  []modelResult        // oldest first
-	floors   map[placement.Slot]uint64
+	sessions []*modelSession      // the one that was silent for the longest first
+	gone     uint64               // the session floor
+	most     int                  // of a session
 	deleted  map[string]uint64 // when a key that does not exist was deleted
 	replaced map[uint64]int    // by revision, how many values of 1 KiB and more it replaced
 }
@@ -35,13 +36,18 @@ type modelResult struct {
 	id       string
 	client   string
 	sequence uint64
-	slot     placement.Slot
 	result   *storev1.WriteResult
 }
 
-func newModel(limit int) *model {
+type modelSession struct {
+	client string
+	acked  uint64
+	floor  uint64
+}
+
+func newModel(limit, most int) *model {
 	return &model{
-		limit: limit, floor: 1, states: []map[string]*record{{}}, floors: map[placement.Slot]uint64{},
+		limit: limit, most: most, floor: 1, states: []map[string]*record{{}},
 		deleted: map[string]uint64{}, replaced: map[uint64]int{},
 	}
 }
@@ -80,28 +86,66 @@ func (m *model) trim(below uint64, most int) {
 }
 
 func (m *model) write(id *storev1.RequestId, w *storev1.Write) *storev1.WriteResult {
-	home := placement.SlotOf(firstKey(w))
-	name := ""
-	if id != nil {
-		name = fmt.Sprintf("%x/%d", id.ClientId, id.Sequence)
-		for _, r := range m.results {
-			if r.id == name {
-				return r.result
-			}
+	if id == nil {
+		return m.execute(w)
+	}
+	name, client := fmt.Sprintf("%x/%d", id.ClientId, id.Sequence), string(id.ClientId)
+	for _, r := range m.results {
+		if r.id == name {
+			return r.result
 		}
-		if id.Seen < m.floors[home] {
-			return &storev1.WriteResult{Outcome: expired, Revision: m.revision, DedupFloor: m.floors[home]}
-		}
+	}
+	s := m.session(client)
+	switch {
+	case s == nil && id.Seen < m.gone:
+		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: m.gone}
+	case s != nil && id.Sequence < s.acked:
+		return &storev1.WriteResult{Outcome: expired, Revision: m.revision}
+	case s != nil && id.Seen < s.floor:
+		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: s.floor}
+	case s != nil && len(m.of(client)) >= m.most && m.of(client)[0].sequence >= max(s.acked, id.AckedBelow):
+		return &storev1.WriteResult{Outcome: sessionFull, Revision: m.revision}
 	}
 	r := m.execute(w)
-	if id != nil {
-		m.forgetAcked(string(id.ClientId), id.AckedBelow)
-		m.results = append(m.results, modelResult{name, string(id.ClientId), id.Sequence, home, r})
-		for len(m.results) > m.limit {
-			m.forget(m.results[0].id)
+	if s == nil {
+		s = &modelSession{client: client, floor: m.gone}
+	}
+	s.acked = max(s.acked, id.AckedBelow)
+	m.sessions = append(slices.DeleteFunc(m.sessions, func(other *modelSession) bool { return other == s }), s)
+	m.results = append(m.results, modelResult{name, client, id.Sequence, r})
+	for range ackedWindow {
+		if of := m.of(client); len(of) > 1 && of[0].sequence < s.acked {
+			m.forget(of[0].id)
 		}
 	}
+	for len(m.results) > m.limit && m.sessions[0] != s {
+		of := m.of(m.sessions[0].client)
+		m.gone = max(m.gone, min(of[len(of)-1].result.Revision+1, m.revision))
+		for _, r := range of {
+			m.forget(r.id)
+		}
+		m.sessions = m.sessions[1:]
+	}
 	return r
+}
+
+func (m *model) session(client string) *modelSession {
+	for _, s := range m.sessions {
+		if s.client == client {
+			return s
+		}
+	}
+	return nil
+}
+
+// of are the results of a client.
+func (m *model) of(client string) (out []modelResult) {
+	for _, r := range m.results {
+		if r.client == client {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
@@ -117,11 +161,22 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 			ok = rec != nil && bytes.Equal(rec.GetValue(), want.Value)
 		}
 		if !ok {
-			return failedAt(uint32(i), m.revision, rec.GetModRevision())
+			current := rec.GetModRevision()
+			r := m.change(w.Otherwise)
+			r.Outcome, r.FailedCompare, r.FailedModRevision = failed, uint32(i), current
+			return r
 		}
 	}
+	return m.change(w.Operations)
+}
+
+func (m *model) change(ops []*storev1.Operation) *storev1.WriteResult {
 	next, r := maps.Clone(m.now()), result(applied, m.revision)
-	for _, op := range w.Operations {
+	for _, op := range ops {
+		if op.Kind == get {
+			r.Operations = append(r.Operations, &storev1.OperationResult{})
+			continue
+		}
 		old := next[op.Key]
 		or := &storev1.OperationResult{Existed: old != nil}
 		if len(old.GetValue()) >= separateBytes {
@@ -152,32 +207,8 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 	return r
 }
 
-func (m *model) forgetAcked(client string, below uint64) {
-	lag := uint64(max(1, m.limit/ackedLagPart))
-	var gone []string
-	seen := 0
-	for _, r := range m.results {
-		if r.client != client {
-			continue
-		}
-		if seen == ackedWindow || r.result.Revision+lag > m.revision {
-			break
-		}
-		seen++
-		if r.sequence < below {
-			gone = append(gone, r.id)
-		}
-	}
-	for _, id := range gone {
-		m.forget(id)
-	}
-}
-
 func (m *model) forget(id string) {
-	i := slices.IndexFunc(m.results, func(r modelResult) bool { return r.id == id })
-	r := m.results[i]
-	m.floors[r.slot] = max(m.floors[r.slot], min(r.result.Revision+1, m.revision))
-	m.results = slices.Delete(m.results, i, i+1)
+	m.results = slices.DeleteFunc(m.results, func(r modelResult) bool { return r.id == id })
 }
 
 var modelKeys = []string{"a", "b", "c", "{t}x", "{t}y", "né"}
@@ -190,20 +221,26 @@ func drawValue(t *rapid.T) string {
 	return strings.Repeat(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "letter"), separateBytes+rapid.IntRange(-1, 1).Draw(t, "more"))
 }
 
+func drawOperations(t *rapid.T) (ops []*storev1.Operation) {
+	for _, k := range rapid.SliceOfNDistinct(rapid.SampledFrom(modelKeys), 0, 3, rapid.ID[string]).Draw(t, "keys") {
+		switch rapid.IntRange(0, 5).Draw(t, "op") {
+		case 0, 1:
+			ops = append(ops, deleteOp(k))
+		case 2:
+			ops = append(ops, getOp(k))
+		default:
+			ops = append(ops, putOp(k, drawValue(t)))
+		}
+	}
+	return ops
+}
+
 func drawCommand(t *rapid.T, m *model) *storev1.Command {
 	if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
 		return trimCommand(rapid.Uint64Range(0, m.revision+3).Draw(t, "below"), rapid.Uint32Range(0, 6).Draw(t, "most"))
 	}
-	keys := rapid.SliceOfNDistinct(rapid.SampledFrom(modelKeys), 0, 3, rapid.ID[string]).Draw(t, "keys")
-	w := &storev1.Write{}
-	for _, k := range keys {
-		if rapid.IntRange(0, 2).Draw(t, "op") == 0 {
-			w.Operations = append(w.Operations, deleteOp(k))
-		} else {
-			w.Operations = append(w.Operations, putOp(k, drawValue(t)))
-		}
-	}
-	if len(keys) == 0 || rapid.IntRange(0, 3).Draw(t, "compare") == 0 {
+	w := &storev1.Write{Operations: drawOperations(t)}
+	if len(w.Operations) == 0 || rapid.IntRange(0, 3).Draw(t, "compare") == 0 {
 		k := rapid.SampledFrom(modelKeys).Draw(t, "compare key")
 		c := exists(k, rapid.Bool().Draw(t, "exists"))
 		switch rapid.IntRange(0, 2).Draw(t, "condition") {
@@ -213,6 +250,7 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 			c = valueIs(k, string(m.now()[k].GetValue()))
 		}
 		w.Compares = append(w.Compares, c)
+		w.Otherwise = drawOperations(t)
 	}
 	c := &storev1.Command{Body: &storev1.Command_Write{Write: w}}
 	if rapid.Bool().Draw(t, "identified") {
@@ -242,10 +280,10 @@ func FuzzModel(f *testing.F) {
 }
 
 func checkModel(t *testing.T, rt *rapid.T) {
-	const limit = 9
+	const limit, most = 9, 5
 	o1, o2 := testOptions(newDisk()), testOptions(newDisk())
-	o1.DedupResults, o2.DedupResults = limit, limit
-	mo := newModel(limit)
+	o1.DedupResults, o2.DedupResults, o1.SessionResults, o2.SessionResults = limit, limit, most, most
+	mo := newModel(limit, most)
 	a, b := newMachine(t, openStore(t, o1), testShard), newMachine(t, openStore(t, o2), testShard)
 	defer func() { _, _ = a.store.Close(), b.store.Close() }()
 	a.commit(bootstrapCommand())
@@ -299,7 +337,7 @@ func sameAsModel(t *rapid.T, mo *model, m *machine) {
 	if err != nil || p.Revision != mo.revision || p.HistoryFloor != mo.floor || p.Keys != uint64(len(mo.now())) {
 		t.Fatalf("position %+v, %v; want revision %d, floor %d, %d keys", p, err, mo.revision, mo.floor, len(mo.now()))
 	}
-	for revision := mo.floor; revision <= mo.revision; revision++ {
+	for revision := mo.floor - 1; revision <= mo.revision; revision++ { // what the first history kept has found, too
 		for _, k := range modelKeys {
 			got, err := v.GetAt(testShard, k, revision)
 			if err != nil {

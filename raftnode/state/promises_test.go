@@ -91,7 +91,7 @@ func TestHistoryIsWhole(t *testing.T) {
 				r, err := v.GetAt(testShard, key, revision)
 				var compacted *CompactedError
 				switch {
-				case revision < from:
+				case revision+1 < from:
 					if !errors.As(err, &compacted) {
 						t.Errorf("%s at revision %d of the past: %v", key, revision, err)
 					}

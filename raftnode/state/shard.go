@@ -57,9 +57,8 @@ type Shard struct {
 	committed atomic.Pointer[committed]
 
 	// Buffers that Apply uses again and again.
-	key       []byte
-	forgotten []dedupID
-	scratch   scratch
+	key     []byte
+	scratch scratch
 }
 
 // committed is what other goroutines may know.
@@ -72,7 +71,6 @@ type committed struct {
 // slotSummary is a SlotSummary in memory.
 type slotSummary struct {
 	digest Digest
-	floor  uint64
 	dirty  bool // it differs from what is stored and in no list but touched
 }
 
@@ -188,7 +186,7 @@ func (sh *Shard) inferRevision() error {
 func copyMeta(to, from *shardMeta) {
 	to.AppliedIndex, to.AppliedTerm, to.Revision, to.ClockMs = from.AppliedIndex, from.AppliedTerm, from.Revision, from.ClockMs
 	to.HistoryFloor, to.HistoryStart, to.HistoryEnd = from.HistoryFloor, from.HistoryStart, from.HistoryEnd
-	to.CommandVersion, to.Keys = from.CommandVersion, from.Keys
+	to.CommandVersion, to.Keys, to.SessionFloor = from.CommandVersion, from.Keys, from.SessionFloor
 }
 
 func loadOne(sh *Shard, s section, m decoder, what string) (bool, error) {
@@ -227,7 +225,7 @@ func (sh *Shard) loadSummaries() error {
 		if err := decode(&s, value, "slot summary"); err != nil {
 			return err
 		}
-		sh.summaries[slot] = slotSummary{digest: Digest{Low: s.DigestLow, High: s.DigestHigh}, floor: s.DedupFloor}
+		sh.summaries[slot] = slotSummary{digest: Digest{Low: s.DigestLow, High: s.DigestHigh}}
 		return nil
 	})
 }
@@ -246,7 +244,7 @@ func (sh *Shard) loadDedup() error {
 		if sh.dedup.find(&id) != nil {
 			return errTwoResults
 		}
-		sh.dedup.add(dedupEntry{id: id, slot: placement.Slot(r.Slot), index: index, ordinal: ordinal, revision: r.Result.Revision})
+		sh.dedup.add(dedupEntry{id: id, slot: placement.Slot(r.Slot), index: index, ordinal: ordinal, revision: r.Result.Revision}, r.AckedBelow, r.SessionFloor)
 		return nil
 	})
 }

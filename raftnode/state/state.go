@@ -28,6 +28,9 @@ const (
 	defaultDedupResults  = 1 << 16
 )
 
+// SessionResults is how many results that it has not acknowledged a shard keeps of one client, unless Options say otherwise.
+const SessionResults = 4096
+
 // Options configure a Store. The zero value of each field means its default.
 type Options struct {
 	// FS is the disk; by default the real one.
@@ -40,6 +43,8 @@ type Options struct {
 	// DedupResults is how many results of retried requests a shard keeps, 65,536 by default. It decides what Apply does and must be
 	// the same on every replica (R21).
 	DedupResults int
+	// SessionResults is how many of them one client may have that it has not acknowledged, 4,096 by default. The same on every replica.
+	SessionResults int
 	// Logger hears what Pebble has to say; by default nobody does.
 	Logger *slog.Logger
 	// OnFlush is called after every flush, when DurableApplied may have risen. It is called with Pebble's locks held: it must not
@@ -62,6 +67,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.DedupResults == 0 {
 		o.DedupResults = defaultDedupResults
+	}
+	if o.SessionResults == 0 {
+		o.SessionResults = min(SessionResults, o.DedupResults)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -92,9 +100,9 @@ type Store struct {
 // Open opens the store in dir, and makes it if there is none. The caller holds the lock of the data directory.
 func Open(dir string, o Options) (*Store, error) {
 	o = o.withDefaults()
-	if o.CacheBytes < 0 || o.MemTableBytes < 64<<10 || o.DedupResults < 1 {
-		return nil, fmt.Errorf("state: open %s: cache of %d bytes, memtables of %d bytes, %d dedup results: want at least 0, 65536 and 1",
-			dir, o.CacheBytes, o.MemTableBytes, o.DedupResults)
+	if o.CacheBytes < 0 || o.MemTableBytes < 64<<10 || o.SessionResults < 1 || o.DedupResults < o.SessionResults {
+		return nil, fmt.Errorf("state: open %s: cache of %d bytes, memtables of %d bytes, %d dedup results, %d of a session: want at least 0, 65536, those of a session and 1",
+			dir, o.CacheBytes, o.MemTableBytes, o.DedupResults, o.SessionResults)
 	}
 	s := &Store{options: o, shards: make(map[placement.ShardID]*Shard)}
 	s.fatal.init(o.Logger, o.OnFatal)

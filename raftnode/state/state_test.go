@@ -210,7 +210,7 @@ func TestViewIsOneMoment(t *testing.T) {
 	var compacted *CompactedError
 	var future *FutureRevisionError
 	now := viewOf(t, m.store)
-	if _, err := now.GetAt(testShard, "b", 2); !errors.As(err, &compacted) || compacted.Floor != 6 {
+	if _, err := now.GetAt(testShard, "b", 2); !errors.As(err, &compacted) || compacted.Floor != 5 {
 		t.Errorf("get at a trimmed revision: %v", err)
 	}
 	if _, err := now.History(testShard, 2, 9, 1, nil); !errors.As(err, &compacted) {

@@ -128,14 +128,15 @@ func (v *View) record(id placement.ShardID, key string) (*record, error) {
 	return r, nil
 }
 
-// checkRevision says whether the state at a revision can be read.
+// checkRevision says whether the state at a revision can be read. That before the first history kept can: the history says what it replaced, so
+// a write can show what it has found as long as it is in the history itself.
 func (v *View) checkRevision(id placement.ShardID, revision uint64) error {
 	m, err := v.meta(id)
 	switch {
 	case err != nil:
 		return err
-	case revision < m.HistoryFloor:
-		return &CompactedError{Revision: revision, Floor: m.HistoryFloor}
+	case revision+1 < m.HistoryFloor:
+		return &CompactedError{Revision: revision, Floor: m.HistoryFloor - 1}
 	case revision > m.Revision:
 		return &FutureRevisionError{Revision: revision, Current: m.Revision}
 	}

@@ -13,14 +13,17 @@ import (
 const (
 	put       = storev1.OperationKind_OPERATION_KIND_PUT
 	deletion  = storev1.OperationKind_OPERATION_KIND_DELETE
+	get       = storev1.OperationKind_OPERATION_KIND_GET
 	applied   = storev1.WriteOutcome_WRITE_OUTCOME_APPLIED
 	failed    = storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED
 	notServed = storev1.WriteOutcome_WRITE_OUTCOME_NOT_SERVING
 	expired   = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED
+
+	sessionFull = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL
 )
 
 // applyWrite executes a write: look for the answer to an earlier attempt first, then refuse what may have been forgotten, then what is not
-// served here, then compare, then change (R23, R17). Applied and failed are answers that a retry must get again; the others say that
+// served here, then compare, then change one way or the other (R23, R17). Applied and failed are answers that a retry must get again; the others say that
 // this attempt did nothing, and are not kept.
 func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *storev1.Write, r *storev1.WriteResult) (*storev1.WriteResult, error) {
 	var request dedupID
@@ -37,9 +40,13 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 		if answer, err := sh.answered(&request); err != nil || answer != nil {
 			return answer, err
 		}
-		if floor := sh.summaries[home].floor; id.Seen < floor {
+		if floor, gone := sh.expired(&request, id.Seen); gone {
 			refuse(r, expired, sh.meta.Revision)
-			r.DedupFloor = floor
+			r.SessionFloor = floor
+			return r, nil
+		}
+		if sh.full(&request, id.AckedBelow) {
+			refuse(r, sessionFull, sh.meta.Revision)
 			return r, nil
 		}
 	}
@@ -51,8 +58,11 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 	if i, current, err := sh.compare(w.Compares); err != nil {
 		return nil, err
 	} else if i < len(w.Compares) {
-		refuse(r, failed, sh.meta.Revision)
-		r.FailedCompare, r.FailedModRevision = uint32(i), current
+		r.Operations = makeOperationResults(len(w.Otherwise))
+		if err := sh.change(b, w.Otherwise, r); err != nil {
+			return nil, err
+		}
+		r.Outcome, r.FailedCompare, r.FailedModRevision = failed, uint32(i), current
 	} else if err := sh.change(b, w.Operations, r); err != nil {
 		return nil, err
 	}
@@ -68,7 +78,7 @@ func refuse(r *storev1.WriteResult, outcome storev1.WriteOutcome, revision uint6
 	r.Outcome, r.Revision, r.Operations = outcome, revision, nil
 }
 
-// firstKey decides under which slot the result is kept. A write of nothing is refused before.
+// firstKey decides under which slot the result is kept, whatever comes of the compares. A write of nothing is refused before.
 func firstKey(w *storev1.Write) string {
 	if len(w.Operations) > 0 {
 		return w.Operations[0].Key
@@ -86,9 +96,11 @@ func (sh *Shard) unserved(w *storev1.Write) (placement.Slot, bool) {
 			return slot, true
 		}
 	}
-	for _, op := range w.Operations {
-		if slot := placement.SlotOf(op.Key); !sh.serves(slot) {
-			return slot, true
+	for _, ops := range [2][]*storev1.Operation{w.Operations, w.Otherwise} { // both: who is told to ask elsewhere must not depend on the compares
+		for _, op := range ops {
+			if slot := placement.SlotOf(op.Key); !sh.serves(slot) {
+				return slot, true
+			}
 		}
 	}
 	return 0, false
@@ -143,6 +155,9 @@ func (sh *Shard) change(b *Batch, ops []*storev1.Operation, r *storev1.WriteResu
 	h.Changes, sh.scratch.before = h.Changes[:0], sh.scratch.before[:0]
 	separatedBytes := uint64(0)
 	for i, op := range ops {
+		if op.Kind == get {
+			continue // The requester reads it at the revision of the result.
+		}
 		c := sh.scratch.at(len(h.Changes))
 		changed, err := sh.operate(b, op, revision, c, r.Operations[i])
 		if err != nil {

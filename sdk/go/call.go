@@ -188,6 +188,8 @@ func headerOf(r *raftkvv1.ExecResult) *raftkvv1.ResponseHeader {
 		return r.Delete.GetHeader()
 	case *raftkvv1.ExecResult_Batch:
 		return r.Batch.GetHeader()
+	case *raftkvv1.ExecResult_Txn:
+		return r.Txn.GetHeader()
 	}
 	return nil
 }

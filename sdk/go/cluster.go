@@ -53,7 +53,7 @@ func (c *Client) Limits(ctx context.Context) (*raftkvv1.Limits, error) {
 
 // Locate says where key lives, as a node knows it.
 func (c *Client) Locate(ctx context.Context, key string) (*raftkvv1.LocateKeyResponse, error) {
-	if err := c.check("locate", key, "key", nil); err != nil {
+	if err := c.check("locate", key, nil); err != nil {
 		return nil, err
 	}
 	var response *raftkvv1.LocateKeyResponse

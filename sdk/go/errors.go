@@ -156,15 +156,37 @@ func (e *PreconditionFailedError) Error() string {
 	return fmt.Sprintf("the condition does not hold: the key is at revision %d", e.Current)
 }
 
+// CompactedError says that the shard has forgotten the revision that was asked for. Nothing was changed.
+type CompactedError struct {
+	// Oldest is the oldest revision that the shard knows.
+	Revision, Oldest uint64
+	Shard            placement.ShardID
+}
+
+func (e *CompactedError) Error() string {
+	return fmt.Sprintf("revision %d is forgotten, the oldest known is %d; ask for that or a later one", e.Revision, e.Oldest)
+}
+
+// FutureRevisionError says that the shard has not reached the revision that was asked for: it is of another shard or cluster. Nothing was changed.
+type FutureRevisionError struct {
+	// Current is the revision of the shard.
+	Revision, Current uint64
+	Shard             placement.ShardID
+}
+
+func (e *FutureRevisionError) Error() string {
+	return fmt.Sprintf("revision %d is not reached, the shard is at %d; a revision is one of the shard that has told it", e.Revision, e.Current)
+}
+
 // SessionExpiredError says that the identity of a write may have been forgotten by the cluster, so that an attempt
 // with it was refused.
 type SessionExpiredError struct {
-	// Floor is the revision below which results are forgotten; Revision is the shard's.
+	// Floor: what the client has asked for before it had seen this revision may be forgotten. Revision is the shard's.
 	Floor, Revision uint64
 }
 
 func (e *SessionExpiredError) Error() string {
-	return fmt.Sprintf("results before revision %d are forgotten, so a retry cannot be told from a new write", e.Floor)
+	return fmt.Sprintf("the cluster may have forgotten what was asked for before revision %d, so a retry cannot be told from a new write", e.Floor)
 }
 
 // ServerError is an error for which there is no type of its own.
@@ -436,6 +458,10 @@ func (d *details) judgeTyped() *failure {
 		return &failure{err: err}
 	case *raftkvv1.PreconditionFailed:
 		return &failure{decided: true, err: &PreconditionFailedError{Key: t.Key, Current: t.Current, Shard: placement.ShardID(t.Shard)}}
+	case *raftkvv1.Compacted:
+		return &failure{err: &CompactedError{Revision: t.Revision, Oldest: t.Oldest, Shard: placement.ShardID(t.Shard)}}
+	case *raftkvv1.FutureRevision:
+		return &failure{err: &FutureRevisionError{Revision: t.Revision, Current: t.Current, Shard: placement.ShardID(t.Shard)}}
 	case *raftkvv1.SessionExpired:
 		return &failure{err: &SessionExpiredError{Floor: t.Floor, Revision: t.Revision}}
 	}

@@ -33,6 +33,10 @@ type Result struct {
 	CreateRevision, Version uint64
 	// Deleted says that there was a key to delete.
 	Deleted bool
+	// Previous is the item as it was before, if that was asked for and it existed.
+	Previous *Item
+	// Item is what a GetOp of a transaction found; nil if there is no such key.
+	Item *Item
 }
 
 // BatchResult is what a batch did.
@@ -44,27 +48,50 @@ type BatchResult struct {
 	Results []Result
 }
 
-// Op is one write of a batch.
+// Op is one operation of a batch or of a transaction.
 type Op struct {
-	key    string
-	value  []byte
-	remove bool
+	kind     opKind
+	key      string
+	value    []byte
+	previous bool
 }
+
+// opKind is what an Op does.
+type opKind int
+
+const (
+	opPuts opKind = iota
+	opDeletes
+	opGets
+)
 
 // PutOp writes value at key.
 func PutOp(key string, value []byte) Op { return Op{key: key, value: value} }
 
 // DeleteOp removes key.
-func DeleteOp(key string) Op { return Op{key: key, remove: true} }
+func DeleteOp(key string) Op { return Op{kind: opDeletes, key: key} }
 
-// Get returns the item at key, or an ErrNotFound. It sees every write that was acknowledged before it began.
-func (c *Client) Get(ctx context.Context, key string) (Item, error) {
-	if err := c.check("get", key, "key", nil); err != nil {
+// GetOp reads key, in a transaction.
+func GetOp(key string) Op { return Op{kind: opGets, key: key} }
+
+// WithPrevious is the same write, which in a transaction also returns the item as it was before.
+func (o Op) WithPrevious() Op {
+	o.previous = o.kind != opGets
+	return o
+}
+
+// Get returns the item at key, or an ErrNotFound. It sees every write that was acknowledged before it began, unless an option says otherwise.
+func (c *Client) Get(ctx context.Context, key string, options ...GetOption) (Item, error) {
+	if err := c.check("get", key, nil); err != nil {
 		return Item{}, err
+	}
+	var g getOptions
+	for _, option := range options {
+		option.applyGet(&g)
 	}
 	o := newOp("get", key)
 	defer o.release()
-	o.setGet()
+	o.setGet(g.revision)
 	r, err := c.do(ctx, o)
 	if err != nil {
 		return Item{}, err
@@ -78,7 +105,7 @@ func (c *Client) Get(ctx context.Context, key string) (Item, error) {
 
 // Put writes value at key, under the condition that options say. It does not keep value.
 func (c *Client) Put(ctx context.Context, key string, value []byte, options ...PutOption) (Result, error) {
-	if err := c.check("put", key, "key", value); err != nil {
+	if err := c.check("put", key, value); err != nil {
 		return Result{}, err
 	}
 	var w writeOptions
@@ -91,7 +118,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, options ...P
 	}
 	o := newOp("put", key)
 	defer o.release()
-	o.setPut(value, condition)
+	o.setPut(value, condition, w.previous)
 	r, err := c.do(ctx, o)
 	if err != nil {
 		return Result{}, err
@@ -105,7 +132,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, options ...P
 
 // Delete removes key, under the condition that options say. Without one, deleting a key that does not exist succeeds and changes nothing.
 func (c *Client) Delete(ctx context.Context, key string, options ...DeleteOption) (Result, error) {
-	if err := c.check("delete", key, "key", nil); err != nil {
+	if err := c.check("delete", key, nil); err != nil {
 		return Result{}, err
 	}
 	var w writeOptions
@@ -118,7 +145,7 @@ func (c *Client) Delete(ctx context.Context, key string, options ...DeleteOption
 	}
 	o := newOp("delete", key)
 	defer o.release()
-	o.setDelete(condition)
+	o.setDelete(condition, w.previous)
 	r, err := c.do(ctx, o)
 	if err != nil {
 		return Result{}, err
@@ -172,17 +199,26 @@ func itemOf(kv *raftkvv1.KeyValue) Item {
 	}
 }
 
+func itemOrNil(kv *raftkvv1.KeyValue) *Item {
+	if kv == nil {
+		return nil
+	}
+	item := itemOf(kv)
+	return &item
+}
+
 func putResult(p *raftkvv1.PutResponse, h *raftkvv1.ResponseHeader) Result {
 	return Result{
 		Revision:       h.GetRevision(),
 		Shard:          placement.ShardID(h.GetShard()),
 		CreateRevision: p.GetCreateRevision(),
 		Version:        p.GetVersion(),
+		Previous:       itemOrNil(p.GetPrevKv()),
 	}
 }
 
 func deleteResult(d *raftkvv1.DeleteResponse, h *raftkvv1.ResponseHeader) Result {
-	return Result{Revision: h.GetRevision(), Shard: placement.ShardID(h.GetShard()), Deleted: d.GetDeleted()}
+	return Result{Revision: h.GetRevision(), Shard: placement.ShardID(h.GetShard()), Deleted: d.GetDeleted(), Previous: itemOrNil(d.GetPrevKv())}
 }
 
 // mixedUp is for an answer of another kind than the operation. A server that sends one is broken, so nothing can be
@@ -196,23 +232,29 @@ func mixedUp(o *op, r *raftkvv1.ExecResult) error {
 }
 
 // check refuses what the servers would refuse, so that it does not travel, and so that a message which passes the
-// bound of a stream cannot end the stream for the others on it. field is the path of the key.
-func (c *Client) check(name, key, field string, value []byte) error {
-	var err error
+// bound of a stream cannot end the stream for the others on it.
+func (c *Client) check(name, key string, value []byte) error {
+	if err := c.checkPart("", key, value); err != nil {
+		return &CallError{Operation: name + " " + quote(key), Err: err}
+	}
+	return nil
+}
+
+// checkPart checks one key and its value; at is where they are in the request.
+func (c *Client) checkPart(at, key string, value []byte) error {
 	limit := c.routes.limits.Load().ValueBytes
 	switch {
 	case key == "":
-		err = &InvalidError{Problem: field + " must not be empty"}
+		return &InvalidError{Problem: at + "key must not be empty"}
 	case len(key) > keyBytesMax:
-		err = &LimitError{Field: field, Limit: keyBytesMax, Actual: uint64(len(key))}
+		return &LimitError{Field: at + "key", Limit: keyBytesMax, Actual: uint64(len(key))}
 	case !utf8.ValidString(key):
-		err = &InvalidError{Problem: field + " must be valid UTF-8"}
+		return &InvalidError{Problem: at + "key must be valid UTF-8"}
 	case limit > 0 && uint64(len(value)) > limit:
-		err = &LimitError{Field: field[:len(field)-len("key")] + "value", Limit: limit, Actual: uint64(len(value))}
+		return &LimitError{Field: at + "value", Limit: limit, Actual: uint64(len(value))}
 	default:
 		return nil
 	}
-	return &CallError{Operation: name + " " + quote(key), Err: err}
 }
 
 func (c *Client) checkBatch(operations []Op) error {
@@ -225,8 +267,13 @@ func (c *Client) checkBatch(operations []Op) error {
 	}
 	bytes := uint64(0)
 	for i, o := range operations {
-		if err := c.check("batch", o.key, "operations["+strconv.Itoa(i)+"].key", o.value); err != nil {
-			return err
+		at := "operations[" + strconv.Itoa(i) + "]."
+		err := c.checkPart(at, o.key, o.value)
+		if err == nil && (o.kind == opGets || o.previous) {
+			err = &InvalidError{Problem: at + "operation reads: a batch only writes, use a transaction"}
+		}
+		if err != nil {
+			return &CallError{Operation: "batch " + quote(o.key), Err: err}
 		}
 		bytes += uint64(len(o.key) + len(o.value))
 	}

@@ -67,7 +67,7 @@ func testStream(t *testing.T, queue chan *op) (s *stream, p *pipe, end func()) {
 
 func queued(key string) *op {
 	o := newOp("put", key)
-	o.setPut(nil, nil)
+	o.setPut(nil, nil, false)
 	o.deadline = time.Now().Add(time.Minute)
 	o.state.Store(opQueued)
 	return o
@@ -138,7 +138,7 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 	big := func() *op {
 		o := newOp("put", "k")
-		o.setPut(make([]byte, messageBytesMax/3), nil)
+		o.setPut(make([]byte, messageBytesMax/3), nil, false)
 		o.state.Store(opQueued)
 		return o
 	}
@@ -175,15 +175,37 @@ func TestSessionsAckOnlyWhatIsAnswered(t *testing.T) {
 	if s.begin(e); e.id.AckedBelow != 3 {
 		t.Fatalf("%v", &e.id)
 	}
-	c.lost = true
 	s.end(c)
 	f := queued("f")
-	if s.begin(f); f.id.Sequence != 1 || string(f.id.ClientId) == string(e.id.ClientId) {
-		t.Fatalf("a session went on that lost track of a write: %v", &f.id)
+	if s.begin(f); f.id.Sequence != 6 || f.id.AckedBelow != 4 || string(f.id.ClientId) != string(e.id.ClientId) {
+		t.Fatalf("%v", &f.id)
 	}
-	s.end(d)
-	s.end(e)
-	s.end(f)
+}
+
+// One write that gets no answer does not make the cluster keep the results of all that follow.
+func TestSessionsAreBounded(t *testing.T) {
+	var s sessions
+	stuck := queued("stuck")
+	s.begin(stuck)
+	first := string(stuck.id.ClientId)
+	for range sessionWindow {
+		o := queued("o")
+		s.begin(o)
+		if string(o.id.ClientId) != first || o.id.AckedBelow != 1 {
+			t.Fatalf("%v", &o.id)
+		}
+		s.end(o)
+	}
+	next := queued("next")
+	if s.begin(next); string(next.id.ClientId) == first || next.id.Sequence != 1 {
+		t.Fatalf("%v goes on with a full session", &next.id)
+	}
+	s.end(stuck)
+	s.end(next)
+	last := queued("last")
+	if s.begin(last); string(last.id.ClientId) != string(next.id.ClientId) || last.id.Sequence != 2 || last.id.AckedBelow != 2 {
+		t.Fatalf("%v", &last.id)
+	}
 }
 
 func TestCodecMatchesProtobuf(t *testing.T) {

@@ -28,11 +28,13 @@ type op struct {
 	put    struct{ raftkvv1.ExecOperation_Put }
 	delete struct{ raftkvv1.ExecOperation_Delete }
 	batch  struct{ raftkvv1.ExecOperation_Batch }
+	txn    struct{ raftkvv1.ExecOperation_Txn }
 
 	getRequest    raftkvv1.GetRequest
 	putRequest    raftkvv1.PutRequest
 	deleteRequest raftkvv1.DeleteRequest
 	batchRequest  raftkvv1.BatchRequest
+	txnRequest    raftkvv1.TxnRequest
 	id            raftkvv1.RequestId
 
 	name  string // of the call, for errors
@@ -67,8 +69,8 @@ const opOverheadBytes = 96
 var ops = sync.Pool{New: func() any {
 	o := &op{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 	o.timer.Stop()
-	o.get.Get, o.put.Put, o.delete.Delete, o.batch.Batch = &o.getRequest, &o.putRequest, &o.deleteRequest, &o.batchRequest
-	o.putRequest.RequestId, o.deleteRequest.RequestId, o.batchRequest.RequestId = &o.id, &o.id, &o.id
+	o.get.Get, o.put.Put, o.delete.Delete, o.batch.Batch, o.txn.Txn = &o.getRequest, &o.putRequest, &o.deleteRequest, &o.batchRequest, &o.txnRequest
+	o.putRequest.RequestId, o.deleteRequest.RequestId, o.batchRequest.RequestId, o.txnRequest.RequestId = &o.id, &o.id, &o.id, &o.id
 	return o
 }}
 
@@ -89,6 +91,7 @@ func (o *op) release() {
 	o.getRequest.Key, o.putRequest.Key, o.deleteRequest.Key = "", "", ""
 	o.putRequest.Value, o.batchRequest.Operations = nil, nil
 	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil
+	o.txnRequest.Compare, o.txnRequest.Then, o.txnRequest.Else = nil, nil, nil
 	o.key, o.name, o.result, o.failure = "", "", nil, nil
 	o.write, o.lost = false, false
 	if cap(o.value) > valueKeptMax {
@@ -97,23 +100,38 @@ func (o *op) release() {
 	ops.Put(o)
 }
 
-func (o *op) setGet() {
-	o.getRequest.Key = o.key
+func (o *op) setGet(revision uint64) {
+	o.getRequest.Key, o.getRequest.Revision = o.key, revision
 	o.wire.Operation = &o.get.ExecOperation_Get
 }
 
-func (o *op) setPut(value []byte, condition *raftkvv1.Condition) {
+func (o *op) setPut(value []byte, condition *raftkvv1.Condition, previous bool) {
 	o.value = append(o.value[:0], value...)
-	o.putRequest.Key, o.putRequest.Value, o.putRequest.Condition = o.key, o.value, condition
+	o.putRequest.Key, o.putRequest.Value, o.putRequest.Condition, o.putRequest.PrevKv = o.key, o.value, condition, previous
 	o.wire.Operation = &o.put.ExecOperation_Put
 	o.bytes += len(value)
 	o.write = true
 }
 
-func (o *op) setDelete(condition *raftkvv1.Condition) {
-	o.deleteRequest.Key, o.deleteRequest.Condition = o.key, condition
+func (o *op) setDelete(condition *raftkvv1.Condition, previous bool) {
+	o.deleteRequest.Key, o.deleteRequest.Condition, o.deleteRequest.PrevKv = o.key, condition, previous
 	o.wire.Operation = &o.delete.ExecOperation_Delete
 	o.write = true
+}
+
+// room makes o.value empty, with room for size bytes: it must not grow when values have been kept in it, so that they do not move.
+func (o *op) room(size int) {
+	o.value = o.value[:0]
+	if cap(o.value) < size {
+		o.value = make([]byte, 0, size)
+	}
+}
+
+// keep copies a value into the room.
+func (o *op) keep(value []byte) []byte {
+	from := len(o.value)
+	o.value = append(o.value, value...)
+	return o.value[from:len(o.value):len(o.value)]
 }
 
 func (o *op) setBatch(operations []Op) {
@@ -122,22 +140,17 @@ func (o *op) setBatch(operations []Op) {
 		size += len(w.value)
 		o.bytes += opOverheadBytes + len(w.key) + len(w.value)
 	}
-	o.value = o.value[:0]
-	if cap(o.value) < size {
-		o.value = make([]byte, 0, size) // never grown below, so that values do not move
-	}
+	o.room(size)
 	o.batchRequest.Operations = make([]*raftkvv1.BatchOperation, len(operations))
 	for i, w := range operations {
-		if w.remove {
+		if w.kind == opDeletes {
 			o.batchRequest.Operations[i] = &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Delete_{
 				Delete: &raftkvv1.BatchOperation_Delete{Key: w.key},
 			}}
 			continue
 		}
-		from := len(o.value)
-		o.value = append(o.value, w.value...)
 		o.batchRequest.Operations[i] = &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Put_{
-			Put: &raftkvv1.BatchOperation_Put{Key: w.key, Value: o.value[from:len(o.value):len(o.value)]},
+			Put: &raftkvv1.BatchOperation_Put{Key: w.key, Value: o.keep(w.value)},
 		}}
 	}
 	o.wire.Operation = &o.batch.ExecOperation_Batch

@@ -19,6 +19,10 @@ type session struct {
 	oldest, newest *op
 }
 
+// sessionWindow is how many writes of a session may follow one that is not answered: the cluster keeps the results of all of them, and bounds them
+// (4,096). A session with so many goes on with those that it has, and the next write begins another.
+const sessionWindow = 1024
+
 // begin gives o its identity for all its attempts.
 //
 // Invariant: acked_below never passes a write that is under way, so the cluster keeps the result of every write that
@@ -26,7 +30,7 @@ type session struct {
 func (s *sessions) begin(o *op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current == nil {
+	if s.current == nil || s.current.oldest != nil && s.current.sequence-s.current.oldest.id.Sequence >= sessionWindow {
 		s.current = &session{clientID: make([]byte, 16)}
 		_, _ = rand.Read(s.current.clientID) // never fails
 	}
@@ -43,11 +47,8 @@ func (s *sessions) begin(o *op) {
 	o.id.AckedBelow = n.oldest.id.Sequence
 }
 
-// end takes o, which has been answered or given up, from its session.
-//
-// If the client lost track of an attempt of o, a copy of it may still reach the cluster, at any later time, and must
-// find the result there. So no later write may let the cluster forget it: the session ends, and the next write
-// begins another with a new client id.
+// end takes o, which has been answered or given up, from its session. A copy of an attempt that the client lost track of may still reach the cluster,
+// at any later time: it finds its result there, or is refused because it is acknowledged.
 func (s *sessions) end(o *op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +64,4 @@ func (s *sessions) end(o *op) {
 		o.newer.older = o.older
 	}
 	o.session, o.older, o.newer = nil, nil, nil
-	if o.lost && s.current == n {
-		s.current = nil
-	}
 }

@@ -116,13 +116,19 @@ func newPlan(seed uint64, length time.Duration, unable map[kind]string) *plan {
 		ruin = emptyDisk
 	}
 	if at := count - 1 - r.IntN(ruinFromLast); at > 0 && unable[ruin] == "" {
-		w := &p.windows[at]
+		// Not beside a loss of power of all, or a kill of many: some node must be well.
+		few := slices.DeleteFunc(slices.Clone(able), func(k kind) bool { return k == powerAll || k == killMany })
+		w := drawWindow(r, few, overlapping)
 		w.faults = append(w.faults, fault{kind: ruin, at: time.Second, end: w.length, nodes: r.Perm(nodes)})
+		p.windows[at] = w
 	}
 	return p
 }
 
-// drawWindow draws a window. The first, and some later ones, are the kill of a leader alone, which measures failover.
+// overlapping is the number of a window of several faults.
+const overlapping = 1
+
+// drawWindow draws a window. The first, and every sixth, is the kill of a leader alone, which measures failover.
 func drawWindow(r *rand.Rand, able []kind, number int) window {
 	w := window{length: between(r, windowMin, windowMax)}
 	if number%6 == 0 && slices.Contains(able, killOne) {

@@ -80,6 +80,7 @@ var trials = []trial{
 	{planted.ReadBeforeApplied, "R16", seedsMost, nil},
 	{planted.ReadSlotUnchecked, "R17", 0, in(node, "TestSlotsAreCheckedWhereRequestsAreExecuted")},
 	{planted.PageBeyondItsParts, "R17", seedsMost, nil},
+	{planted.PastIsPresent, "R22", 0, in(node, "TestPastReads|TestReadAfterWrite")},
 	{planted.AnsweredByIndex, "TAX", seedsMost, nil},
 	{planted.ProposedCalledRefused, "TAX", seedsMost, nil},
 	{planted.ForwardedTwice, "TAX", seedsMost, nil},

@@ -43,6 +43,7 @@ type shard struct {
 	revision uint64
 	floor    uint64
 	items    map[string]*raftkvv1.KeyValue
+	versions map[string][]version // oldest first
 	results  map[string]answer
 }
 
@@ -91,7 +92,7 @@ func New(nodes, shards int) *Cluster {
 		}
 		c.shards = append(c.shards, &shard{
 			id: placement.ShardID(i), leader: leader, term: 1,
-			items:   make(map[string]*raftkvv1.KeyValue),
+			items: make(map[string]*raftkvv1.KeyValue), versions: make(map[string][]version),
 			results: make(map[string]answer),
 		})
 	}

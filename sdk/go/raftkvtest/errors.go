@@ -93,6 +93,13 @@ func preconditionFailed(s *shard, key string, current uint64) *Error {
 	}
 }
 
+func futureRevision(s *shard, revision uint64) *Error {
+	return &Error{
+		code: connect.CodeOutOfRange, reason: "FUTURE_REVISION", message: "the revision is not reached",
+		details: []proto.Message{&raftkvv1.FutureRevision{Revision: revision, Current: s.revision, Shard: uint32(s.id)}},
+	}
+}
+
 func sessionExpired(s *shard) *Error {
 	return &Error{
 		code: connect.CodeFailedPrecondition, reason: "SESSION_EXPIRED", message: "session expired",

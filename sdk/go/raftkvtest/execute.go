@@ -67,6 +67,8 @@ func requestID(o *raftkvv1.ExecOperation) *raftkvv1.RequestId {
 		return o.Delete.RequestId
 	case *raftkvv1.ExecOperation_Batch:
 		return o.Batch.RequestId
+	case *raftkvv1.ExecOperation_Txn:
+		return o.Txn.RequestId
 	}
 	return nil
 }
@@ -89,6 +91,8 @@ func keysOf(o *raftkvv1.ExecOperation) []string {
 			}
 		}
 		return keys
+	case *raftkvv1.ExecOperation_Txn:
+		return txnKeys(o.Txn)
 	}
 	return nil
 }
@@ -118,6 +122,11 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 	switch o := o.Operation.(type) {
 	case *raftkvv1.ExecOperation_Get:
 		kv := s.items[o.Get.Key]
+		if revision := o.Get.Revision; revision > s.revision {
+			return nil, futureRevision(s, revision)
+		} else if revision > 0 {
+			kv = s.at(o.Get.Key, revision)
+		}
 		if kv == nil {
 			return nil, notFound(s, o.Get.Key)
 		}
@@ -129,7 +138,7 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 			return nil, e
 		}
 		s.advance()
-		p := c.put(s, o.Put.Key, o.Put.Value)
+		p := c.put(s, o.Put.Key, o.Put.Value, o.Put.PrevKv)
 		p.Header = c.header(s)
 		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Put{Put: p}}, nil
 	case *raftkvv1.ExecOperation_Delete:
@@ -139,7 +148,7 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 		if s.items[o.Delete.Key] != nil {
 			s.advance()
 		}
-		d := c.remove(s, o.Delete.Key)
+		d := c.remove(s, o.Delete.Key, o.Delete.PrevKv)
 		d.Header = c.header(s)
 		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Delete{Delete: d}}, nil
 	case *raftkvv1.ExecOperation_Batch:
@@ -147,13 +156,15 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 		b := &raftkvv1.BatchResponse{Header: c.header(s)}
 		for _, w := range o.Batch.Operations {
 			if p := w.GetPut(); p != nil {
-				b.Results = append(b.Results, &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{Put: c.put(s, p.Key, p.Value)}})
+				b.Results = append(b.Results, &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{Put: c.put(s, p.Key, p.Value, false)}})
 				continue
 			}
-			d := c.remove(s, w.GetDelete().GetKey())
+			d := c.remove(s, w.GetDelete().GetKey(), false)
 			b.Results = append(b.Results, &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Delete{Delete: d}})
 		}
 		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Batch{Batch: b}}, nil
+	case *raftkvv1.ExecOperation_Txn:
+		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Txn{Txn: c.txn(s, o.Txn)}}, nil
 	}
 	return nil, invalid("operation is required")
 }
@@ -163,19 +174,30 @@ func (s *shard) advance() {
 	s.revision++
 }
 
-func (c *Cluster) put(s *shard, key string, value []byte) *raftkvv1.PutResponse {
+func (c *Cluster) put(s *shard, key string, value []byte, previous bool) *raftkvv1.PutResponse {
 	c.applied[key]++
 	kv := &raftkvv1.KeyValue{Key: key, Value: value, CreateRevision: s.revision, ModRevision: s.revision, Version: 1}
-	if old := s.items[key]; old != nil {
+	old := s.items[key]
+	if old != nil {
 		kv.CreateRevision, kv.Version = old.CreateRevision, old.Version+1
 	}
-	s.items[key] = kv
-	return &raftkvv1.PutResponse{CreateRevision: kv.CreateRevision, Version: kv.Version}
+	s.set(key, kv)
+	p := &raftkvv1.PutResponse{CreateRevision: kv.CreateRevision, Version: kv.Version}
+	if previous {
+		p.PrevKv = old
+	}
+	return p
 }
 
-func (c *Cluster) remove(s *shard, key string) *raftkvv1.DeleteResponse {
+func (c *Cluster) remove(s *shard, key string, previous bool) *raftkvv1.DeleteResponse {
 	c.applied[key]++
-	existed := s.items[key] != nil
-	delete(s.items, key)
-	return &raftkvv1.DeleteResponse{Deleted: existed}
+	old := s.items[key]
+	if old != nil {
+		s.set(key, nil)
+	}
+	d := &raftkvv1.DeleteResponse{Deleted: old != nil}
+	if previous {
+		d.PrevKv = old
+	}
+	return d
 }

@@ -63,6 +63,11 @@ func (k *kvService) Batch(_ context.Context, r *raftkvv1.BatchRequest) (*raftkvv
 	return result.GetBatch(), err
 }
 
+func (k *kvService) Txn(_ context.Context, r *raftkvv1.TxnRequest) (*raftkvv1.TxnResponse, error) {
+	result, err := k.one(&raftkvv1.ExecOperation{Operation: &raftkvv1.ExecOperation_Txn{Txn: r}})
+	return result.GetTxn(), err
+}
+
 func (k *kvService) Scan(_ context.Context, r *raftkvv1.ScanRequest, s *connect.ServerStream[raftkvv1.ScanResponse]) error {
 	g := r.GetRange()
 	kvs, _ := k.page(&raftkvv1.ListRequest{

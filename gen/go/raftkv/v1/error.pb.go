@@ -372,7 +372,7 @@ func (x *CrossShard) GetGroups() []*CrossShard_Group {
 // Detail of FAILED_PRECONDITION: the identity of a retried request has been forgotten. This attempt was not applied.
 type SessionExpired struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision below which results are forgotten.
+	// What the client has asked for before it had seen this revision may have been forgotten; 0 if the client has acknowledged the request.
 	Floor uint64 `protobuf:"varint,1,opt,name=floor,proto3" json:"floor,omitempty"`
 	// The current revision of the shard; a first attempt may be made again with it as `seen`.
 	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -553,15 +553,17 @@ func (x *DiskFull) GetShard() uint32 {
 	return 0
 }
 
-// Detail of OUT_OF_RANGE: history was asked for that is forgotten. Read the keys anew and go on from there.
+// Detail of OUT_OF_RANGE: the shard has forgotten the revision that was asked for. Nothing was changed.
 type Compacted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision asked for.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The oldest revision that the shard knows.
+	Oldest uint64 `protobuf:"varint,2,opt,name=oldest,proto3" json:"oldest,omitempty"`
 	// The shard.
-	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	// The first revision that is kept.
-	OldestRevision uint64 `protobuf:"varint,2,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Shard         uint32 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Compacted) Reset() {
@@ -594,6 +596,20 @@ func (*Compacted) Descriptor() ([]byte, []int) {
 	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{9}
 }
 
+func (x *Compacted) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Compacted) GetOldest() uint64 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
+}
+
 func (x *Compacted) GetShard() uint32 {
 	if x != nil {
 		return x.Shard
@@ -601,22 +617,15 @@ func (x *Compacted) GetShard() uint32 {
 	return 0
 }
 
-func (x *Compacted) GetOldestRevision() uint64 {
-	if x != nil {
-		return x.OldestRevision
-	}
-	return 0
-}
-
-// Detail of INVALID_ARGUMENT: a revision was asked for that the shard has not come to.
+// Detail of OUT_OF_RANGE: the shard has not reached the revision that was asked for: it is of another shard or cluster. Nothing was changed.
 type FutureRevision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The shard.
-	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	// What was asked for.
-	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision asked for.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The revision of the shard.
-	Current       uint64 `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
+	Current uint64 `protobuf:"varint,2,opt,name=current,proto3" json:"current,omitempty"`
+	// The shard.
+	Shard         uint32 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -651,13 +660,6 @@ func (*FutureRevision) Descriptor() ([]byte, []int) {
 	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *FutureRevision) GetShard() uint32 {
-	if x != nil {
-		return x.Shard
-	}
-	return 0
-}
-
 func (x *FutureRevision) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
@@ -668,6 +670,13 @@ func (x *FutureRevision) GetRevision() uint64 {
 func (x *FutureRevision) GetCurrent() uint64 {
 	if x != nil {
 		return x.Current
+	}
+	return 0
+}
+
+func (x *FutureRevision) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
 	}
 	return 0
 }
@@ -822,14 +831,15 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x05shard\x18\x04 \x01(\rR\x05shard\"9\n" +
 	"\bDiskFull\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
-	"\x05shard\x18\x02 \x01(\rR\x05shard\"J\n" +
-	"\tCompacted\x12\x14\n" +
-	"\x05shard\x18\x01 \x01(\rR\x05shard\x12'\n" +
-	"\x0foldest_revision\x18\x02 \x01(\x04R\x0eoldestRevision\"\\\n" +
-	"\x0eFutureRevision\x12\x14\n" +
-	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
-	"\acurrent\x18\x03 \x01(\x04R\acurrent\"5\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\"U\n" +
+	"\tCompacted\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06oldest\x18\x02 \x01(\x04R\x06oldest\x12\x14\n" +
+	"\x05shard\x18\x03 \x01(\rR\x05shard\"\\\n" +
+	"\x0eFutureRevision\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
+	"\acurrent\x18\x02 \x01(\x04R\acurrent\x12\x14\n" +
+	"\x05shard\x18\x03 \x01(\rR\x05shard\"5\n" +
 	"\x06CutOff\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x15\n" +
 	"\x06for_ms\x18\x02 \x01(\x04R\x05forMsB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"

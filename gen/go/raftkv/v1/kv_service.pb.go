@@ -28,7 +28,10 @@ const (
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key: non-empty UTF-8 of at most 4,096 bytes.
-	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The revision of the shard at which the key is read: one that an earlier answer named; 0, the default, is now. Old ones are forgotten
+	// (`Compacted`), later ones are refused (`FutureRevision`).
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -68,6 +71,13 @@ func (x *GetRequest) GetKey() string {
 		return x.Key
 	}
 	return ""
+}
+
+func (x *GetRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // Response of Get.
@@ -135,7 +145,9 @@ type PutRequest struct {
 	// Makes the write safe to retry. Optional.
 	RequestId *RequestId `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What must hold of the key, or nothing is written and the answer is FAILED_PRECONDITION with detail `PreconditionFailed`. Optional.
-	Condition     *Condition `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
+	Condition *Condition `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
+	// Return the key as it was before; false by default.
+	PrevKv        bool `protobuf:"varint,5,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +210,13 @@ func (x *PutRequest) GetCondition() *Condition {
 	return nil
 }
 
+func (x *PutRequest) GetPrevKv() bool {
+	if x != nil {
+		return x.PrevKv
+	}
+	return false
+}
+
 // Response of Put.
 type PutResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -206,7 +225,9 @@ type PutResponse struct {
 	// The revision at which the key came into being.
 	CreateRevision uint64 `protobuf:"varint,2,opt,name=create_revision,json=createRevision,proto3" json:"create_revision,omitempty"`
 	// How often the key has been written since then; 1 for a new key.
-	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The key as it was before, if that was asked for and it existed.
+	PrevKv        *KeyValue `protobuf:"bytes,4,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +283,13 @@ func (x *PutResponse) GetVersion() uint64 {
 	return 0
 }
 
+func (x *PutResponse) GetPrevKv() *KeyValue {
+	if x != nil {
+		return x.PrevKv
+	}
+	return nil
+}
+
 // Request of Delete.
 type DeleteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -270,7 +298,9 @@ type DeleteRequest struct {
 	// Makes the write safe to retry. Optional.
 	RequestId *RequestId `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What must hold of the key, or nothing is removed and the answer is FAILED_PRECONDITION with detail `PreconditionFailed`. Optional.
-	Condition     *Condition `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
+	Condition *Condition `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
+	// Return the key as it was before; false by default.
+	PrevKv        bool `protobuf:"varint,4,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,13 +356,22 @@ func (x *DeleteRequest) GetCondition() *Condition {
 	return nil
 }
 
+func (x *DeleteRequest) GetPrevKv() bool {
+	if x != nil {
+		return x.PrevKv
+	}
+	return false
+}
+
 // Response of Delete.
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who answered; `header.revision` is the revision of this delete, or the current one if there was nothing to delete.
 	Header *ResponseHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	// Whether the key existed.
-	Deleted       bool `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Deleted bool `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// The key as it was before, if that was asked for and it existed.
+	PrevKv        *KeyValue `protobuf:"bytes,3,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -379,6 +418,13 @@ func (x *DeleteResponse) GetDeleted() bool {
 		return x.Deleted
 	}
 	return false
+}
+
+func (x *DeleteResponse) GetPrevKv() *KeyValue {
+	if x != nil {
+		return x.PrevKv
+	}
+	return nil
 }
 
 // A range of keys, either all that begin with `prefix`, or from `start` up to but not including `end`. Everything unset means all keys.
@@ -1073,6 +1119,7 @@ type ExecOperation struct {
 	//	*ExecOperation_Put
 	//	*ExecOperation_Delete
 	//	*ExecOperation_Batch
+	//	*ExecOperation_Txn
 	Operation     isExecOperation_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1158,6 +1205,15 @@ func (x *ExecOperation) GetBatch() *BatchRequest {
 	return nil
 }
 
+func (x *ExecOperation) GetTxn() *TxnRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*ExecOperation_Txn); ok {
+			return x.Txn
+		}
+	}
+	return nil
+}
+
 type isExecOperation_Operation interface {
 	isExecOperation_Operation()
 }
@@ -1182,6 +1238,11 @@ type ExecOperation_Batch struct {
 	Batch *BatchRequest `protobuf:"bytes,5,opt,name=batch,proto3,oneof"`
 }
 
+type ExecOperation_Txn struct {
+	// Compare keys, and do one thing or another.
+	Txn *TxnRequest `protobuf:"bytes,6,opt,name=txn,proto3,oneof"`
+}
+
 func (*ExecOperation_Get) isExecOperation_Operation() {}
 
 func (*ExecOperation_Put) isExecOperation_Operation() {}
@@ -1189,6 +1250,8 @@ func (*ExecOperation_Put) isExecOperation_Operation() {}
 func (*ExecOperation_Delete) isExecOperation_Operation() {}
 
 func (*ExecOperation_Batch) isExecOperation_Operation() {}
+
+func (*ExecOperation_Txn) isExecOperation_Operation() {}
 
 // Request of Exec: some operations.
 type ExecRequest struct {
@@ -1259,6 +1322,7 @@ type ExecResult struct {
 	//	*ExecResult_Delete
 	//	*ExecResult_Batch
 	//	*ExecResult_Error
+	//	*ExecResult_Txn
 	Result        isExecResult_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1353,6 +1417,15 @@ func (x *ExecResult) GetError() *status.Status {
 	return nil
 }
 
+func (x *ExecResult) GetTxn() *TxnResponse {
+	if x != nil {
+		if x, ok := x.Result.(*ExecResult_Txn); ok {
+			return x.Txn
+		}
+	}
+	return nil
+}
+
 type isExecResult_Result interface {
 	isExecResult_Result()
 }
@@ -1382,6 +1455,11 @@ type ExecResult_Error struct {
 	Error *status.Status `protobuf:"bytes,6,opt,name=error,proto3,oneof"`
 }
 
+type ExecResult_Txn struct {
+	// The transaction was done.
+	Txn *TxnResponse `protobuf:"bytes,7,opt,name=txn,proto3,oneof"`
+}
+
 func (*ExecResult_Get) isExecResult_Result() {}
 
 func (*ExecResult_Put) isExecResult_Result() {}
@@ -1391,6 +1469,8 @@ func (*ExecResult_Delete) isExecResult_Result() {}
 func (*ExecResult_Batch) isExecResult_Result() {}
 
 func (*ExecResult_Error) isExecResult_Result() {}
+
+func (*ExecResult_Txn) isExecResult_Result() {}
 
 // Response of Exec: some results.
 type ExecResponse struct {
@@ -1543,14 +1623,15 @@ var File_raftkv_v1_kv_service_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x19raftkv/v1/condition.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x1araftkv/v1/request_id.proto\"*\n" +
+	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x19raftkv/v1/condition.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x1araftkv/v1/request_id.proto\x1a\x13raftkv/v1/txn.proto\"F\n" +
 	"\n" +
 	"GetRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\"e\n" +
+	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"e\n" +
 	"\vGetResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12#\n" +
-	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\xa9\x01\n" +
+	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\xc2\x01\n" +
 	"\n" +
 	"PutRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
@@ -1558,20 +1639,24 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x123\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x122\n" +
-	"\tcondition\x18\x04 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\"\x83\x01\n" +
+	"\tcondition\x18\x04 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\x12\x17\n" +
+	"\aprev_kv\x18\x05 \x01(\bR\x06prevKv\"\xb1\x01\n" +
 	"\vPutResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\x96\x01\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12,\n" +
+	"\aprev_kv\x18\x04 \x01(\v2\x13.raftkv.v1.KeyValueR\x06prevKv\"\xaf\x01\n" +
 	"\rDeleteRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x123\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x122\n" +
-	"\tcondition\x18\x03 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\"]\n" +
+	"\tcondition\x18\x03 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\x12\x17\n" +
+	"\aprev_kv\x18\x04 \x01(\bR\x06prevKv\"\x8b\x01\n" +
 	"\x0eDeleteResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12\x18\n" +
-	"\adeleted\x18\x02 \x01(\bR\adeleted\"\xec\x01\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted\x12,\n" +
+	"\aprev_kv\x18\x03 \x01(\v2\x13.raftkv.v1.KeyValueR\x06prevKv\"\xec\x01\n" +
 	"\bKeyRange\x12 \n" +
 	"\x06prefix\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06prefix\x12\x1e\n" +
 	"\x05start\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x05start\x12\x1a\n" +
@@ -1627,20 +1712,21 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x06result\"t\n" +
 	"\rBatchResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x120\n" +
-	"\aresults\x18\x02 \x03(\v2\x16.raftkv.v1.BatchResultR\aresults\"\xee\x01\n" +
+	"\aresults\x18\x02 \x03(\v2\x16.raftkv.v1.BatchResultR\aresults\"\x99\x02\n" +
 	"\rExecOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12)\n" +
 	"\x03get\x18\x02 \x01(\v2\x15.raftkv.v1.GetRequestH\x00R\x03get\x12)\n" +
 	"\x03put\x18\x03 \x01(\v2\x15.raftkv.v1.PutRequestH\x00R\x03put\x122\n" +
 	"\x06delete\x18\x04 \x01(\v2\x18.raftkv.v1.DeleteRequestH\x00R\x06delete\x12/\n" +
-	"\x05batch\x18\x05 \x01(\v2\x17.raftkv.v1.BatchRequestH\x00R\x05batchB\x12\n" +
+	"\x05batch\x18\x05 \x01(\v2\x17.raftkv.v1.BatchRequestH\x00R\x05batch\x12)\n" +
+	"\x03txn\x18\x06 \x01(\v2\x15.raftkv.v1.TxnRequestH\x00R\x03txnB\x12\n" +
 	"\toperation\x12\x05\xbaH\x02\b\x01\"q\n" +
 	"\vExecRequest\x12C\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x18.raftkv.v1.ExecOperationB\t\xbaH\x06\x92\x01\x03\x10\x80 R\n" +
 	"operations\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"\x91\x02\n" +
+	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"\xbd\x02\n" +
 	"\n" +
 	"ExecResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
@@ -1648,17 +1734,19 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x03put\x18\x03 \x01(\v2\x16.raftkv.v1.PutResponseH\x00R\x03put\x123\n" +
 	"\x06delete\x18\x04 \x01(\v2\x19.raftkv.v1.DeleteResponseH\x00R\x06delete\x120\n" +
 	"\x05batch\x18\x05 \x01(\v2\x18.raftkv.v1.BatchResponseH\x00R\x05batch\x12*\n" +
-	"\x05error\x18\x06 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
+	"\x05error\x18\x06 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12*\n" +
+	"\x03txn\x18\a \x01(\v2\x16.raftkv.v1.TxnResponseH\x00R\x03txnB\b\n" +
 	"\x06result\"?\n" +
 	"\fExecResponse\x12/\n" +
-	"\aresults\x18\x01 \x03(\v2\x15.raftkv.v1.ExecResultR\aresults2\xa2\x04\n" +
+	"\aresults\x18\x01 \x03(\v2\x15.raftkv.v1.ExecResultR\aresults2\xef\x04\n" +
 	"\tKvService\x12P\n" +
 	"\x03Get\x12\x15.raftkv.v1.GetRequest\x1a\x16.raftkv.v1.GetResponse\"\x1a\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/kv/{key=**}\x90\x02\x01\x12J\n" +
 	"\x03Put\x12\x15.raftkv.v1.PutRequest\x1a\x16.raftkv.v1.PutResponse\"\x14\x82\xd3\xe4\x93\x02\v:\x01*\"\x06/v1/kv\x90\x02\x00\x12Y\n" +
 	"\x06Delete\x12\x18.raftkv.v1.DeleteRequest\x1a\x19.raftkv.v1.DeleteResponse\"\x1a\x82\xd3\xe4\x93\x02\x11*\x0f/v1/kv/{key=**}\x90\x02\x00\x12>\n" +
 	"\x04Scan\x12\x16.raftkv.v1.ScanRequest\x1a\x17.raftkv.v1.ScanResponse\"\x03\x90\x02\x010\x01\x12J\n" +
 	"\x04List\x12\x16.raftkv.v1.ListRequest\x1a\x17.raftkv.v1.ListResponse\"\x11\x82\xd3\xe4\x93\x02\b\x12\x06/v1/kv\x90\x02\x01\x12S\n" +
-	"\x05Batch\x12\x17.raftkv.v1.BatchRequest\x1a\x18.raftkv.v1.BatchResponse\"\x17\x82\xd3\xe4\x93\x02\x0e:\x01*\"\t/v1/batch\x90\x02\x00\x12;\n" +
+	"\x05Batch\x12\x17.raftkv.v1.BatchRequest\x1a\x18.raftkv.v1.BatchResponse\"\x17\x82\xd3\xe4\x93\x02\x0e:\x01*\"\t/v1/batch\x90\x02\x00\x12K\n" +
+	"\x03Txn\x12\x15.raftkv.v1.TxnRequest\x1a\x16.raftkv.v1.TxnResponse\"\x15\x82\xd3\xe4\x93\x02\f:\x01*\"\a/v1/txn\x90\x02\x00\x12;\n" +
 	"\x04Exec\x12\x16.raftkv.v1.ExecRequest\x1a\x17.raftkv.v1.ExecResponse(\x010\x01B4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
@@ -1701,6 +1789,8 @@ var file_raftkv_v1_kv_service_proto_goTypes = []any{
 	(*RequestId)(nil),             // 23: raftkv.v1.RequestId
 	(*Condition)(nil),             // 24: raftkv.v1.Condition
 	(*status.Status)(nil),         // 25: google.rpc.Status
+	(*TxnRequest)(nil),            // 26: raftkv.v1.TxnRequest
+	(*TxnResponse)(nil),           // 27: raftkv.v1.TxnResponse
 }
 var file_raftkv_v1_kv_service_proto_depIdxs = []int32{
 	21, // 0: raftkv.v1.GetResponse.header:type_name -> raftkv.v1.ResponseHeader
@@ -1708,53 +1798,59 @@ var file_raftkv_v1_kv_service_proto_depIdxs = []int32{
 	23, // 2: raftkv.v1.PutRequest.request_id:type_name -> raftkv.v1.RequestId
 	24, // 3: raftkv.v1.PutRequest.condition:type_name -> raftkv.v1.Condition
 	21, // 4: raftkv.v1.PutResponse.header:type_name -> raftkv.v1.ResponseHeader
-	23, // 5: raftkv.v1.DeleteRequest.request_id:type_name -> raftkv.v1.RequestId
-	24, // 6: raftkv.v1.DeleteRequest.condition:type_name -> raftkv.v1.Condition
-	21, // 7: raftkv.v1.DeleteResponse.header:type_name -> raftkv.v1.ResponseHeader
-	6,  // 8: raftkv.v1.ScanRequest.range:type_name -> raftkv.v1.KeyRange
-	21, // 9: raftkv.v1.ScanResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 10: raftkv.v1.ScanResponse.kvs:type_name -> raftkv.v1.KeyValue
-	21, // 11: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 12: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
-	19, // 13: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
-	20, // 14: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
-	11, // 15: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
-	23, // 16: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
-	3,  // 17: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 18: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
-	25, // 19: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
-	21, // 20: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
-	13, // 21: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
-	0,  // 22: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
-	2,  // 23: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
-	4,  // 24: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
-	12, // 25: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
-	15, // 26: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
-	1,  // 27: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
-	3,  // 28: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 29: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
-	14, // 30: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
-	25, // 31: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
-	17, // 32: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
-	0,  // 33: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
-	2,  // 34: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
-	4,  // 35: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
-	7,  // 36: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
-	9,  // 37: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
-	12, // 38: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
-	16, // 39: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
-	1,  // 40: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
-	3,  // 41: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
-	5,  // 42: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
-	8,  // 43: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
-	10, // 44: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
-	14, // 45: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
-	18, // 46: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
-	40, // [40:47] is the sub-list for method output_type
-	33, // [33:40] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	22, // 5: raftkv.v1.PutResponse.prev_kv:type_name -> raftkv.v1.KeyValue
+	23, // 6: raftkv.v1.DeleteRequest.request_id:type_name -> raftkv.v1.RequestId
+	24, // 7: raftkv.v1.DeleteRequest.condition:type_name -> raftkv.v1.Condition
+	21, // 8: raftkv.v1.DeleteResponse.header:type_name -> raftkv.v1.ResponseHeader
+	22, // 9: raftkv.v1.DeleteResponse.prev_kv:type_name -> raftkv.v1.KeyValue
+	6,  // 10: raftkv.v1.ScanRequest.range:type_name -> raftkv.v1.KeyRange
+	21, // 11: raftkv.v1.ScanResponse.header:type_name -> raftkv.v1.ResponseHeader
+	22, // 12: raftkv.v1.ScanResponse.kvs:type_name -> raftkv.v1.KeyValue
+	21, // 13: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
+	22, // 14: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
+	19, // 15: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
+	20, // 16: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
+	11, // 17: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
+	23, // 18: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
+	3,  // 19: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 20: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
+	25, // 21: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
+	21, // 22: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
+	13, // 23: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
+	0,  // 24: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
+	2,  // 25: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
+	4,  // 26: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
+	12, // 27: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
+	26, // 28: raftkv.v1.ExecOperation.txn:type_name -> raftkv.v1.TxnRequest
+	15, // 29: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
+	1,  // 30: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
+	3,  // 31: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 32: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
+	14, // 33: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
+	25, // 34: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
+	27, // 35: raftkv.v1.ExecResult.txn:type_name -> raftkv.v1.TxnResponse
+	17, // 36: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
+	0,  // 37: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
+	2,  // 38: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
+	4,  // 39: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
+	7,  // 40: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
+	9,  // 41: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
+	12, // 42: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
+	26, // 43: raftkv.v1.KvService.Txn:input_type -> raftkv.v1.TxnRequest
+	16, // 44: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
+	1,  // 45: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
+	3,  // 46: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
+	5,  // 47: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
+	8,  // 48: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
+	10, // 49: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
+	14, // 50: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
+	27, // 51: raftkv.v1.KvService.Txn:output_type -> raftkv.v1.TxnResponse
+	18, // 52: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
+	45, // [45:53] is the sub-list for method output_type
+	37, // [37:45] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_v1_kv_service_proto_init() }
@@ -1766,6 +1862,7 @@ func file_raftkv_v1_kv_service_proto_init() {
 	file_raftkv_v1_header_proto_init()
 	file_raftkv_v1_key_value_proto_init()
 	file_raftkv_v1_request_id_proto_init()
+	file_raftkv_v1_txn_proto_init()
 	file_raftkv_v1_kv_service_proto_msgTypes[11].OneofWrappers = []any{
 		(*BatchOperation_Put_)(nil),
 		(*BatchOperation_Delete_)(nil),
@@ -1781,6 +1878,7 @@ func file_raftkv_v1_kv_service_proto_init() {
 		(*ExecOperation_Put)(nil),
 		(*ExecOperation_Delete)(nil),
 		(*ExecOperation_Batch)(nil),
+		(*ExecOperation_Txn)(nil),
 	}
 	file_raftkv_v1_kv_service_proto_msgTypes[17].OneofWrappers = []any{
 		(*ExecResult_Get)(nil),
@@ -1788,6 +1886,7 @@ func file_raftkv_v1_kv_service_proto_init() {
 		(*ExecResult_Delete)(nil),
 		(*ExecResult_Batch)(nil),
 		(*ExecResult_Error)(nil),
+		(*ExecResult_Txn)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -25,6 +25,7 @@ const (
 	KvService_Scan_FullMethodName   = "/raftkv.v1.KvService/Scan"
 	KvService_List_FullMethodName   = "/raftkv.v1.KvService/List"
 	KvService_Batch_FullMethodName  = "/raftkv.v1.KvService/Batch"
+	KvService_Txn_FullMethodName    = "/raftkv.v1.KvService/Txn"
 	KvService_Exec_FullMethodName   = "/raftkv.v1.KvService/Exec"
 )
 
@@ -50,6 +51,9 @@ type KvServiceClient interface {
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Batch applies puts and deletes, atomically by default. A retry is safe under a request id only.
 	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error)
+	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
+	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
+	Txn(ctx context.Context, in *TxnRequest, opts ...grpc.CallOption) (*TxnResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
@@ -132,6 +136,16 @@ func (c *kvServiceClient) Batch(ctx context.Context, in *BatchRequest, opts ...g
 	return out, nil
 }
 
+func (c *kvServiceClient) Txn(ctx context.Context, in *TxnRequest, opts ...grpc.CallOption) (*TxnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TxnResponse)
+	err := c.cc.Invoke(ctx, KvService_Txn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *kvServiceClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &KvService_ServiceDesc.Streams[1], KvService_Exec_FullMethodName, cOpts...)
@@ -167,6 +181,9 @@ type KvServiceServer interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Batch applies puts and deletes, atomically by default. A retry is safe under a request id only.
 	Batch(context.Context, *BatchRequest) (*BatchResponse, error)
+	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
+	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
+	Txn(context.Context, *TxnRequest) (*TxnResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
@@ -197,6 +214,9 @@ func (UnimplementedKvServiceServer) List(context.Context, *ListRequest) (*ListRe
 }
 func (UnimplementedKvServiceServer) Batch(context.Context, *BatchRequest) (*BatchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Batch not implemented")
+}
+func (UnimplementedKvServiceServer) Txn(context.Context, *TxnRequest) (*TxnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Txn not implemented")
 }
 func (UnimplementedKvServiceServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
 	return status.Error(codes.Unimplemented, "method Exec not implemented")
@@ -323,6 +343,24 @@ func _KvService_Batch_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KvService_Txn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TxnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KvServiceServer).Txn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KvService_Txn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KvServiceServer).Txn(ctx, req.(*TxnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KvService_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(KvServiceServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
 }
@@ -356,6 +394,10 @@ var KvService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Batch",
 			Handler:    _KvService_Batch_Handler,
+		},
+		{
+			MethodName: "Txn",
+			Handler:    _KvService_Txn_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -31,7 +31,8 @@ type RequestId struct {
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The highest revision of the shard that the client knew before the first attempt; the same in every attempt. 0 when none is known.
 	Seen uint64 `protobuf:"varint,3,opt,name=seen,proto3" json:"seen,omitempty"`
-	// Every sequence below this one has been answered; the server may forget their results. 0 forgets nothing.
+	// Every sequence below this one has been answered: their results are forgotten, and requests below it are refused with `SessionExpired`. A
+	// shard keeps 4,096 results of a client that it has not acknowledged, then it takes no more. 0 acknowledges nothing.
 	AckedBelow    uint64 `protobuf:"varint,4,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/error.proto.
  */
 export const file_raftkv_v1_error: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIqCghEaXNrRnVsbBIPCgdub2RlX2lkGAEgASgJEg0KBXNoYXJkGAIgASgNIjMKCUNvbXBhY3RlZBINCgVzaGFyZBgBIAEoDRIXCg9vbGRlc3RfcmV2aXNpb24YAiABKAQiQgoORnV0dXJlUmV2aXNpb24SDQoFc2hhcmQYASABKA0SEAoIcmV2aXNpb24YAiABKAQSDwoHY3VycmVudBgDIAEoBCInCgZDdXRPZmYSDQoFc2hhcmQYASABKA0SDgoGZm9yX21zGAIgASgEQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM");
+  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIqCghEaXNrRnVsbBIPCgdub2RlX2lkGAEgASgJEg0KBXNoYXJkGAIgASgNIjwKCUNvbXBhY3RlZBIQCghyZXZpc2lvbhgBIAEoBBIOCgZvbGRlc3QYAiABKAQSDQoFc2hhcmQYAyABKA0iQgoORnV0dXJlUmV2aXNpb24SEAoIcmV2aXNpb24YASABKAQSDwoHY3VycmVudBgCIAEoBBINCgVzaGFyZBgDIAEoDSInCgZDdXRPZmYSDQoFc2hhcmQYASABKA0SDgoGZm9yX21zGAIgASgEQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM");
 
 /**
  * Detail of NOT_FOUND: the key does not exist at `revision`.
@@ -229,7 +229,7 @@ export const CrossShard_GroupSchema: GenMessage<CrossShard_Group> = /*@__PURE__*
  */
 export type SessionExpired = Message<"raftkv.v1.SessionExpired"> & {
   /**
-   * The revision below which results are forgotten.
+   * What the client has asked for before it had seen this revision may have been forgotten; 0 if the client has acknowledged the request.
    *
    * @generated from field: uint64 floor = 1;
    */
@@ -322,24 +322,31 @@ export const DiskFullSchema: GenMessage<DiskFull> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_error, 8);
 
 /**
- * Detail of OUT_OF_RANGE: history was asked for that is forgotten. Read the keys anew and go on from there.
+ * Detail of OUT_OF_RANGE: the shard has forgotten the revision that was asked for. Nothing was changed.
  *
  * @generated from message raftkv.v1.Compacted
  */
 export type Compacted = Message<"raftkv.v1.Compacted"> & {
   /**
-   * The shard.
+   * The revision asked for.
    *
-   * @generated from field: uint32 shard = 1;
+   * @generated from field: uint64 revision = 1;
    */
-  shard: number;
+  revision: bigint;
 
   /**
-   * The first revision that is kept.
+   * The oldest revision that the shard knows.
    *
-   * @generated from field: uint64 oldest_revision = 2;
+   * @generated from field: uint64 oldest = 2;
    */
-  oldestRevision: bigint;
+  oldest: bigint;
+
+  /**
+   * The shard.
+   *
+   * @generated from field: uint32 shard = 3;
+   */
+  shard: number;
 };
 
 /**
@@ -350,31 +357,31 @@ export const CompactedSchema: GenMessage<Compacted> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_error, 9);
 
 /**
- * Detail of INVALID_ARGUMENT: a revision was asked for that the shard has not come to.
+ * Detail of OUT_OF_RANGE: the shard has not reached the revision that was asked for: it is of another shard or cluster. Nothing was changed.
  *
  * @generated from message raftkv.v1.FutureRevision
  */
 export type FutureRevision = Message<"raftkv.v1.FutureRevision"> & {
   /**
-   * The shard.
+   * The revision asked for.
    *
-   * @generated from field: uint32 shard = 1;
-   */
-  shard: number;
-
-  /**
-   * What was asked for.
-   *
-   * @generated from field: uint64 revision = 2;
+   * @generated from field: uint64 revision = 1;
    */
   revision: bigint;
 
   /**
    * The revision of the shard.
    *
-   * @generated from field: uint64 current = 3;
+   * @generated from field: uint64 current = 2;
    */
   current: bigint;
+
+  /**
+   * The shard.
+   *
+   * @generated from field: uint32 shard = 3;
+   */
+  shard: number;
 };
 
 /**

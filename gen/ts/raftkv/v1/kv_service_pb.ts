@@ -14,13 +14,15 @@ import type { KeyValue } from "./key_value_pb.js";
 import { file_raftkv_v1_key_value } from "./key_value_pb.js";
 import type { RequestId } from "./request_id_pb.js";
 import { file_raftkv_v1_request_id } from "./request_id_pb.js";
+import type { TxnRequest, TxnRequestSchema, TxnResponse, TxnResponseSchema } from "./txn_pb.js";
+import { file_raftkv_v1_txn } from "./txn_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file raftkv/v1/kv_service.proto.
  */
 export const file_raftkv_v1_kv_service: GenFile = /*@__PURE__*/
-  fileDesc("ChpyYWZ0a3YvdjEva3Zfc2VydmljZS5wcm90bxIJcmFmdGt2LnYxIhkKCkdldFJlcXVlc3QSCwoDa2V5GAEgASgJIlkKC0dldFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIfCgJrdhgCIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZSJ7CgpQdXRSZXF1ZXN0EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDBIoCgpyZXF1ZXN0X2lkGAMgASgLMhQucmFmdGt2LnYxLlJlcXVlc3RJZBInCgljb25kaXRpb24YBCABKAsyFC5yYWZ0a3YudjEuQ29uZGl0aW9uImIKC1B1dFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIXCg9jcmVhdGVfcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoBCJvCg1EZWxldGVSZXF1ZXN0EgsKA2tleRgBIAEoCRIoCgpyZXF1ZXN0X2lkGAIgASgLMhQucmFmdGt2LnYxLlJlcXVlc3RJZBInCgljb25kaXRpb24YAyABKAsyFC5yYWZ0a3YudjEuQ29uZGl0aW9uIkwKDkRlbGV0ZVJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIPCgdkZWxldGVkGAIgASgIIjYKCEtleVJhbmdlEg4KBnByZWZpeBgBIAEoCRINCgVzdGFydBgCIAEoCRILCgNlbmQYAyABKAkidwoLU2NhblJlcXVlc3QSIgoFcmFuZ2UYASABKAsyEy5yYWZ0a3YudjEuS2V5UmFuZ2USDQoFbGltaXQYAiABKAQSDwoHcmV2ZXJzZRgDIAEoCBIRCglrZXlzX29ubHkYBCABKAgSEQoJcGFnZV9zaXplGAUgASgNIlsKDFNjYW5SZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISIAoDa3ZzGAIgAygLMhMucmFmdGt2LnYxLktleVZhbHVlIoABCgtMaXN0UmVxdWVzdBIOCgZwcmVmaXgYASABKAkSDQoFc3RhcnQYAiABKAkSCwoDZW5kGAMgASgJEg0KBWxpbWl0GAQgASgNEg8KB3JldmVyc2UYBSABKAgSEQoJa2V5c19vbmx5GAYgASgIEhIKCnBhZ2VfdG9rZW4YByABKAkidAoMTGlzdFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIgCgNrdnMYAiADKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUSFwoPbmV4dF9wYWdlX3Rva2VuGAMgASgJIrkBCg5CYXRjaE9wZXJhdGlvbhIsCgNwdXQYASABKAsyHS5yYWZ0a3YudjEuQmF0Y2hPcGVyYXRpb24uUHV0SAASMgoGZGVsZXRlGAIgASgLMiAucmFmdGt2LnYxLkJhdGNoT3BlcmF0aW9uLkRlbGV0ZUgAGiEKA1B1dBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwaFQoGRGVsZXRlEgsKA2tleRgBIAEoCUILCglvcGVyYXRpb24ihwEKDEJhdGNoUmVxdWVzdBItCgpvcGVyYXRpb25zGAEgAygLMhkucmFmdGt2LnYxLkJhdGNoT3BlcmF0aW9uEhMKBmF0b21pYxgCIAEoCEgAiAEBEigKCnJlcXVlc3RfaWQYAyABKAsyFC5yYWZ0a3YudjEuUmVxdWVzdElkQgkKB19hdG9taWMikAEKC0JhdGNoUmVzdWx0EiUKA3B1dBgBIAEoCzIWLnJhZnRrdi52MS5QdXRSZXNwb25zZUgAEisKBmRlbGV0ZRgCIAEoCzIZLnJhZnRrdi52MS5EZWxldGVSZXNwb25zZUgAEiMKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQiYwoNQmF0Y2hSZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISJwoHcmVzdWx0cxgCIAMoCzIWLnJhZnRrdi52MS5CYXRjaFJlc3VsdCLKAQoNRXhlY09wZXJhdGlvbhIKCgJpZBgBIAEoBBIkCgNnZXQYAiABKAsyFS5yYWZ0a3YudjEuR2V0UmVxdWVzdEgAEiQKA3B1dBgDIAEoCzIVLnJhZnRrdi52MS5QdXRSZXF1ZXN0SAASKgoGZGVsZXRlGAQgASgLMhgucmFmdGt2LnYxLkRlbGV0ZVJlcXVlc3RIABIoCgViYXRjaBgFIAEoCzIXLnJhZnRrdi52MS5CYXRjaFJlcXVlc3RIAEILCglvcGVyYXRpb24iTwoLRXhlY1JlcXVlc3QSLAoKb3BlcmF0aW9ucxgBIAMoCzIYLnJhZnRrdi52MS5FeGVjT3BlcmF0aW9uEhIKCnRpbWVvdXRfbXMYAiABKA0i7QEKCkV4ZWNSZXN1bHQSCgoCaWQYASABKAQSJQoDZ2V0GAIgASgLMhYucmFmdGt2LnYxLkdldFJlc3BvbnNlSAASJQoDcHV0GAMgASgLMhYucmFmdGt2LnYxLlB1dFJlc3BvbnNlSAASKwoGZGVsZXRlGAQgASgLMhkucmFmdGt2LnYxLkRlbGV0ZVJlc3BvbnNlSAASKQoFYmF0Y2gYBSABKAsyGC5yYWZ0a3YudjEuQmF0Y2hSZXNwb25zZUgAEiMKBWVycm9yGAYgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQiNgoMRXhlY1Jlc3BvbnNlEiYKB3Jlc3VsdHMYASADKAsyFS5yYWZ0a3YudjEuRXhlY1Jlc3VsdDLBAwoJS3ZTZXJ2aWNlEjkKA0dldBIVLnJhZnRrdi52MS5HZXRSZXF1ZXN0GhYucmFmdGt2LnYxLkdldFJlc3BvbnNlIgOQAgESOQoDUHV0EhUucmFmdGt2LnYxLlB1dFJlcXVlc3QaFi5yYWZ0a3YudjEuUHV0UmVzcG9uc2UiA5ACABJCCgZEZWxldGUSGC5yYWZ0a3YudjEuRGVsZXRlUmVxdWVzdBoZLnJhZnRrdi52MS5EZWxldGVSZXNwb25zZSIDkAIAEj4KBFNjYW4SFi5yYWZ0a3YudjEuU2NhblJlcXVlc3QaFy5yYWZ0a3YudjEuU2NhblJlc3BvbnNlIgOQAgEwARI8CgRMaXN0EhYucmFmdGt2LnYxLkxpc3RSZXF1ZXN0GhcucmFmdGt2LnYxLkxpc3RSZXNwb25zZSIDkAIBEj8KBUJhdGNoEhcucmFmdGt2LnYxLkJhdGNoUmVxdWVzdBoYLnJhZnRrdi52MS5CYXRjaFJlc3BvbnNlIgOQAgASOwoERXhlYxIWLnJhZnRrdi52MS5FeGVjUmVxdWVzdBoXLnJhZnRrdi52MS5FeGVjUmVzcG9uc2UoATABQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM", [file_google_rpc_status, file_raftkv_v1_condition, file_raftkv_v1_header, file_raftkv_v1_key_value, file_raftkv_v1_request_id]);
+  fileDesc("ChpyYWZ0a3YvdjEva3Zfc2VydmljZS5wcm90bxIJcmFmdGt2LnYxIisKCkdldFJlcXVlc3QSCwoDa2V5GAEgASgJEhAKCHJldmlzaW9uGAIgASgEIlkKC0dldFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIfCgJrdhgCIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZSKMAQoKUHV0UmVxdWVzdBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSKAoKcmVxdWVzdF9pZBgDIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWQSJwoJY29uZGl0aW9uGAQgASgLMhQucmFmdGt2LnYxLkNvbmRpdGlvbhIPCgdwcmV2X2t2GAUgASgIIogBCgtQdXRSZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISFwoPY3JlYXRlX3JldmlzaW9uGAIgASgEEg8KB3ZlcnNpb24YAyABKAQSJAoHcHJldl9rdhgEIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZSKAAQoNRGVsZXRlUmVxdWVzdBILCgNrZXkYASABKAkSKAoKcmVxdWVzdF9pZBgCIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWQSJwoJY29uZGl0aW9uGAMgASgLMhQucmFmdGt2LnYxLkNvbmRpdGlvbhIPCgdwcmV2X2t2GAQgASgIInIKDkRlbGV0ZVJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIPCgdkZWxldGVkGAIgASgIEiQKB3ByZXZfa3YYAyABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUiNgoIS2V5UmFuZ2USDgoGcHJlZml4GAEgASgJEg0KBXN0YXJ0GAIgASgJEgsKA2VuZBgDIAEoCSJ3CgtTY2FuUmVxdWVzdBIiCgVyYW5nZRgBIAEoCzITLnJhZnRrdi52MS5LZXlSYW5nZRINCgVsaW1pdBgCIAEoBBIPCgdyZXZlcnNlGAMgASgIEhEKCWtleXNfb25seRgEIAEoCBIRCglwYWdlX3NpemUYBSABKA0iWwoMU2NhblJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIgCgNrdnMYAiADKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUigAEKC0xpc3RSZXF1ZXN0Eg4KBnByZWZpeBgBIAEoCRINCgVzdGFydBgCIAEoCRILCgNlbmQYAyABKAkSDQoFbGltaXQYBCABKA0SDwoHcmV2ZXJzZRgFIAEoCBIRCglrZXlzX29ubHkYBiABKAgSEgoKcGFnZV90b2tlbhgHIAEoCSJ0CgxMaXN0UmVzcG9uc2USKQoGaGVhZGVyGAEgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyEiAKA2t2cxgCIAMoCzITLnJhZnRrdi52MS5LZXlWYWx1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiuQEKDkJhdGNoT3BlcmF0aW9uEiwKA3B1dBgBIAEoCzIdLnJhZnRrdi52MS5CYXRjaE9wZXJhdGlvbi5QdXRIABIyCgZkZWxldGUYAiABKAsyIC5yYWZ0a3YudjEuQmF0Y2hPcGVyYXRpb24uRGVsZXRlSAAaIQoDUHV0EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDBoVCgZEZWxldGUSCwoDa2V5GAEgASgJQgsKCW9wZXJhdGlvbiKHAQoMQmF0Y2hSZXF1ZXN0Ei0KCm9wZXJhdGlvbnMYASADKAsyGS5yYWZ0a3YudjEuQmF0Y2hPcGVyYXRpb24SEwoGYXRvbWljGAIgASgISACIAQESKAoKcmVxdWVzdF9pZBgDIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWRCCQoHX2F0b21pYyKQAQoLQmF0Y2hSZXN1bHQSJQoDcHV0GAEgASgLMhYucmFmdGt2LnYxLlB1dFJlc3BvbnNlSAASKwoGZGVsZXRlGAIgASgLMhkucmFmdGt2LnYxLkRlbGV0ZVJlc3BvbnNlSAASIwoFZXJyb3IYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQggKBnJlc3VsdCJjCg1CYXRjaFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchInCgdyZXN1bHRzGAIgAygLMhYucmFmdGt2LnYxLkJhdGNoUmVzdWx0IvABCg1FeGVjT3BlcmF0aW9uEgoKAmlkGAEgASgEEiQKA2dldBgCIAEoCzIVLnJhZnRrdi52MS5HZXRSZXF1ZXN0SAASJAoDcHV0GAMgASgLMhUucmFmdGt2LnYxLlB1dFJlcXVlc3RIABIqCgZkZWxldGUYBCABKAsyGC5yYWZ0a3YudjEuRGVsZXRlUmVxdWVzdEgAEigKBWJhdGNoGAUgASgLMhcucmFmdGt2LnYxLkJhdGNoUmVxdWVzdEgAEiQKA3R4bhgGIAEoCzIVLnJhZnRrdi52MS5UeG5SZXF1ZXN0SABCCwoJb3BlcmF0aW9uIk8KC0V4ZWNSZXF1ZXN0EiwKCm9wZXJhdGlvbnMYASADKAsyGC5yYWZ0a3YudjEuRXhlY09wZXJhdGlvbhISCgp0aW1lb3V0X21zGAIgASgNIpQCCgpFeGVjUmVzdWx0EgoKAmlkGAEgASgEEiUKA2dldBgCIAEoCzIWLnJhZnRrdi52MS5HZXRSZXNwb25zZUgAEiUKA3B1dBgDIAEoCzIWLnJhZnRrdi52MS5QdXRSZXNwb25zZUgAEisKBmRlbGV0ZRgEIAEoCzIZLnJhZnRrdi52MS5EZWxldGVSZXNwb25zZUgAEikKBWJhdGNoGAUgASgLMhgucmFmdGt2LnYxLkJhdGNoUmVzcG9uc2VIABIjCgVlcnJvchgGIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSAASJQoDdHhuGAcgASgLMhYucmFmdGt2LnYxLlR4blJlc3BvbnNlSABCCAoGcmVzdWx0IjYKDEV4ZWNSZXNwb25zZRImCgdyZXN1bHRzGAEgAygLMhUucmFmdGt2LnYxLkV4ZWNSZXN1bHQy/AMKCUt2U2VydmljZRI5CgNHZXQSFS5yYWZ0a3YudjEuR2V0UmVxdWVzdBoWLnJhZnRrdi52MS5HZXRSZXNwb25zZSIDkAIBEjkKA1B1dBIVLnJhZnRrdi52MS5QdXRSZXF1ZXN0GhYucmFmdGt2LnYxLlB1dFJlc3BvbnNlIgOQAgASQgoGRGVsZXRlEhgucmFmdGt2LnYxLkRlbGV0ZVJlcXVlc3QaGS5yYWZ0a3YudjEuRGVsZXRlUmVzcG9uc2UiA5ACABI+CgRTY2FuEhYucmFmdGt2LnYxLlNjYW5SZXF1ZXN0GhcucmFmdGt2LnYxLlNjYW5SZXNwb25zZSIDkAIBMAESPAoETGlzdBIWLnJhZnRrdi52MS5MaXN0UmVxdWVzdBoXLnJhZnRrdi52MS5MaXN0UmVzcG9uc2UiA5ACARI/CgVCYXRjaBIXLnJhZnRrdi52MS5CYXRjaFJlcXVlc3QaGC5yYWZ0a3YudjEuQmF0Y2hSZXNwb25zZSIDkAIAEjkKA1R4bhIVLnJhZnRrdi52MS5UeG5SZXF1ZXN0GhYucmFmdGt2LnYxLlR4blJlc3BvbnNlIgOQAgASOwoERXhlYxIWLnJhZnRrdi52MS5FeGVjUmVxdWVzdBoXLnJhZnRrdi52MS5FeGVjUmVzcG9uc2UoATABQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM", [file_google_rpc_status, file_raftkv_v1_condition, file_raftkv_v1_header, file_raftkv_v1_key_value, file_raftkv_v1_request_id, file_raftkv_v1_txn]);
 
 /**
  * Request of Get.
@@ -34,6 +36,14 @@ export type GetRequest = Message<"raftkv.v1.GetRequest"> & {
    * @generated from field: string key = 1;
    */
   key: string;
+
+  /**
+   * The revision of the shard at which the key is read: one that an earlier answer named; 0, the default, is now. Old ones are forgotten
+   * (`Compacted`), later ones are refused (`FutureRevision`).
+   *
+   * @generated from field: uint64 revision = 2;
+   */
+  revision: bigint;
 };
 
 /**
@@ -104,6 +114,13 @@ export type PutRequest = Message<"raftkv.v1.PutRequest"> & {
    * @generated from field: raftkv.v1.Condition condition = 4;
    */
   condition?: Condition | undefined;
+
+  /**
+   * Return the key as it was before; false by default.
+   *
+   * @generated from field: bool prev_kv = 5;
+   */
+  prevKv: boolean;
 };
 
 /**
@@ -139,6 +156,13 @@ export type PutResponse = Message<"raftkv.v1.PutResponse"> & {
    * @generated from field: uint64 version = 3;
    */
   version: bigint;
+
+  /**
+   * The key as it was before, if that was asked for and it existed.
+   *
+   * @generated from field: raftkv.v1.KeyValue prev_kv = 4;
+   */
+  prevKv?: KeyValue | undefined;
 };
 
 /**
@@ -174,6 +198,13 @@ export type DeleteRequest = Message<"raftkv.v1.DeleteRequest"> & {
    * @generated from field: raftkv.v1.Condition condition = 3;
    */
   condition?: Condition | undefined;
+
+  /**
+   * Return the key as it was before; false by default.
+   *
+   * @generated from field: bool prev_kv = 4;
+   */
+  prevKv: boolean;
 };
 
 /**
@@ -202,6 +233,13 @@ export type DeleteResponse = Message<"raftkv.v1.DeleteResponse"> & {
    * @generated from field: bool deleted = 2;
    */
   deleted: boolean;
+
+  /**
+   * The key as it was before, if that was asked for and it existed.
+   *
+   * @generated from field: raftkv.v1.KeyValue prev_kv = 3;
+   */
+  prevKv?: KeyValue | undefined;
 };
 
 /**
@@ -669,6 +707,14 @@ export type ExecOperation = Message<"raftkv.v1.ExecOperation"> & {
      */
     value: BatchRequest;
     case: "batch";
+  } | {
+    /**
+     * Compare keys, and do one thing or another.
+     *
+     * @generated from field: raftkv.v1.TxnRequest txn = 6;
+     */
+    value: TxnRequest;
+    case: "txn";
   } | { case: undefined; value?: undefined };
 };
 
@@ -765,6 +811,14 @@ export type ExecResult = Message<"raftkv.v1.ExecResult"> & {
      */
     value: Status;
     case: "error";
+  } | {
+    /**
+     * The transaction was done.
+     *
+     * @generated from field: raftkv.v1.TxnResponse txn = 7;
+     */
+    value: TxnResponse;
+    case: "txn";
   } | { case: undefined; value?: undefined };
 };
 
@@ -865,6 +919,17 @@ export const KvService: GenService<{
     methodKind: "unary";
     input: typeof BatchRequestSchema;
     output: typeof BatchResponseSchema;
+  },
+  /**
+   * Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
+   * with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
+   *
+   * @generated from rpc raftkv.v1.KvService.Txn
+   */
+  txn: {
+    methodKind: "unary";
+    input: typeof TxnRequestSchema;
+    output: typeof TxnResponseSchema;
   },
   /**
    * Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under

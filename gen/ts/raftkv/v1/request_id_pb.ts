@@ -40,7 +40,8 @@ export type RequestId = Message<"raftkv.v1.RequestId"> & {
   seen: bigint;
 
   /**
-   * Every sequence below this one has been answered; the server may forget their results. 0 forgets nothing.
+   * Every sequence below this one has been answered: their results are forgotten, and requests below it are refused with `SessionExpired`. A
+   * shard keeps 4,096 results of a client that it has not acknowledged, then it takes no more. 0 acknowledges nothing.
    *
    * @generated from field: uint64 acked_below = 4;
    */

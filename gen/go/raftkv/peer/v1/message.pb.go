@@ -109,6 +109,10 @@ const (
 	FailureKind_FAILURE_KIND_READ_FAILED FailureKind = 11
 	// The disk of a node is nearly full, and the write would need room there.
 	FailureKind_FAILURE_KIND_DISK_FULL FailureKind = 14
+	// The shard has forgotten the revision `actual`: `limit` is the oldest that it knows.
+	FailureKind_FAILURE_KIND_COMPACTED FailureKind = 15
+	// The shard has not reached the revision `actual`: `limit` is the newest that it knows.
+	FailureKind_FAILURE_KIND_FUTURE_REVISION FailureKind = 16
 )
 
 // Enum value maps for FailureKind.
@@ -127,6 +131,8 @@ var (
 		10: "FAILURE_KIND_SESSION_EXPIRED",
 		11: "FAILURE_KIND_READ_FAILED",
 		14: "FAILURE_KIND_DISK_FULL",
+		15: "FAILURE_KIND_COMPACTED",
+		16: "FAILURE_KIND_FUTURE_REVISION",
 	}
 	FailureKind_value = map[string]int32{
 		"FAILURE_KIND_UNSPECIFIED":     0,
@@ -142,6 +148,8 @@ var (
 		"FAILURE_KIND_SESSION_EXPIRED": 10,
 		"FAILURE_KIND_READ_FAILED":     11,
 		"FAILURE_KIND_DISK_FULL":       14,
+		"FAILURE_KIND_COMPACTED":       15,
+		"FAILURE_KIND_FUTURE_REVISION": 16,
 	}
 )
 
@@ -1169,7 +1177,9 @@ type ReadRequest struct {
 	// Reads these keys.
 	Keys []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Reads one page, if set.
-	Range         *RangeRead `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`
+	Range *RangeRead `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`
+	// Reads keys as they were, if set.
+	Past          []*PastRead `protobuf:"bytes,3,rep,name=past,proto3" json:"past,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1228,68 @@ func (x *ReadRequest) GetRange() *RangeRead {
 	return nil
 }
 
+func (x *ReadRequest) GetPast() []*PastRead {
+	if x != nil {
+		return x.Past
+	}
+	return nil
+}
+
+// PastRead is a key at a revision that the shard still knows.
+type PastRead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The revision.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PastRead) Reset() {
+	*x = PastRead{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PastRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PastRead) ProtoMessage() {}
+
+func (x *PastRead) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PastRead.ProtoReflect.Descriptor instead.
+func (*PastRead) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PastRead) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PastRead) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // RangeRead is one page of a range.
 type RangeRead struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1239,7 +1311,7 @@ type RangeRead struct {
 
 func (x *RangeRead) Reset() {
 	*x = RangeRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1323,7 @@ func (x *RangeRead) String() string {
 func (*RangeRead) ProtoMessage() {}
 
 func (x *RangeRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1336,7 @@ func (x *RangeRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRead.ProtoReflect.Descriptor instead.
 func (*RangeRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RangeRead) GetStart() string {
@@ -1315,14 +1387,16 @@ type KeyRecord struct {
 	// The key.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The record; absent if the key does not exist.
-	Record        *v1.Record `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	Record *v1.Record `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	// The value is left out: the answer would have become too long. Of past reads only.
+	Omitted       bool `protobuf:"varint,3,opt,name=omitted,proto3" json:"omitted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1408,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1421,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KeyRecord) GetKey() string {
@@ -1362,6 +1436,13 @@ func (x *KeyRecord) GetRecord() *v1.Record {
 		return x.Record
 	}
 	return nil
+}
+
+func (x *KeyRecord) GetOmitted() bool {
+	if x != nil {
+		return x.Omitted
+	}
+	return false
 }
 
 // ReadResult is the answer to a read.
@@ -1379,7 +1460,7 @@ type ReadResult struct {
 
 func (x *ReadResult) Reset() {
 	*x = ReadResult{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1472,7 @@ func (x *ReadResult) String() string {
 func (*ReadResult) ProtoMessage() {}
 
 func (x *ReadResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1485,7 @@ func (x *ReadResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResult.ProtoReflect.Descriptor instead.
 func (*ReadResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReadResult) GetRecords() []*KeyRecord {
@@ -1453,7 +1534,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1546,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1559,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -1553,7 +1634,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1646,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1659,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CallRequest) GetBody() isCallRequest_Body {
@@ -1640,7 +1721,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1733,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1746,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CallResponse) GetBody() isCallResponse_Body {
@@ -1720,7 +1801,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1813,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1826,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
 }
 
 // ProbeResponse says who a node is (R13).
@@ -1767,7 +1848,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1860,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1873,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProbeResponse) GetNodeId() string {
@@ -1841,7 +1922,7 @@ type FormRequest struct {
 
 func (x *FormRequest) Reset() {
 	*x = FormRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +1934,7 @@ func (x *FormRequest) String() string {
 func (*FormRequest) ProtoMessage() {}
 
 func (x *FormRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1947,7 @@ func (x *FormRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormRequest.ProtoReflect.Descriptor instead.
 func (*FormRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FormRequest) GetFormation() *v1.Formation {
@@ -1889,7 +1970,7 @@ type FormResponse struct {
 
 func (x *FormResponse) Reset() {
 	*x = FormResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +1982,7 @@ func (x *FormResponse) String() string {
 func (*FormResponse) ProtoMessage() {}
 
 func (x *FormResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +1995,7 @@ func (x *FormResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormResponse.ProtoReflect.Descriptor instead.
 func (*FormResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FormResponse) GetAccepted() bool {
@@ -1947,7 +2028,7 @@ type SnapshotStart struct {
 
 func (x *SnapshotStart) Reset() {
 	*x = SnapshotStart{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2040,7 @@ func (x *SnapshotStart) String() string {
 func (*SnapshotStart) ProtoMessage() {}
 
 func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2053,7 @@ func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotStart.ProtoReflect.Descriptor instead.
 func (*SnapshotStart) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotStart) GetShard() uint32 {
@@ -2007,7 +2088,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2100,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2113,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -2119,20 +2200,25 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\bR\x06leader\"R\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\"\x80\x01\n" +
 	"\vReadRequest\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12/\n" +
-	"\x05range\x18\x02 \x01(\v2\x19.raftkv.peer.v1.RangeReadR\x05range\"\xa4\x01\n" +
+	"\x05range\x18\x02 \x01(\v2\x19.raftkv.peer.v1.RangeReadR\x05range\x12,\n" +
+	"\x04past\x18\x03 \x03(\v2\x18.raftkv.peer.v1.PastReadR\x04past\"8\n" +
+	"\bPastRead\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa4\x01\n" +
 	"\tRangeRead\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\tR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\tR\x03end\x12\x18\n" +
 	"\areverse\x18\x03 \x01(\bR\areverse\x12\x1b\n" +
 	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\x12\x1b\n" +
 	"\tmax_items\x18\x05 \x01(\rR\bmaxItems\x12\x1b\n" +
-	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"N\n" +
+	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"h\n" +
 	"\tKeyRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
-	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\"\x87\x01\n" +
+	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\x12\x18\n" +
+	"\aomitted\x18\x03 \x01(\bR\aomitted\"\x87\x01\n" +
 	"\n" +
 	"ReadResult\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.raftkv.peer.v1.KeyRecordR\arecords\x12\x12\n" +
@@ -2179,7 +2265,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PURPOSE_MESSAGES\x10\x01\x12\x14\n" +
 	"\x10PURPOSE_SNAPSHOT\x10\x02\x12\x10\n" +
-	"\fPURPOSE_CALL\x10\x03*\xfc\x02\n" +
+	"\fPURPOSE_CALL\x10\x03*\xba\x03\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FAILURE_KIND_NOT_LEADER\x10\x01\x12\x1b\n" +
@@ -2194,7 +2280,9 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x1cFAILURE_KIND_SESSION_EXPIRED\x10\n" +
 	"\x12\x1c\n" +
 	"\x18FAILURE_KIND_READ_FAILED\x10\v\x12\x1a\n" +
-	"\x16FAILURE_KIND_DISK_FULL\x10\x0eB7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
+	"\x16FAILURE_KIND_DISK_FULL\x10\x0e\x12\x1a\n" +
+	"\x16FAILURE_KIND_COMPACTED\x10\x0f\x12 \n" +
+	"\x1cFAILURE_KIND_FUTURE_REVISION\x10\x10B7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_raftkv_peer_v1_message_proto_rawDescOnce sync.Once
@@ -2209,7 +2297,7 @@ func file_raftkv_peer_v1_message_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_peer_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(Purpose)(0),             // 0: raftkv.peer.v1.Purpose
 	(FailureKind)(0),         // 1: raftkv.peer.v1.FailureKind
@@ -2225,25 +2313,26 @@ var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(*ReplacedReplica)(nil),  // 11: raftkv.peer.v1.ReplacedReplica
 	(*Origin)(nil),           // 12: raftkv.peer.v1.Origin
 	(*ReadRequest)(nil),      // 13: raftkv.peer.v1.ReadRequest
-	(*RangeRead)(nil),        // 14: raftkv.peer.v1.RangeRead
-	(*KeyRecord)(nil),        // 15: raftkv.peer.v1.KeyRecord
-	(*ReadResult)(nil),       // 16: raftkv.peer.v1.ReadResult
-	(*Failure)(nil),          // 17: raftkv.peer.v1.Failure
-	(*CallRequest)(nil),      // 18: raftkv.peer.v1.CallRequest
-	(*CallResponse)(nil),     // 19: raftkv.peer.v1.CallResponse
-	(*ProbeRequest)(nil),     // 20: raftkv.peer.v1.ProbeRequest
-	(*ProbeResponse)(nil),    // 21: raftkv.peer.v1.ProbeResponse
-	(*FormRequest)(nil),      // 22: raftkv.peer.v1.FormRequest
-	(*FormResponse)(nil),     // 23: raftkv.peer.v1.FormResponse
-	(*SnapshotStart)(nil),    // 24: raftkv.peer.v1.SnapshotStart
-	(*SnapshotDone)(nil),     // 25: raftkv.peer.v1.SnapshotDone
-	(*v1.Command)(nil),       // 26: raftkv.store.v1.Command
-	(*v1.TraceContext)(nil),  // 27: raftkv.store.v1.TraceContext
-	(*v1.WriteResult)(nil),   // 28: raftkv.store.v1.WriteResult
-	(*v1.Configuration)(nil), // 29: raftkv.store.v1.Configuration
-	(*v1.Record)(nil),        // 30: raftkv.store.v1.Record
-	(*v1.SlotTable)(nil),     // 31: raftkv.store.v1.SlotTable
-	(*v1.Formation)(nil),     // 32: raftkv.store.v1.Formation
+	(*PastRead)(nil),         // 14: raftkv.peer.v1.PastRead
+	(*RangeRead)(nil),        // 15: raftkv.peer.v1.RangeRead
+	(*KeyRecord)(nil),        // 16: raftkv.peer.v1.KeyRecord
+	(*ReadResult)(nil),       // 17: raftkv.peer.v1.ReadResult
+	(*Failure)(nil),          // 18: raftkv.peer.v1.Failure
+	(*CallRequest)(nil),      // 19: raftkv.peer.v1.CallRequest
+	(*CallResponse)(nil),     // 20: raftkv.peer.v1.CallResponse
+	(*ProbeRequest)(nil),     // 21: raftkv.peer.v1.ProbeRequest
+	(*ProbeResponse)(nil),    // 22: raftkv.peer.v1.ProbeResponse
+	(*FormRequest)(nil),      // 23: raftkv.peer.v1.FormRequest
+	(*FormResponse)(nil),     // 24: raftkv.peer.v1.FormResponse
+	(*SnapshotStart)(nil),    // 25: raftkv.peer.v1.SnapshotStart
+	(*SnapshotDone)(nil),     // 26: raftkv.peer.v1.SnapshotDone
+	(*v1.Command)(nil),       // 27: raftkv.store.v1.Command
+	(*v1.TraceContext)(nil),  // 28: raftkv.store.v1.TraceContext
+	(*v1.WriteResult)(nil),   // 29: raftkv.store.v1.WriteResult
+	(*v1.Configuration)(nil), // 30: raftkv.store.v1.Configuration
+	(*v1.Record)(nil),        // 31: raftkv.store.v1.Record
+	(*v1.SlotTable)(nil),     // 32: raftkv.store.v1.SlotTable
+	(*v1.Formation)(nil),     // 33: raftkv.store.v1.Formation
 }
 var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	0,  // 0: raftkv.peer.v1.Hello.purpose:type_name -> raftkv.peer.v1.Purpose
@@ -2253,31 +2342,32 @@ var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	9,  // 4: raftkv.peer.v1.Message.forward_response:type_name -> raftkv.peer.v1.ForwardResponse
 	7,  // 5: raftkv.peer.v1.Message.heartbeat:type_name -> raftkv.peer.v1.NodeHeartbeat
 	5,  // 6: raftkv.peer.v1.Message.checkpoint:type_name -> raftkv.peer.v1.Checkpoint
-	26, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
+	27, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
 	13, // 8: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
 	10, // 9: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
-	27, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
+	28, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
 	12, // 11: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
-	28, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
-	16, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
-	17, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
+	29, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
+	17, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
+	18, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
 	11, // 15: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
-	29, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
-	14, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
-	30, // 18: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
-	15, // 19: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
-	31, // 20: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
-	1,  // 21: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
-	20, // 22: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
-	22, // 23: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
-	21, // 24: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
-	23, // 25: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
-	32, // 26: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	30, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
+	15, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
+	14, // 18: raftkv.peer.v1.ReadRequest.past:type_name -> raftkv.peer.v1.PastRead
+	31, // 19: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
+	16, // 20: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
+	32, // 21: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
+	1,  // 22: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
+	21, // 23: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
+	23, // 24: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
+	22, // 25: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
+	24, // 26: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
+	33, // 27: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_peer_v1_message_proto_init() }
@@ -2305,11 +2395,11 @@ func file_raftkv_peer_v1_message_proto_init() {
 		(*ForwardResponse_Failure)(nil),
 		(*ForwardResponse_ReplacedReplica)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[16].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[17].OneofWrappers = []any{
 		(*CallRequest_Probe)(nil),
 		(*CallRequest_Form)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[17].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[18].OneofWrappers = []any{
 		(*CallResponse_Probe)(nil),
 		(*CallResponse_Form)(nil),
 	}
@@ -2319,7 +2409,7 @@ func file_raftkv_peer_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_peer_v1_message_proto_rawDesc), len(file_raftkv_peer_v1_message_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

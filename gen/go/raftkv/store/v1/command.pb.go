@@ -31,6 +31,8 @@ const (
 	OperationKind_OPERATION_KIND_PUT OperationKind = 1
 	// Removes the key.
 	OperationKind_OPERATION_KIND_DELETE OperationKind = 2
+	// Changes nothing: the shard serves the key, which can be read at the revision of the result.
+	OperationKind_OPERATION_KIND_GET OperationKind = 3
 )
 
 // Enum value maps for OperationKind.
@@ -39,11 +41,13 @@ var (
 		0: "OPERATION_KIND_UNSPECIFIED",
 		1: "OPERATION_KIND_PUT",
 		2: "OPERATION_KIND_DELETE",
+		3: "OPERATION_KIND_GET",
 	}
 	OperationKind_value = map[string]int32{
 		"OPERATION_KIND_UNSPECIFIED": 0,
 		"OPERATION_KIND_PUT":         1,
 		"OPERATION_KIND_DELETE":      2,
+		"OPERATION_KIND_GET":         3,
 	}
 )
 
@@ -143,22 +147,25 @@ const (
 	WriteOutcome_WRITE_OUTCOME_UNSPECIFIED WriteOutcome = 0
 	// Applied.
 	WriteOutcome_WRITE_OUTCOME_APPLIED WriteOutcome = 1
-	// A compare did not hold; nothing was changed.
+	// A compare did not hold; what was to be done otherwise is done.
 	WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED WriteOutcome = 2
 	// The shard does not serve a slot of the command; nothing was changed.
 	WriteOutcome_WRITE_OUTCOME_NOT_SERVING WriteOutcome = 3
-	// The identity of the request may have been forgotten; nothing was changed by this attempt.
+	// The identity of the request may have been forgotten, or its client has acknowledged the answer; nothing was changed by this attempt.
 	WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED WriteOutcome = 4
+	// The client has too many answers that it has not acknowledged; nothing was changed.
+	WriteOutcome_WRITE_OUTCOME_SESSION_FULL WriteOutcome = 21
 )
 
 // Enum value maps for WriteOutcome.
 var (
 	WriteOutcome_name = map[int32]string{
-		0: "WRITE_OUTCOME_UNSPECIFIED",
-		1: "WRITE_OUTCOME_APPLIED",
-		2: "WRITE_OUTCOME_COMPARE_FAILED",
-		3: "WRITE_OUTCOME_NOT_SERVING",
-		4: "WRITE_OUTCOME_SESSION_EXPIRED",
+		0:  "WRITE_OUTCOME_UNSPECIFIED",
+		1:  "WRITE_OUTCOME_APPLIED",
+		2:  "WRITE_OUTCOME_COMPARE_FAILED",
+		3:  "WRITE_OUTCOME_NOT_SERVING",
+		4:  "WRITE_OUTCOME_SESSION_EXPIRED",
+		21: "WRITE_OUTCOME_SESSION_FULL",
 	}
 	WriteOutcome_value = map[string]int32{
 		"WRITE_OUTCOME_UNSPECIFIED":     0,
@@ -166,6 +173,7 @@ var (
 		"WRITE_OUTCOME_COMPARE_FAILED":  2,
 		"WRITE_OUTCOME_NOT_SERVING":     3,
 		"WRITE_OUTCOME_SESSION_EXPIRED": 4,
+		"WRITE_OUTCOME_SESSION_FULL":    21,
 	}
 )
 
@@ -483,7 +491,7 @@ type RequestId struct {
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The revision of the shard that the client knew before its first attempt.
 	Seen uint64 `protobuf:"varint,3,opt,name=seen,proto3" json:"seen,omitempty"`
-	// Results below this sequence may be forgotten.
+	// The client has got all answers below this sequence. They are forgotten, and requests below it are refused.
 	AckedBelow    uint64 `protobuf:"varint,4,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -553,7 +561,9 @@ type Write struct {
 	// Conditions; all must hold. Usually none.
 	Compares []*Compare `protobuf:"bytes,1,rep,name=compares,proto3" json:"compares,omitempty"`
 	// The changes, in order. Every key at most once.
-	Operations    []*Operation `protobuf:"bytes,2,rep,name=operations,proto3" json:"operations,omitempty"`
+	Operations []*Operation `protobuf:"bytes,2,rep,name=operations,proto3" json:"operations,omitempty"`
+	// What is done instead if a compare does not hold. Every key at most once.
+	Otherwise     []*Operation `protobuf:"bytes,3,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -598,6 +608,13 @@ func (x *Write) GetCompares() []*Compare {
 func (x *Write) GetOperations() []*Operation {
 	if x != nil {
 		return x.Operations
+	}
+	return nil
+}
+
+func (x *Write) GetOtherwise() []*Operation {
+	if x != nil {
+		return x.Otherwise
 	}
 	return nil
 }
@@ -943,14 +960,14 @@ type WriteResult struct {
 	Outcome WriteOutcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=raftkv.store.v1.WriteOutcome" json:"outcome,omitempty"`
 	// The revision that the command made, or the revision of the shard if it changed nothing.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// One result for each operation, when applied.
+	// One result for each operation, when applied; for each of the others, when a compare did not hold.
 	Operations []*OperationResult `protobuf:"bytes,3,rep,name=operations,proto3" json:"operations,omitempty"`
 	// The compare that did not hold, when one did not.
 	FailedCompare uint32 `protobuf:"varint,4,opt,name=failed_compare,json=failedCompare,proto3" json:"failed_compare,omitempty"`
 	// The slot that is not served, when one is not.
 	Slot uint32 `protobuf:"varint,5,opt,name=slot,proto3" json:"slot,omitempty"`
-	// The revision below which results of the slot are forgotten, when the session has expired.
-	DedupFloor uint64 `protobuf:"varint,6,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
+	// The session floor of the shard, when the session has expired by it; 0 when the client has acknowledged the answer.
+	SessionFloor uint64 `protobuf:"varint,6,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
 	// The revision of the last write of that compare's key, when one did not hold; 0 if the key did not exist.
 	FailedModRevision uint64 `protobuf:"varint,7,opt,name=failed_mod_revision,json=failedModRevision,proto3" json:"failed_mod_revision,omitempty"`
 	unknownFields     protoimpl.UnknownFields
@@ -1022,9 +1039,9 @@ func (x *WriteResult) GetSlot() uint32 {
 	return 0
 }
 
-func (x *WriteResult) GetDedupFloor() uint64 {
+func (x *WriteResult) GetSessionFloor() uint64 {
 	if x != nil {
-		return x.DedupFloor
+		return x.SessionFloor
 	}
 	return 0
 }
@@ -1192,12 +1209,13 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04seen\x18\x03 \x01(\x04R\x04seen\x12\x1f\n" +
 	"\vacked_below\x18\x04 \x01(\x04R\n" +
-	"ackedBelow\"y\n" +
+	"ackedBelow\"\xb3\x01\n" +
 	"\x05Write\x124\n" +
 	"\bcompares\x18\x01 \x03(\v2\x18.raftkv.store.v1.CompareR\bcompares\x12:\n" +
 	"\n" +
 	"operations\x18\x02 \x03(\v2\x1a.raftkv.store.v1.OperationR\n" +
-	"operations\"\x7f\n" +
+	"operations\x128\n" +
+	"\totherwise\x18\x03 \x03(\v2\x1a.raftkv.store.v1.OperationR\totherwise\"\x7f\n" +
 	"\aCompare\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
 	"\x06exists\x18\x02 \x01(\bH\x00R\x06exists\x12#\n" +
@@ -1219,7 +1237,7 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x03Run\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x120\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\xb0\x02\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\xb4\x02\n" +
 	"\vWriteResult\x127\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1d.raftkv.store.v1.WriteOutcomeR\aoutcome\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12@\n" +
@@ -1227,30 +1245,31 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"operations\x18\x03 \x03(\v2 .raftkv.store.v1.OperationResultR\n" +
 	"operations\x12%\n" +
 	"\x0efailed_compare\x18\x04 \x01(\rR\rfailedCompare\x12\x12\n" +
-	"\x04slot\x18\x05 \x01(\rR\x04slot\x12\x1f\n" +
-	"\vdedup_floor\x18\x06 \x01(\x04R\n" +
-	"dedupFloor\x12.\n" +
+	"\x04slot\x18\x05 \x01(\rR\x04slot\x12#\n" +
+	"\rsession_floor\x18\x06 \x01(\x04R\fsessionFloor\x12.\n" +
 	"\x13failed_mod_revision\x18\a \x01(\x04R\x11failedModRevision\"n\n" +
 	"\x0fOperationResult\x12\x18\n" +
 	"\aexisted\x18\x01 \x01(\bR\aexisted\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion*b\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion*z\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12OPERATION_KIND_PUT\x10\x01\x12\x19\n" +
-	"\x15OPERATION_KIND_DELETE\x10\x02*\x85\x01\n" +
+	"\x15OPERATION_KIND_DELETE\x10\x02\x12\x16\n" +
+	"\x12OPERATION_KIND_GET\x10\x03*\x85\x01\n" +
 	"\tSlotState\x12\x1a\n" +
 	"\x16SLOT_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SLOT_STATE_SERVING\x10\x01\x12\x18\n" +
 	"\x14SLOT_STATE_IMPORTING\x10\x02\x12\x15\n" +
 	"\x11SLOT_STATE_FROZEN\x10\x03\x12\x13\n" +
-	"\x0fSLOT_STATE_GONE\x10\x04*\xac\x01\n" +
+	"\x0fSLOT_STATE_GONE\x10\x04*\xcc\x01\n" +
 	"\fWriteOutcome\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WRITE_OUTCOME_APPLIED\x10\x01\x12 \n" +
 	"\x1cWRITE_OUTCOME_COMPARE_FAILED\x10\x02\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_NOT_SERVING\x10\x03\x12!\n" +
-	"\x1dWRITE_OUTCOME_SESSION_EXPIRED\x10\x04B9Z7github.com/raftkv/raftkv/gen/go/raftkv/store/v1;storev1b\x06proto3"
+	"\x1dWRITE_OUTCOME_SESSION_EXPIRED\x10\x04\x12\x1e\n" +
+	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15B9Z7github.com/raftkv/raftkv/gen/go/raftkv/store/v1;storev1b\x06proto3"
 
 var (
 	file_raftkv_store_v1_command_proto_rawDescOnce sync.Once
@@ -1293,17 +1312,18 @@ var file_raftkv_store_v1_command_proto_depIdxs = []int32{
 	11, // 5: raftkv.store.v1.Command.bootstrap:type_name -> raftkv.store.v1.Bootstrap
 	8,  // 6: raftkv.store.v1.Write.compares:type_name -> raftkv.store.v1.Compare
 	9,  // 7: raftkv.store.v1.Write.operations:type_name -> raftkv.store.v1.Operation
-	0,  // 8: raftkv.store.v1.Operation.kind:type_name -> raftkv.store.v1.OperationKind
-	12, // 9: raftkv.store.v1.Bootstrap.slots:type_name -> raftkv.store.v1.SlotTable
-	15, // 10: raftkv.store.v1.SlotTable.runs:type_name -> raftkv.store.v1.SlotTable.Run
-	2,  // 11: raftkv.store.v1.WriteResult.outcome:type_name -> raftkv.store.v1.WriteOutcome
-	14, // 12: raftkv.store.v1.WriteResult.operations:type_name -> raftkv.store.v1.OperationResult
-	1,  // 13: raftkv.store.v1.SlotTable.Run.state:type_name -> raftkv.store.v1.SlotState
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	9,  // 8: raftkv.store.v1.Write.otherwise:type_name -> raftkv.store.v1.Operation
+	0,  // 9: raftkv.store.v1.Operation.kind:type_name -> raftkv.store.v1.OperationKind
+	12, // 10: raftkv.store.v1.Bootstrap.slots:type_name -> raftkv.store.v1.SlotTable
+	15, // 11: raftkv.store.v1.SlotTable.runs:type_name -> raftkv.store.v1.SlotTable.Run
+	2,  // 12: raftkv.store.v1.WriteResult.outcome:type_name -> raftkv.store.v1.WriteOutcome
+	14, // 13: raftkv.store.v1.WriteResult.operations:type_name -> raftkv.store.v1.OperationResult
+	1,  // 14: raftkv.store.v1.SlotTable.Run.state:type_name -> raftkv.store.v1.SlotState
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_store_v1_command_proto_init() }

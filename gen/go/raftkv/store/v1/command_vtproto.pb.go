@@ -362,6 +362,18 @@ func (m *Write) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.Otherwise) > 0 {
+		for iNdEx := len(m.Otherwise) - 1; iNdEx >= 0; iNdEx-- {
+			size, err := m.Otherwise[iNdEx].MarshalToSizedBufferVT(dAtA[:i])
+			if err != nil {
+				return 0, err
+			}
+			i -= size
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
+			i--
+			dAtA[i] = 0x1a
+		}
+	}
 	if len(m.Operations) > 0 {
 		for iNdEx := len(m.Operations) - 1; iNdEx >= 0; iNdEx-- {
 			size, err := m.Operations[iNdEx].MarshalToSizedBufferVT(dAtA[:i])
@@ -752,8 +764,8 @@ func (m *WriteResult) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0x38
 	}
-	if m.DedupFloor != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DedupFloor))
+	if m.SessionFloor != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.SessionFloor))
 		i--
 		dAtA[i] = 0x30
 	}
@@ -1007,6 +1019,12 @@ func (m *Write) SizeVT() (n int) {
 			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
 	}
+	if len(m.Otherwise) > 0 {
+		for _, e := range m.Otherwise {
+			l = e.SizeVT()
+			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1169,8 +1187,8 @@ func (m *WriteResult) SizeVT() (n int) {
 	if m.Slot != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Slot))
 	}
-	if m.DedupFloor != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.DedupFloor))
+	if m.SessionFloor != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.SessionFloor))
 	}
 	if m.FailedModRevision != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.FailedModRevision))
@@ -1991,6 +2009,40 @@ func (m *Write) UnmarshalVT(dAtA []byte) error {
 			}
 			m.Operations = append(m.Operations, &Operation{})
 			if err := m.Operations[len(m.Operations)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
+		case 3:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Otherwise", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Otherwise = append(m.Otherwise, &Operation{})
+			if err := m.Otherwise[len(m.Otherwise)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -2838,9 +2890,9 @@ func (m *WriteResult) UnmarshalVT(dAtA []byte) error {
 			}
 		case 6:
 			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field DedupFloor", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field SessionFloor", wireType)
 			}
-			m.DedupFloor = 0
+			m.SessionFloor = 0
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -2850,7 +2902,7 @@ func (m *WriteResult) UnmarshalVT(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				m.DedupFloor |= uint64(b&0x7F) << shift
+				m.SessionFloor |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -387,9 +387,7 @@ type SlotSummary struct {
 	// The commutative sum of the hashes of the slot's records, low half.
 	DigestLow uint64 `protobuf:"varint,1,opt,name=digest_low,json=digestLow,proto3" json:"digest_low,omitempty"`
 	// High half.
-	DigestHigh uint64 `protobuf:"varint,2,opt,name=digest_high,json=digestHigh,proto3" json:"digest_high,omitempty"`
-	// The revision below which results of retried requests are forgotten.
-	DedupFloor    uint64 `protobuf:"varint,3,opt,name=dedup_floor,json=dedupFloor,proto3" json:"dedup_floor,omitempty"`
+	DigestHigh    uint64 `protobuf:"varint,2,opt,name=digest_high,json=digestHigh,proto3" json:"digest_high,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,13 +436,6 @@ func (x *SlotSummary) GetDigestHigh() uint64 {
 	return 0
 }
 
-func (x *SlotSummary) GetDedupFloor() uint64 {
-	if x != nil {
-		return x.DedupFloor
-	}
-	return 0
-}
-
 // DedupResult is the kept answer to a request. On disk one byte with the format version stands before it (1).
 type DedupResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -455,7 +446,11 @@ type DedupResult struct {
 	// The slot of the request's first key, with which the result moves.
 	Slot uint32 `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
 	// The answer.
-	Result        *WriteResult `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`
+	Result *WriteResult `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`
+	// The client has acknowledged all results below this sequence, as far as the shard knew when it answered.
+	AckedBelow uint64 `protobuf:"varint,5,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
+	// The session floor of the shard when it heard of the client: what the client has asked for before that may have been forgotten.
+	SessionFloor  uint64 `protobuf:"varint,6,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -516,6 +511,20 @@ func (x *DedupResult) GetResult() *WriteResult {
 		return x.Result
 	}
 	return nil
+}
+
+func (x *DedupResult) GetAckedBelow() uint64 {
+	if x != nil {
+		return x.AckedBelow
+	}
+	return 0
+}
+
+func (x *DedupResult) GetSessionFloor() uint64 {
+	if x != nil {
+		return x.SessionFloor
+	}
+	return 0
 }
 
 // Replica is a member of a shard.
@@ -712,7 +721,9 @@ type ShardMeta struct {
 	// The lowest version of the state machine that may apply further entries.
 	CommandVersion uint32 `protobuf:"varint,8,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	// Live keys.
-	Keys          uint64 `protobuf:"varint,9,opt,name=keys,proto3" json:"keys,omitempty"`
+	Keys uint64 `protobuf:"varint,9,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Clients that are forgotten have got their last answer below this revision.
+	SessionFloor  uint64 `protobuf:"varint,13,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -806,6 +817,13 @@ func (x *ShardMeta) GetCommandVersion() uint32 {
 func (x *ShardMeta) GetKeys() uint64 {
 	if x != nil {
 		return x.Keys
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetSessionFloor() uint64 {
+	if x != nil {
+		return x.SessionFloor
 	}
 	return 0
 }
@@ -1466,19 +1484,20 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\x06Change\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\fR\x05after\x12\x16\n" +
-	"\x06before\x18\x03 \x01(\fR\x06before\"n\n" +
+	"\x06before\x18\x03 \x01(\fR\x06before\"M\n" +
 	"\vSlotSummary\x12\x1d\n" +
 	"\n" +
 	"digest_low\x18\x01 \x01(\x04R\tdigestLow\x12\x1f\n" +
 	"\vdigest_high\x18\x02 \x01(\x04R\n" +
-	"digestHigh\x12\x1f\n" +
-	"\vdedup_floor\x18\x03 \x01(\x04R\n" +
-	"dedupFloor\"\x90\x01\n" +
+	"digestHigh\"\xd6\x01\n" +
 	"\vDedupResult\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\fR\bclientId\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04slot\x18\x03 \x01(\rR\x04slot\x124\n" +
-	"\x06result\x18\x04 \x01(\v2\x1c.raftkv.store.v1.WriteResultR\x06result\"T\n" +
+	"\x06result\x18\x04 \x01(\v2\x1c.raftkv.store.v1.WriteResultR\x06result\x12\x1f\n" +
+	"\vacked_below\x18\x05 \x01(\x04R\n" +
+	"ackedBelow\x12#\n" +
+	"\rsession_floor\x18\x06 \x01(\x04R\fsessionFloor\"T\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -1492,7 +1511,7 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"auto_leave\x18\x06 \x01(\bR\tautoLeave\x124\n" +
 	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\x12&\n" +
-	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\xb2\x02\n" +
+	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\xd7\x02\n" +
 	"\tShardMeta\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\x12\x1a\n" +
@@ -1503,7 +1522,8 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\vhistory_end\x18\a \x01(\x04R\n" +
 	"historyEnd\x12'\n" +
 	"\x0fcommand_version\x18\b \x01(\rR\x0ecommandVersion\x12\x12\n" +
-	"\x04keys\x18\t \x01(\x04R\x04keys\"\xfe\x01\n" +
+	"\x04keys\x18\t \x01(\x04R\x04keys\x12#\n" +
+	"\rsession_floor\x18\r \x01(\x04R\fsessionFloor\"\xfe\x01\n" +
 	"\bIdentity\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x128\n" +

@@ -397,11 +397,6 @@ func (m *SlotSummary) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if m.DedupFloor != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DedupFloor))
-		i--
-		dAtA[i] = 0x18
-	}
 	if m.DigestHigh != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.DigestHigh))
 		i--
@@ -444,6 +439,16 @@ func (m *DedupResult) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.SessionFloor != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.SessionFloor))
+		i--
+		dAtA[i] = 0x30
+	}
+	if m.AckedBelow != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.AckedBelow))
+		i--
+		dAtA[i] = 0x28
 	}
 	if m.Result != nil {
 		size, err := m.Result.MarshalToSizedBufferVT(dAtA[:i])
@@ -699,6 +704,11 @@ func (m *ShardMeta) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.SessionFloor != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.SessionFloor))
+		i--
+		dAtA[i] = 0x68
 	}
 	if m.Keys != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Keys))
@@ -1402,9 +1412,6 @@ func (m *SlotSummary) SizeVT() (n int) {
 	if m.DigestHigh != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.DigestHigh))
 	}
-	if m.DedupFloor != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.DedupFloor))
-	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1428,6 +1435,12 @@ func (m *DedupResult) SizeVT() (n int) {
 	if m.Result != nil {
 		l = m.Result.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.AckedBelow != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.AckedBelow))
+	}
+	if m.SessionFloor != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.SessionFloor))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1538,6 +1551,9 @@ func (m *ShardMeta) SizeVT() (n int) {
 	}
 	if m.Keys != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Keys))
+	}
+	if m.SessionFloor != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.SessionFloor))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2585,25 +2601,6 @@ func (m *SlotSummary) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
-		case 3:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field DedupFloor", wireType)
-			}
-			m.DedupFloor = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.DedupFloor |= uint64(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -2763,6 +2760,44 @@ func (m *DedupResult) UnmarshalVT(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AckedBelow", wireType)
+			}
+			m.AckedBelow = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.AckedBelow |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field SessionFloor", wireType)
+			}
+			m.SessionFloor = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.SessionFloor |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -3549,6 +3584,25 @@ func (m *ShardMeta) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Keys |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 13:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field SessionFloor", wireType)
+			}
+			m.SessionFloor = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.SessionFloor |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

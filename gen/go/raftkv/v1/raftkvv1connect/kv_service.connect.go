@@ -45,6 +45,8 @@ const (
 	KvServiceListProcedure = "/raftkv.v1.KvService/List"
 	// KvServiceBatchProcedure is the fully-qualified name of the KvService's Batch RPC.
 	KvServiceBatchProcedure = "/raftkv.v1.KvService/Batch"
+	// KvServiceTxnProcedure is the fully-qualified name of the KvService's Txn RPC.
+	KvServiceTxnProcedure = "/raftkv.v1.KvService/Txn"
 	// KvServiceExecProcedure is the fully-qualified name of the KvService's Exec RPC.
 	KvServiceExecProcedure = "/raftkv.v1.KvService/Exec"
 )
@@ -65,6 +67,9 @@ type KvServiceClient interface {
 	List(context.Context, *v1.ListRequest) (*v1.ListResponse, error)
 	// Batch applies puts and deletes, atomically by default. A retry is safe under a request id only.
 	Batch(context.Context, *v1.BatchRequest) (*v1.BatchResponse, error)
+	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
+	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
+	Txn(context.Context, *v1.TxnRequest) (*v1.TxnResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(context.Context) (*connect.BidiStreamForClientSimple[v1.ExecRequest, v1.ExecResponse], error)
@@ -120,6 +125,12 @@ func NewKvServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(kvServiceMethods.ByName("Batch")),
 			connect.WithClientOptions(opts...),
 		),
+		txn: connect.NewClient[v1.TxnRequest, v1.TxnResponse](
+			httpClient,
+			baseURL+KvServiceTxnProcedure,
+			connect.WithSchema(kvServiceMethods.ByName("Txn")),
+			connect.WithClientOptions(opts...),
+		),
 		exec: connect.NewClient[v1.ExecRequest, v1.ExecResponse](
 			httpClient,
 			baseURL+KvServiceExecProcedure,
@@ -137,6 +148,7 @@ type kvServiceClient struct {
 	scan   *connect.Client[v1.ScanRequest, v1.ScanResponse]
 	list   *connect.Client[v1.ListRequest, v1.ListResponse]
 	batch  *connect.Client[v1.BatchRequest, v1.BatchResponse]
+	txn    *connect.Client[v1.TxnRequest, v1.TxnResponse]
 	exec   *connect.Client[v1.ExecRequest, v1.ExecResponse]
 }
 
@@ -190,6 +202,15 @@ func (c *kvServiceClient) Batch(ctx context.Context, req *v1.BatchRequest) (*v1.
 	return nil, err
 }
 
+// Txn calls raftkv.v1.KvService.Txn.
+func (c *kvServiceClient) Txn(ctx context.Context, req *v1.TxnRequest) (*v1.TxnResponse, error) {
+	response, err := c.txn.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // Exec calls raftkv.v1.KvService.Exec.
 func (c *kvServiceClient) Exec(ctx context.Context) (*connect.BidiStreamForClientSimple[v1.ExecRequest, v1.ExecResponse], error) {
 	return c.exec.CallBidiStreamSimple(ctx)
@@ -211,6 +232,9 @@ type KvServiceHandler interface {
 	List(context.Context, *v1.ListRequest) (*v1.ListResponse, error)
 	// Batch applies puts and deletes, atomically by default. A retry is safe under a request id only.
 	Batch(context.Context, *v1.BatchRequest) (*v1.BatchResponse, error)
+	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
+	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
+	Txn(context.Context, *v1.TxnRequest) (*v1.TxnResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(context.Context, *connect.BidiStream[v1.ExecRequest, v1.ExecResponse]) error
@@ -262,6 +286,12 @@ func NewKvServiceHandler(svc KvServiceHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(kvServiceMethods.ByName("Batch")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kvServiceTxnHandler := connect.NewUnaryHandlerSimple(
+		KvServiceTxnProcedure,
+		svc.Txn,
+		connect.WithSchema(kvServiceMethods.ByName("Txn")),
+		connect.WithHandlerOptions(opts...),
+	)
 	kvServiceExecHandler := connect.NewBidiStreamHandler(
 		KvServiceExecProcedure,
 		svc.Exec,
@@ -282,6 +312,8 @@ func NewKvServiceHandler(svc KvServiceHandler, opts ...connect.HandlerOption) (s
 			kvServiceListHandler.ServeHTTP(w, r)
 		case KvServiceBatchProcedure:
 			kvServiceBatchHandler.ServeHTTP(w, r)
+		case KvServiceTxnProcedure:
+			kvServiceTxnHandler.ServeHTTP(w, r)
 		case KvServiceExecProcedure:
 			kvServiceExecHandler.ServeHTTP(w, r)
 		default:
@@ -315,6 +347,10 @@ func (UnimplementedKvServiceHandler) List(context.Context, *v1.ListRequest) (*v1
 
 func (UnimplementedKvServiceHandler) Batch(context.Context, *v1.BatchRequest) (*v1.BatchResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("raftkv.v1.KvService.Batch is not implemented"))
+}
+
+func (UnimplementedKvServiceHandler) Txn(context.Context, *v1.TxnRequest) (*v1.TxnResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("raftkv.v1.KvService.Txn is not implemented"))
 }
 
 func (UnimplementedKvServiceHandler) Exec(context.Context, *connect.BidiStream[v1.ExecRequest, v1.ExecResponse]) error {

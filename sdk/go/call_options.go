@@ -33,8 +33,38 @@ func existence(exists bool) Condition {
 func (c Condition) applyPut(o *writeOptions)    { o.conditions = append(o.conditions, c) }
 func (c Condition) applyDelete(o *writeOptions) { o.conditions = append(o.conditions, c) }
 
+// Previous is the option of a write that its Result has the item as it was before.
+func Previous() WriteOption { return previous{} }
+
+// WriteOption is an option of Put and of Delete.
+type WriteOption interface {
+	PutOption
+	DeleteOption
+}
+
+type previous struct{}
+
+func (previous) applyPut(o *writeOptions)    { o.previous = true }
+func (previous) applyDelete(o *writeOptions) { o.previous = true }
+
 // writeOptions are those of one write.
-type writeOptions struct{ conditions []Condition }
+type writeOptions struct {
+	conditions []Condition
+	previous   bool
+}
+
+// GetOption changes what a Get shows.
+type GetOption interface{ applyGet(*getOptions) }
+
+// AtRevision is the option to read the key as it was at a revision of its shard, such as the Revision of the Result of a write of the key. 0 is
+// now. What is too old is a *CompactedError.
+func AtRevision(revision uint64) GetOption { return atRevision(revision) }
+
+type atRevision uint64
+
+func (r atRevision) applyGet(o *getOptions) { o.revision = uint64(r) }
+
+type getOptions struct{ revision uint64 }
 
 // condition is the only one, nil if there is none.
 func (o *writeOptions) condition() (*raftkvv1.Condition, error) {

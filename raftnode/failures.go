@@ -1,0 +1,92 @@
+package raftnode
+
+import (
+	"errors"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// failureOf and errorOf carry the errors of this package between nodes.
+func failureOf(err error) *peerv1.Failure {
+	f := &peerv1.Failure{Message: err.Error()}
+	var (
+		notLeader *NotLeaderError
+		noReplica *NoReplicaError
+		over      *OverloadedError
+		bound     *LimitError
+		unknown   *UnknownOutcomeError
+		stale     *StaleRouteError
+		session   *SessionExpiredError
+		invalid   *InvalidError
+		full      *DiskFullError
+		compacted *CompactedError
+		future    *FutureRevisionError
+	)
+	switch {
+	case errors.As(err, &notLeader):
+		f.Kind, f.LeaderNodeId = peerv1.FailureKind_FAILURE_KIND_NOT_LEADER, string(notLeader.Leader)
+	case errors.As(err, &noReplica):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_NO_REPLICA
+	case errors.As(err, &over):
+		f.Kind, f.Field, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_OVERLOADED, over.Field, over.Limit, over.Actual
+	case errors.As(err, &full):
+		f.Kind, f.FullNodeId = peerv1.FailureKind_FAILURE_KIND_DISK_FULL, string(full.Node)
+	case errors.As(err, &bound):
+		f.Kind, f.Field, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_LIMIT, bound.Field, bound.Limit, bound.Actual
+	case errors.As(err, &unknown):
+		f.Kind, f.Message = peerv1.FailureKind_FAILURE_KIND_UNKNOWN, unknown.Cause
+	case errors.As(err, &stale):
+		f.Kind, f.Slot = peerv1.FailureKind_FAILURE_KIND_NOT_SERVING, uint32(stale.Slot)
+	case errors.As(err, &session):
+		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_SESSION_EXPIRED, session.Floor, session.Revision
+	case errors.As(err, &invalid):
+		f.Kind, f.Field, f.Message = peerv1.FailureKind_FAILURE_KIND_INVALID, invalid.Field, invalid.Problem
+	case errors.As(err, &compacted):
+		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_COMPACTED, compacted.Oldest, compacted.Revision
+	case errors.As(err, &future):
+		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION, future.Current, future.Revision
+	case errors.Is(err, ErrStopped), errors.Is(err, ErrForming):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_STOPPED
+	case errors.Is(err, ErrTimeout):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_TIMEOUT
+	case errors.Is(err, ErrReadFailed):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_READ_FAILED
+	default:
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_UNKNOWN
+	}
+	return f
+}
+
+func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
+	switch f.GetKind() {
+	case peerv1.FailureKind_FAILURE_KIND_NOT_LEADER:
+		return &NotLeaderError{Shard: shard, Leader: placement.NodeID(f.GetLeaderNodeId())}
+	case peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
+		return &NoReplicaError{Shard: shard}
+	case peerv1.FailureKind_FAILURE_KIND_OVERLOADED:
+		return overloaded(f.GetField(), f.GetLimit(), f.GetActual())
+	case peerv1.FailureKind_FAILURE_KIND_DISK_FULL:
+		return &DiskFullError{Shard: shard, Node: placement.NodeID(f.GetFullNodeId()), RetryAfter: diskFullRetry}
+	case peerv1.FailureKind_FAILURE_KIND_LIMIT:
+		return &LimitError{Field: f.GetField(), Limit: f.GetLimit(), Actual: f.GetActual()}
+	case peerv1.FailureKind_FAILURE_KIND_NOT_SERVING:
+		return staleRoute(shard, f.GetSlot())
+	case peerv1.FailureKind_FAILURE_KIND_SESSION_EXPIRED:
+		return &SessionExpiredError{Shard: shard, Floor: f.GetLimit(), Revision: f.GetActual()}
+	case peerv1.FailureKind_FAILURE_KIND_INVALID:
+		return &InvalidError{Field: f.GetField(), Problem: f.GetMessage()}
+	case peerv1.FailureKind_FAILURE_KIND_COMPACTED:
+		return &CompactedError{Shard: shard, Revision: f.GetActual(), Oldest: f.GetLimit()}
+	case peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION:
+		return &FutureRevisionError{Shard: shard, Revision: f.GetActual(), Current: f.GetLimit()}
+	case peerv1.FailureKind_FAILURE_KIND_STOPPED:
+		return ErrStopped
+	case peerv1.FailureKind_FAILURE_KIND_TIMEOUT:
+		return ErrTimeout
+	case peerv1.FailureKind_FAILURE_KIND_READ_FAILED:
+		return ErrReadFailed
+	default:
+		return &UnknownOutcomeError{Shard: shard, Cause: f.GetMessage()}
+	}
+}

@@ -1,0 +1,151 @@
+package raftnode_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
+
+// do executes a request on a node.
+func (c *cluster) do(id placement.NodeID, r *raftnode.Request) raftnode.Result {
+	ctx, cancel := context.WithTimeout(context.Background(), longTimeout)
+	defer cancel()
+	r.AutoShard = true
+	return c.nodes[id].Do(ctx, r)
+}
+
+// past reads keys at revisions.
+func (c *cluster) past(id placement.NodeID, reads ...*peerv1.PastRead) ([]*peerv1.KeyRecord, error) {
+	res := c.do(id, &raftnode.Request{Read: &peerv1.ReadRequest{Past: reads}})
+	return res.Read.GetRecords(), res.Err
+}
+
+// Every node shows a key as a revision has left it, also one that has not heard of that revision yet.
+func TestPastReads(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	var revisions []uint64
+	for i := range 20 {
+		w, err := c.put(placement.NodeID(fmt.Sprintf("n%d", 1+i%3)), "a", fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		revisions = append(revisions, w.GetRevision())
+		for _, m := range c.members {
+			got, err := c.past(m.ID, &peerv1.PastRead{Key: "a", Revision: w.GetRevision()}, &peerv1.PastRead{Key: "a", Revision: revisions[0] - 1})
+			if err != nil || string(got[0].GetRecord().GetValue()) != fmt.Sprint(i) || got[1].GetRecord() != nil {
+				t.Fatalf("node %s, revision %d: %v, %v", m.ID, w.GetRevision(), got, err)
+			}
+		}
+	}
+	got, err := c.past("n2", &peerv1.PastRead{Key: "a", Revision: revisions[3]}, &peerv1.PastRead{Key: "b", Revision: revisions[3]})
+	if err != nil || string(got[0].GetRecord().GetValue()) != "3" || got[1].GetRecord() != nil {
+		t.Errorf("an old revision: %v, %v", got, err)
+	}
+	var future *raftnode.FutureRevisionError
+	if _, err := c.past("n3", &peerv1.PastRead{Key: "a", Revision: revisions[19] + 7}); !errors.As(err, &future) || future.Current != revisions[19] {
+		t.Errorf("a revision of the future: %v", err)
+	}
+}
+
+func TestPastIsForgotten(t *testing.T) {
+	c := newCluster(t, 3, func(o *raftnode.Options) { o.HistoryBytes = 1 << 10; small(o) })
+	var last uint64
+	waitFor(t, "the history to be trimmed", func() bool {
+		w, err := c.put("n1", "a", strings.Repeat("v", 500))
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = w.GetRevision()
+		var compacted *raftnode.CompactedError
+		_, err = c.past("n2", &peerv1.PastRead{Key: "a", Revision: 1})
+		if err != nil && (!errors.As(err, &compacted) || compacted.Oldest < 2 || compacted.Revision != 1) {
+			t.Fatalf("revision 1: %v", err)
+		}
+		return err != nil
+	})
+	if _, err := c.past("n3", &peerv1.PastRead{Key: "a", Revision: last}); err != nil {
+		t.Errorf("the last revision: %v", err)
+	}
+}
+
+// A write shows what it has found and what it has read, through any node, and a retry shows the same.
+func TestReadAfterWrite(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	for _, kv := range [][2]string{{"a", "1"}, {"big", strings.Repeat("x", 1<<20)}, {"big2", strings.Repeat("y", 1<<20)}} {
+		if _, err := c.put("n1", kv[0], kv[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(sequence uint64) *raftnode.Request {
+		return &raftnode.Request{
+			Command: &storev1.Command{
+				RequestId: &storev1.RequestId{ClientId: []byte("0123456789abcdef"), Sequence: sequence, Seen: 3},
+				Body: &storev1.Command_Write{Write: &storev1.Write{
+					Compares:   []*storev1.Compare{{Key: "a", Condition: &storev1.Compare_Value{Value: []byte("1")}}},
+					Operations: []*storev1.Operation{{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: "a", Value: []byte("2")}},
+					Otherwise:  []*storev1.Operation{{Kind: storev1.OperationKind_OPERATION_KIND_GET, Key: "a"}},
+				}},
+			},
+			After: func(w *storev1.WriteResult) []*peerv1.PastRead {
+				if w.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED {
+					return []*peerv1.PastRead{{Key: "a", Revision: w.GetRevision()}}
+				}
+				return []*peerv1.PastRead{{Key: "a", Revision: w.GetRevision() - 1}, {Key: "a", Revision: w.GetRevision()}}
+			},
+		}
+	}
+	for _, m := range c.members {
+		for sequence, want := range map[uint64][]string{1: {"1", "2"}, 2: {"2"}} {
+			res := c.do(m.ID, write(sequence))
+			if res.Err != nil || len(res.Read.GetRecords()) != len(want) {
+				t.Fatalf("through %s: %+v", m.ID, res)
+			}
+			for i, k := range res.Read.GetRecords() {
+				if string(k.GetRecord().GetValue()) != want[i] {
+					t.Errorf("through %s, sequence %d: %v, want %q", m.ID, sequence, res.Read, want)
+				}
+			}
+			if sequence == 1 {
+				continue
+			}
+			if _, err := c.put(m.ID, "a", "later"); err != nil { // A retry does not see it.
+				t.Fatal(err)
+			}
+		}
+	}
+	many := &peerv1.ReadRequest{}
+	for range 5 {
+		many.Past = append(many.Past, &peerv1.PastRead{Key: "big", Revision: 3})
+	}
+	res := c.do("n2", &raftnode.Request{Read: many})
+	if r := res.Read.GetRecords(); res.Err != nil || len(r) != 5 || r[3].GetOmitted() || len(r[3].GetRecord().GetValue()) != 1<<20 ||
+		!r[4].GetOmitted() || r[4].GetRecord().GetValue() != nil || r[4].GetRecord().GetModRevision() != 2 {
+		t.Errorf("more values than an answer takes: %v", res.Err)
+	}
+}
+
+// What is applied is never told as if it were not: if what a write was to show is forgotten, its outcome is unknown to the requester.
+func TestReadAfterFails(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	for kind, definite := range map[storev1.OperationKind]bool{
+		storev1.OperationKind_OPERATION_KIND_PUT: false, storev1.OperationKind_OPERATION_KIND_GET: true,
+	} {
+		res := c.do("n1", &raftnode.Request{
+			Command: &storev1.Command{Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{{Kind: kind, Key: "a"}}}}},
+			After: func(w *storev1.WriteResult) []*peerv1.PastRead {
+				return []*peerv1.PastRead{{Key: "a", Revision: w.GetRevision() + 9}}
+			},
+		})
+		var unknown *raftnode.UnknownOutcomeError
+		if errors.As(res.Err, &unknown) == definite || res.Err == nil {
+			t.Errorf("%s: %v", kind, res.Err)
+		}
+	}
+}
