@@ -160,6 +160,10 @@ func writeError(j *applyJob, w *storev1.WriteResult) error {
 		return &SessionExpiredError{Shard: j.shard, Floor: w.GetSessionFloor(), Revision: w.GetRevision()}
 	case storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL:
 		return &OverloadedError{Field: "answers that the client has not acknowledged by acked_below", Limit: state.SessionResults, Actual: state.SessionResults + 1, RetryAfter: overloadRetry}
+	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND:
+		return &LeaseNotFoundError{ID: w.GetLeaseId()}
+	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_EXISTS:
+		return &LeaseExistsError{ID: w.GetLeaseId()}
 	default:
 		return &UnknownOutcomeError{Shard: j.shard, Cause: fmt.Sprintf("outcome %s is not known to this version of raftkv", w.GetOutcome())}
 	}

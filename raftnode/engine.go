@@ -66,6 +66,8 @@ type position struct {
 	clockMs               uint64
 	historyBytes          uint64
 	historyFloor          uint64
+	// deadlineMs is the first clock at which something is due, 0 if nothing ever is; leasedKeys are the keys that hang on a lease. Views have neither.
+	deadlineMs, leasedKeys uint64
 }
 
 // applyJob is a run of committed entries of one shard on its way through the applier.

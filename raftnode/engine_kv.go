@@ -60,7 +60,10 @@ func (e *kvEngine) shard(id placement.ShardID) *state.Shard {
 }
 
 func (e *kvEngine) position(shard placement.ShardID) position {
-	return kvPosition(e.shard(shard).Position())
+	s := e.shard(shard)
+	at := kvPosition(s.Position())
+	at.deadlineMs, at.leasedKeys = s.NextDeadline(), s.Position().LeasedKeys
+	return at
 }
 
 func kvPosition(p state.Position) position {
@@ -269,12 +272,15 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		err = v.readKeys(shard, r.GetKeys(), result)
 	case r.GetRange() != nil:
 		err = v.readRange(shard, r.GetRange(), result)
+	case r.GetLease() != nil:
+		err = v.readLease(shard, r.GetLease(), result)
 	default:
 		err = v.readPast(shard, r.GetPast(), result)
 		if len(r.GetPast()) == 1 {
 			at.Revision = r.GetPast()[0].GetRevision() // the state that the answer shows
 		}
 	}
+	result.ClockMs = at.ClockMs
 	return result, kvPosition(at), err
 }
 

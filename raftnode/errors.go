@@ -142,6 +142,24 @@ func (e *SessionExpiredError) Error() string {
 		"this attempt was not applied", e.Shard, e.Floor)
 }
 
+// LeaseNotFoundError says that a lease does not exist, or has ended. The request was not applied.
+type LeaseNotFoundError struct {
+	ID uint64
+}
+
+func (e *LeaseNotFoundError) Error() string {
+	return fmt.Sprintf("lease %d does not exist, or has ended: it was revoked or not kept alive in time; grant another one", e.ID)
+}
+
+// LeaseExistsError says that a lease cannot be granted because its id is taken. The request was not applied.
+type LeaseExistsError struct {
+	ID uint64
+}
+
+func (e *LeaseExistsError) Error() string {
+	return fmt.Sprintf("lease %d exists already; grant one under another id", e.ID)
+}
+
 // InvalidError says that a request is not one that a node executes. It was not applied and never will be.
 type InvalidError struct {
 	// Field is the path of the field in the request.

@@ -22,6 +22,8 @@ func failureOf(err error) *peerv1.Failure {
 		full      *DiskFullError
 		compacted *CompactedError
 		future    *FutureRevisionError
+		noLease   *LeaseNotFoundError
+		leased    *LeaseExistsError
 	)
 	switch {
 	case errors.As(err, &notLeader):
@@ -46,6 +48,10 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_COMPACTED, compacted.Oldest, compacted.Revision
 	case errors.As(err, &future):
 		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION, future.Current, future.Revision
+	case errors.As(err, &noLease):
+		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND, noLease.ID
+	case errors.As(err, &leased):
+		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS, leased.ID
 	case errors.Is(err, ErrStopped), errors.Is(err, ErrForming):
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_STOPPED
 	case errors.Is(err, ErrTimeout):
@@ -80,6 +86,10 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 		return &CompactedError{Shard: shard, Revision: f.GetActual(), Oldest: f.GetLimit()}
 	case peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION:
 		return &FutureRevisionError{Shard: shard, Revision: f.GetActual(), Current: f.GetLimit()}
+	case peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND:
+		return &LeaseNotFoundError{ID: f.GetLeaseId()}
+	case peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS:
+		return &LeaseExistsError{ID: f.GetLeaseId()}
 	case peerv1.FailureKind_FAILURE_KIND_STOPPED:
 		return ErrStopped
 	case peerv1.FailureKind_FAILURE_KIND_TIMEOUT:

@@ -133,9 +133,9 @@ func (w *worker) refuseGrowth(m *member) {
 	m.writes = rest
 }
 
-// grows says whether a command may need more room than it gives back: one with a put, or one of a program's own, of which nothing is known.
+// grows says whether a command may need more room than it gives back: one with a put, a new lease, or one of a program's own, of which nothing is known.
 func grows(c *storev1.Command) bool {
-	if _, opaque := c.GetBody().(*storev1.Command_Opaque); opaque {
+	if _, opaque := c.GetBody().(*storev1.Command_Opaque); opaque || c.GetLease().GetGrant() != nil {
 		return true
 	}
 	isPut := func(o *storev1.Operation) bool { return o.GetKind() == storev1.OperationKind_OPERATION_KIND_PUT }

@@ -53,6 +53,7 @@ func (h *housekeeper) step() {
 		}
 		h.truncate(m, durable, tight)
 		h.trim(m, at)
+		h.lookHome(m, at)
 		h.follow(m)
 	}
 	if full {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 )
 
 // The shard clock goes on from where the state is and never back (R19).
@@ -17,6 +19,50 @@ func TestShardClock(t *testing.T) {
 	}
 	if got := c.nowMs(start.Add(-time.Hour)); got != 500 {
 		t.Errorf("an hour back: %d, want 500", got)
+	}
+}
+
+// A leader's clock does not believe its node's in one step: a jump makes expiry two ticks early at the most (R19).
+func TestShardClockThatJumps(t *testing.T) {
+	var c shardClock
+	at := time.Unix(1000, 0)
+	const tick = 100 * time.Millisecond
+	c.tick(at, tick)
+	c.start(0, at)
+	for _, s := range []struct {
+		passes time.Duration
+		want   uint64
+	}{{tick, 100}, {tick + 30*time.Millisecond, 230}, {tick - 30*time.Millisecond, 300}, {time.Hour, 500}, {-time.Hour, 500}, {tick, 600}} {
+		at = at.Add(s.passes)
+		if got := c.nowMs(at); got != s.want {
+			t.Errorf("%s on: %d, want %d", s.passes, got, s.want)
+		}
+		c.tick(at, tick)
+		if got := c.nowMs(at); got != s.want {
+			t.Errorf("%s on, after the tick: %d, want %d", s.passes, got, s.want)
+		}
+	}
+}
+
+// Half of the time that a leader leads is never lost, however short that is: a long time to live ends whoever leads (R19).
+func TestAnyLeaderCarriesTheClockOn(t *testing.T) {
+	const tick = 100 * time.Millisecond
+	var e expiry
+	began := time.Unix(1000, 0)
+	e.start(began)
+	entries := 0
+	for now := began; now.Sub(began) < time.Hour; now = now.Add(tick) {
+		if e.quiet(now, tick) {
+			e.carried = now
+			entries++
+		}
+		age := now.Sub(began)
+		if lost := now.Sub(e.carried); lost > max(age/2, tick) || lost > clockQuietMax {
+			t.Fatalf("%s of %s are lost", lost, age)
+		}
+	}
+	if most := int(time.Hour/clockQuietMax) + 10; entries > most {
+		t.Errorf("%d entries in an hour, want at most %d", entries, most)
 	}
 }
 
@@ -54,10 +100,28 @@ func TestErrorsBetweenNodes(t *testing.T) {
 		&StaleRouteError{Shard: 3, Slot: 4000},
 		&SessionExpiredError{Shard: 3, Floor: 7, Revision: 9},
 		&InvalidError{Field: "key", Problem: "is bad"},
+		&LeaseNotFoundError{ID: 7}, &LeaseExistsError{ID: 7},
 		ErrStopped, ErrTimeout,
 	} {
 		if got := errorOf(3, failureOf(err)); got.Error() != err.Error() {
 			t.Errorf("%T: %q became %T: %q", err, err, got, got)
+		}
+	}
+}
+
+// On a full disk what has expired goes, and no lease is granted.
+func TestExpiryDoesNotGrow(t *testing.T) {
+	lease := func(c *storev1.LeaseCommand) *storev1.Command {
+		return &storev1.Command{Body: &storev1.Command_Lease{Lease: c}}
+	}
+	for c, want := range map[*storev1.Command]bool{
+		{Body: &storev1.Command_Expire{Expire: &storev1.Expire{MaxKeys: 1}}}:                                                false,
+		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_Grant{Grant: &storev1.LeaseGrant{TtlMs: 1}}}):      true,
+		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_KeepAlive{KeepAlive: &storev1.LeaseKeepAlive{}}}):  false,
+		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_Revoke{Revoke: &storev1.LeaseRevoke{MaxKeys: 1}}}): false,
+	} {
+		if got := grows(c); got != want {
+			t.Errorf("%v: %t", c, got)
 		}
 	}
 }

@@ -50,6 +50,7 @@ func (w *worker) leadApplied(m *member) {
 	next.applied = true
 	m.lead.Store(&next)
 	m.clock.start(max(p.clockMs, m.clock.nowMs(w.n.runtime.Now())), w.n.runtime.Now())
+	m.expiry.start(w.n.runtime.Now())
 	if m.shard == placement.MetaShard {
 		w.n.foundMap()
 	}

@@ -37,6 +37,8 @@ type member struct {
 	refused bool
 	// clock is the base of the shard clock while this member leads (R19).
 	clock shardClock
+	// expiry is what the leader does about deadlines.
+	expiry expiry
 	// appends in order; the first inFlight of them are with the log writer. An install holds back those behind it.
 	appends    []*replica.Append
 	inFlight   int
@@ -70,6 +72,10 @@ type member struct {
 	trimming atomic.Bool
 	// reading counts reads that are with the readers; any goroutine may change it.
 	reading atomic.Int64
+	// clockMs is what clock said last, for any goroutine to load; only of a leader it means anything.
+	clockMs atomic.Uint64
+	// homes is what the leader asks of leases in other shards. The housekeeper's, with what it says.
+	homes homes
 	// membership is configuration for any goroutine to load.
 	membership atomic.Pointer[storev1.Configuration]
 	// lead is the leader as last seen; any goroutine may load it.
@@ -96,18 +102,6 @@ type transfer struct {
 	to       placement.NodeID
 	deadline time.Time // when raft has given it up
 	done     func(term uint64, err error)
-}
-
-// shardClock is the leader's clock of a shard: the clock applied when it began to lead, and its own monotonic time since (R19).
-type shardClock struct {
-	baseMs uint64
-	since  time.Time
-}
-
-func (c *shardClock) start(appliedMs uint64, now time.Time) { c.baseMs, c.since = appliedMs, now }
-
-func (c *shardClock) nowMs(now time.Time) uint64 {
-	return c.baseMs + uint64(max(0, now.Sub(c.since).Milliseconds()))
 }
 
 // proposals are the requests whose entries stand in the log, ordered by index. An entry that is applied under the term of its proposal

@@ -48,12 +48,17 @@ func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead) (*Page, error) {
 
 // readParts reads the range of every data shard.
 func (n *Node) readParts(ctx context.Context, r *peerv1.RangeRead) ([]Result, error) {
+	return n.readAll(ctx, &peerv1.ReadRequest{Range: r})
+}
+
+// readAll sends a read to every data shard.
+func (n *Node) readAll(ctx context.Context, r *peerv1.ReadRequest) ([]Result, error) {
 	shards := n.shards.data()
 	answers := make(chan Result, len(shards))
 	deadline, _ := ctx.Deadline()
 	for _, shard := range shards {
 		n.Submit(&Request{
-			Shard: shard, Deadline: deadline, Read: &peerv1.ReadRequest{Range: r},
+			Shard: shard, Deadline: deadline, Read: r,
 			Done: func(res Result) { answers <- res },
 		})
 	}

@@ -1,7 +1,6 @@
 package raftnode_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,14 +11,6 @@ import (
 	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
-
-// do executes a request on a node.
-func (c *cluster) do(id placement.NodeID, r *raftnode.Request) raftnode.Result {
-	ctx, cancel := context.WithTimeout(context.Background(), longTimeout)
-	defer cancel()
-	r.AutoShard = true
-	return c.nodes[id].Do(ctx, r)
-}
 
 // past reads keys at revisions.
 func (c *cluster) past(id placement.NodeID, reads ...*peerv1.PastRead) ([]*peerv1.KeyRecord, error) {

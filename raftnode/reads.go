@@ -121,6 +121,10 @@ func (p *readerPool) serve(job readJob) {
 			r.fail(err)
 			continue
 		}
+		if leads {
+			result.ClockMs = max(result.ClockMs, job.m.clockMs.Load())
+		}
+		sayRemaining(result)
 		r.done(Result{Shard: job.m.shard, Read: result, Origin: p.n.origin(at, leads)})
 	}
 	if len(again) > 0 {

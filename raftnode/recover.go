@@ -118,6 +118,7 @@ func (n *Node) newMember(shard placement.ShardID, id uint64, log logstore.State,
 		return nil, &damageError{shard, err}
 	}
 	m := &member{shard: shard, replica: r, applied: at.index, staged: make(map[uint64]string)}
+	m.clock.tick(n.runtime.Now(), n.options.HeartbeatInterval)
 	m.setConfiguration(c)
 	return m, nil
 }

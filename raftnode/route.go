@@ -29,6 +29,10 @@ func (n *Node) Submit(r *Request) {
 	if r.After != nil {
 		r.node = n
 	}
+	if leases := n.leasesElsewhere(r); leases != nil {
+		n.askHomes(leases, r.Deadline, func(ended []uint64, err error) { n.asked(r, ended, err) })
+		return
+	}
 	n.dispatch(r)
 }
 
@@ -189,6 +193,9 @@ func checkOperations(field string, ops []*storev1.Operation, valueBytes int) (si
 }
 
 func (n *Node) checkRead(r *peerv1.ReadRequest) error {
+	if k := len(r.GetLease().GetIds()); k > leasesAskedMax {
+		return limit("leases", leasesAskedMax, k)
+	}
 	if k := len(r.GetKeys()) + len(r.GetPast()); k > n.options.Limits.CommandOperations {
 		return limit("keys", n.options.Limits.CommandOperations, k)
 	}
@@ -220,6 +227,9 @@ func checkKey(field, key string) error {
 
 // shardOf finds the one shard of the keys of a request.
 func (n *Node) shardOf(r *Request) (placement.ShardID, error) {
+	if slot, ok := leaseSlot(r); ok {
+		return n.shards.of(slot), nil
+	}
 	var first placement.ShardID
 	seen, several := 0, false
 	for key := range r.keys {
@@ -261,11 +271,9 @@ func (r *Request) keys(yield func(string) bool) {
 		}
 	}
 	w := r.Command.GetWrite()
-	for _, ops := range [2][]*storev1.Operation{w.GetOperations(), w.GetOtherwise()} {
-		for _, o := range ops {
-			if !yield(o.GetKey()) {
-				return
-			}
+	for o := range branches(w) {
+		if !yield(o.GetKey()) {
+			return
 		}
 	}
 	for _, c := range w.GetCompares() {

@@ -297,12 +297,14 @@ func (tickEvent) handle(w *worker) {
 			continue
 		}
 		m.replica.Tick()
+		m.clock.tick(now, w.n.options.HeartbeatInterval)
 		m.refused = false
 		w.expire(m, now)
 		m.replica.AbandonRead()
 		w.campaign(m, now)
 		w.promote(m)
 		w.yield(m)
+		w.expireDue(m, now)
 		w.touch(m)
 	}
 }

@@ -56,8 +56,10 @@ func (c *batchCall) submit(n Node) {
 		return
 	}
 	for i, op := range c.request.GetOperations() {
-		kind, key, value := batchWrite(op)
-		c.submitOne(n, i, new(writeCall).prepare(kind, key, value, nil))
+		call := new(writeCall)
+		r := call.prepare(storev1.OperationKind_OPERATION_KIND_UNSPECIFIED, "", nil, nil)
+		batchWrite(&call.operation, op)
+		c.submitOne(n, i, r)
 	}
 }
 
@@ -74,19 +76,21 @@ func atomicBatch(req *raftkvv1.BatchRequest) *raftnode.Request {
 	operations := make([]storev1.Operation, len(req.GetOperations()))
 	call.write.Operations = make([]*storev1.Operation, len(operations))
 	for i, op := range req.GetOperations() {
-		o := &operations[i]
-		o.Kind, o.Key, o.Value = batchWrite(op)
-		call.write.Operations[i] = o
+		batchWrite(&operations[i], op)
+		call.write.Operations[i] = &operations[i]
 	}
 	return r
 }
 
-// batchWrite takes one write of a batch apart.
-func batchWrite(op *raftkvv1.BatchOperation) (storev1.OperationKind, string, []byte) {
+// batchWrite fills in what one write of a batch is to the state machine.
+func batchWrite(o *storev1.Operation, op *raftkvv1.BatchOperation) {
 	if d, ok := op.GetOperation().(*raftkvv1.BatchOperation_Delete_); ok {
-		return storev1.OperationKind_OPERATION_KIND_DELETE, d.Delete.GetKey(), nil
+		o.Kind, o.Key = storev1.OperationKind_OPERATION_KIND_DELETE, d.Delete.GetKey()
+		return
 	}
-	return storev1.OperationKind_OPERATION_KIND_PUT, op.GetPut().GetKey(), op.GetPut().GetValue()
+	put := op.GetPut()
+	o.Kind, o.Key, o.Value = storev1.OperationKind_OPERATION_KIND_PUT, put.GetKey(), put.GetValue()
+	o.TtlMs, o.Lease = put.GetTtlMs(), put.GetLeaseId()
 }
 
 // finish takes a result; the node calls it.

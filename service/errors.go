@@ -120,6 +120,12 @@ var table = []row{
 	{"FUTURE_REVISION", connect.CodeOutOfRange, 400, as(func(e *raftnode.FutureRevisionError) (proto.Message, time.Duration) {
 		return &raftkvv1.FutureRevision{Revision: e.Revision, Current: e.Current, Shard: uint32(e.Shard)}, 0
 	})},
+	{"LEASE_NOT_FOUND", connect.CodeFailedPrecondition, 404, as(func(e *raftnode.LeaseNotFoundError) (proto.Message, time.Duration) {
+		return &raftkvv1.LeaseNotFound{LeaseId: e.ID}, 0
+	})},
+	{"LEASE_EXISTS", connect.CodeFailedPrecondition, 409, as(func(e *raftnode.LeaseExistsError) (proto.Message, time.Duration) {
+		return &raftkvv1.LeaseExists{LeaseId: e.ID}, 0
+	})},
 	{"NO_SUCH_ROUTE", connect.CodeNotFound, 404, as(func(*routeError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"NO_SUCH_SERVICE", connect.CodeNotFound, 404, as(func(*unknownServiceError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"METHOD_NOT_ALLOWED", connect.CodeUnimplemented, 405, as(func(*methodError) (proto.Message, time.Duration) { return nil, 0 })},

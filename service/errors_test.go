@@ -56,6 +56,16 @@ var errorRows = []struct {
 	{&raftnode.SessionExpiredError{Shard: 1, Floor: 8, Revision: 9}, codes.FailedPrecondition, 400, "SESSION_EXPIRED", &raftkvv1.SessionExpired{Floor: 8, Revision: 9}, 0},
 	{&preconditionError{key: "k", current: 7, revision: 9, shard: 1}, codes.FailedPrecondition, 412, "PRECONDITION_FAILED", &raftkvv1.PreconditionFailed{Key: "k", Current: 7, Revision: 9, Shard: 1}, 0},
 	{&raftnode.CutOffError{Shard: 1, For: 31 * time.Second}, codes.Unavailable, 503, "CUT_OFF", &raftkvv1.CutOff{Shard: 1, ForMs: 31_000}, time.Millisecond},
+	{&raftnode.LeaseNotFoundError{ID: 7}, codes.FailedPrecondition, 404, "LEASE_NOT_FOUND", &raftkvv1.LeaseNotFound{LeaseId: 7}, 0},
+	{&raftnode.LeaseExistsError{ID: 7}, codes.FailedPrecondition, 409, "LEASE_EXISTS", &raftkvv1.LeaseExists{LeaseId: 7}, 0},
+	{
+		&raftnode.CompactedError{Shard: 3, Revision: 4, Oldest: 9}, codes.OutOfRange, 410, "COMPACTED",
+		&raftkvv1.Compacted{Shard: 3, Revision: 4, Oldest: 9}, 0,
+	},
+	{
+		&raftnode.FutureRevisionError{Shard: 3, Revision: 12, Current: 9}, codes.OutOfRange, 400, "FUTURE_REVISION",
+		&raftkvv1.FutureRevision{Shard: 3, Revision: 12, Current: 9}, 0,
+	},
 	{&routeError{"/x"}, codes.NotFound, 404, "NO_SUCH_ROUTE", nil, 0},
 	{&unknownServiceError{"x"}, codes.NotFound, 404, "NO_SUCH_SERVICE", nil, 0},
 	{&methodError{method: "PATCH", path: "/x", allow: "GET"}, codes.Unimplemented, 405, "METHOD_NOT_ALLOWED", nil, 0},

@@ -31,14 +31,19 @@ type fakeNode struct {
 	revision uint64
 	index    uint64
 	dedup    map[string]*storev1.WriteResult
-	past     []map[string]*recordType // by revision
+	past     map[string][]pastRecord // oldest first
+	leases   map[uint64]uint64       // their times to live, in milliseconds; none passes
 }
 
-type recordType = storev1.Record
+// pastRecord is a key as a revision left it.
+type pastRecord struct {
+	revision uint64
+	record   *storev1.Record
+}
 
 func newFakeNode() *fakeNode {
 	return &fakeNode{
-		records: map[string]*storev1.Record{}, dedup: map[string]*storev1.WriteResult{},
+		records: map[string]*storev1.Record{}, dedup: map[string]*storev1.WriteResult{}, past: map[string][]pastRecord{}, leases: map[uint64]uint64{},
 		heldNote: make(chan struct{}, 1<<20),
 	}
 }
@@ -111,7 +116,13 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 	if r.Read != nil {
 		res.Read = &peerv1.ReadResult{}
 		for _, key := range r.Read.GetKeys() {
-			res.Read.Records = append(res.Read.Records, &peerv1.KeyRecord{Key: key, Record: n.records[key]})
+			record := n.records[key]
+			res.Read.Records = append(res.Read.Records, &peerv1.KeyRecord{Key: key, Record: record, RemainingMs: record.GetDeadlineMs()})
+		}
+		for _, id := range r.Read.GetLease().GetIds() {
+			if ttl := n.leases[id]; ttl != 0 {
+				res.Read.Leases = append(res.Read.Leases, &peerv1.LeaseState{Id: id, TtlMs: ttl, DeadlineMs: ttl + 1})
+			}
 		}
 		res.Origin = n.origin()
 		if past := r.Read.GetPast(); len(past) > 0 {
@@ -124,6 +135,9 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 		return res
 	}
 	res.Write = n.write(r.Command)
+	if res.Write.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND {
+		return raftnode.Result{Shard: fakeShard, Err: &raftnode.LeaseNotFoundError{ID: res.Write.GetLeaseId()}}
+	}
 	if r.After != nil {
 		if past := r.After(res.Write); len(past) > 0 {
 			res.Read = n.readPast(past)
@@ -136,7 +150,13 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 func (n *fakeNode) readPast(past []*peerv1.PastRead) *peerv1.ReadResult {
 	res := &peerv1.ReadResult{}
 	for _, p := range past {
-		res.Records = append(res.Records, &peerv1.KeyRecord{Key: p.GetKey(), Record: n.past[p.GetRevision()][p.GetKey()]})
+		k := &peerv1.KeyRecord{Key: p.GetKey()}
+		for _, is := range n.past[p.GetKey()] {
+			if is.revision <= p.GetRevision() {
+				k.Record = is.record
+			}
+		}
+		res.Records = append(res.Records, k)
 	}
 	return res
 }
@@ -158,15 +178,13 @@ func (n *fakeNode) write(c *storev1.Command) *storev1.WriteResult {
 	if id != nil && n.dedup[dedup] != nil {
 		return n.dedup[dedup]
 	}
-	if len(n.past) == 0 {
-		n.past = []map[string]*recordType{maps.Clone(n.records)}
+	var res *storev1.WriteResult
+	if l := c.GetLease(); l != nil {
+		res = n.lease(l)
+	} else {
+		res = n.change(c.GetWrite())
 	}
-	before := n.revision
-	res := n.change(c.GetWrite())
 	res.Revision = n.revision
-	if n.revision > before {
-		n.past = append(n.past, maps.Clone(n.records))
-	}
 	if id != nil {
 		n.dedup[dedup] = res
 	}
@@ -195,6 +213,11 @@ func (n *fakeNode) change(w *storev1.Write) *storev1.WriteResult {
 }
 
 func (n *fakeNode) operate(ops []*storev1.Operation) *storev1.WriteResult {
+	for _, o := range ops {
+		if id := o.GetLease(); id != 0 && n.leases[id] == 0 {
+			return &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND, LeaseId: id}
+		}
+	}
 	res := &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_APPLIED}
 	next := n.revision + 1
 	for _, o := range ops {
@@ -208,16 +231,19 @@ func (n *fakeNode) operate(ops []*storev1.Operation) *storev1.WriteResult {
 			delete(n.records, o.GetKey())
 			if old != nil {
 				n.revision = next
+				n.past[o.GetKey()] = append(n.past[o.GetKey()], pastRecord{next, nil})
 			}
 		} else {
 			record := &storev1.Record{
 				CreateRevision: next, ModRevision: next, Version: old.GetVersion() + 1,
 				Content: &storev1.Record_Value{Value: slices.Clone(o.GetValue())},
+				Lease:   o.GetLease(), DeadlineMs: o.GetTtlMs(),
 			}
 			if old != nil {
 				record.CreateRevision = old.GetCreateRevision()
 			}
 			n.records[o.GetKey()], n.revision = record, next
+			n.past[o.GetKey()] = append(n.past[o.GetKey()], pastRecord{next, record})
 			result.CreateRevision, result.Version = record.GetCreateRevision(), record.GetVersion()
 		}
 		res.Operations = append(res.Operations, result)
@@ -252,10 +278,57 @@ func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Pag
 			break
 		}
 		if r.GetKeysOnly() {
-			record = &storev1.Record{CreateRevision: record.GetCreateRevision(), ModRevision: record.GetModRevision(), Version: record.GetVersion()}
+			record = &storev1.Record{CreateRevision: record.GetCreateRevision(), ModRevision: record.GetModRevision(), Version: record.GetVersion(), Lease: record.GetLease(), DeadlineMs: record.GetDeadlineMs()}
 		}
 		size += len(k) + len(record.GetValue())
-		page.Records = append(page.Records, &peerv1.KeyRecord{Key: k, Record: record})
+		page.Records = append(page.Records, &peerv1.KeyRecord{Key: k, Record: record, RemainingMs: record.GetDeadlineMs()})
+	}
+	return page, nil
+}
+
+// lease executes a lease command.
+func (n *fakeNode) lease(l *storev1.LeaseCommand) *storev1.WriteResult {
+	res := &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_APPLIED, LeaseId: l.GetId()}
+	grant := l.GetGrant()
+	switch {
+	case grant != nil:
+		n.leases[l.GetId()] = grant.GetTtlMs()
+	case n.leases[l.GetId()] == 0:
+		res.Outcome = storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND
+	case l.GetRevoke() != nil:
+		delete(n.leases, l.GetId())
+		for key, record := range n.records {
+			if record.GetLease() == l.GetId() {
+				delete(n.records, key)
+				n.revision++
+			}
+		}
+		return res
+	}
+	res.LeaseTtlMs = n.leases[l.GetId()]
+	return res
+}
+
+func (n *fakeNode) Leases(_ context.Context, r *peerv1.LeaseRead) (*raftnode.LeasePage, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	page := &raftnode.LeasePage{}
+	if r.GetKeysOf() != 0 {
+		for _, key := range slices.Sorted(maps.Keys(n.records)) {
+			if n.records[key].GetLease() == r.GetKeysOf() && key > r.GetKeysAfter() {
+				page.Keys = append(page.Keys, key)
+			}
+		}
+		return page, nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(n.leases)) {
+		if id <= r.GetAfter() {
+			continue
+		}
+		if page.More = len(page.Leases) == int(r.GetMaxItems()); page.More {
+			break
+		}
+		page.Leases = append(page.Leases, &peerv1.LeaseState{Id: id, TtlMs: n.leases[id], DeadlineMs: n.leases[id]})
 	}
 	return page, nil
 }

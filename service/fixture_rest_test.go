@@ -54,6 +54,21 @@ func restCall(t testing.TB, req proto.Message) (method, path string, body []byte
 		return http.MethodPost, "/v1/txn", asJSON(t, r)
 	case *raftkvv1.ListRequest:
 		return http.MethodGet, "/v1/kv" + query(r), nil
+	case *raftkvv1.GrantRequest:
+		return http.MethodPost, "/v1/leases", asJSON(t, r)
+	case *raftkvv1.KeepAliveRequest:
+		return http.MethodPost, fmt.Sprintf("/v1/leases/%d:keepAlive", r.GetId()), nil
+	case *raftkvv1.RevokeRequest:
+		v := url.Values{}
+		if id := r.GetRequestId(); id != nil {
+			v.Set("request_id.client_id", base64.StdEncoding.EncodeToString(id.GetClientId()))
+			v.Set("request_id.sequence", fmt.Sprint(id.GetSequence()))
+		}
+		return http.MethodDelete, fmt.Sprintf("/v1/leases/%d?%s", r.GetId(), v.Encode()), nil
+	case *raftkvv1.GetLeaseRequest:
+		return http.MethodGet, fmt.Sprintf("/v1/leases/%d?keys=%t", r.GetId(), r.GetKeys()), nil
+	case *raftkvv1.ListLeasesRequest:
+		return http.MethodGet, "/v1/leases" + query(r), nil
 	case *raftkvv1.StatusRequest:
 		return http.MethodGet, "/v1/status", nil
 	case *raftkvv1.ListNodesRequest:

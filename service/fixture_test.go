@@ -147,6 +147,7 @@ func (f *fixture) connectCaller(client *http.Client, options ...connect.ClientOp
 		t.Helper()
 		kv := raftkvv1connect.NewKvServiceClient(client, f.url, options...)
 		cl := raftkvv1connect.NewClusterServiceClient(client, f.url, options...)
+		le := raftkvv1connect.NewLeaseServiceClient(client, f.url, options...)
 		var err error
 		var m proto.Message
 		ctx := t.Context()
@@ -175,6 +176,16 @@ func (f *fixture) connectCaller(client *http.Client, options ...connect.ClientOp
 			m, err = cl.GetLimits(ctx, r)
 		case *raftkvv1.TransferLeaderRequest:
 			m, err = cl.TransferLeader(ctx, r)
+		case *raftkvv1.GrantRequest:
+			m, err = le.Grant(ctx, r)
+		case *raftkvv1.KeepAliveRequest:
+			m, err = le.KeepAlive(ctx, r)
+		case *raftkvv1.RevokeRequest:
+			m, err = le.Revoke(ctx, r)
+		case *raftkvv1.GetLeaseRequest:
+			m, err = le.GetLease(ctx, r)
+		case *raftkvv1.ListLeasesRequest:
+			m, err = le.ListLeases(ctx, r)
 		default:
 			t.Fatalf("no client for %s", procedure)
 		}

@@ -102,7 +102,8 @@ func (a *getAnswer) fill(s *Service, key string, r *raftnode.Result) error {
 		return &keyNotFoundError{key: key, revision: r.Origin.GetRevision(), shard: uint32(r.Shard)}
 	}
 	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Origin.GetRevision())
-	fillKeyValue(&a.kv, key, record)
+	fillKeyValue(&a.kv, r.Read.GetRecords()[0], record)
+	a.kv.Key = key
 	a.response.Header, a.response.Kv = &a.header, &a.kv
 	return nil
 }
@@ -188,10 +189,12 @@ func writeFailed(r *raftnode.Result, n int) error {
 	return nil
 }
 
-func fillKeyValue(kv *raftkvv1.KeyValue, key string, r *storev1.Record) {
-	kv.Key = key
+func fillKeyValue(kv *raftkvv1.KeyValue, k *peerv1.KeyRecord, r *storev1.Record) {
+	kv.Key = k.GetKey()
 	kv.Value = r.GetValue()
 	kv.CreateRevision = r.GetCreateRevision()
 	kv.ModRevision = r.GetModRevision()
 	kv.Version = r.GetVersion()
+	kv.TtlRemainingMs = k.GetRemainingMs()
+	kv.LeaseId = r.GetLease()
 }

@@ -46,6 +46,7 @@ func ifRevision(revision uint64) *raftkvv1.Condition {
 const (
 	kvPath      = "/raftkv.v1.KvService/"
 	clusterPath = "/raftkv.v1.ClusterService/"
+	leasePath   = "/raftkv.v1.LeaseService/"
 )
 
 // script is a story that every protocol must tell alike.
@@ -77,6 +78,26 @@ var script = []struct {
 	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "b/c", RequestId: requestID(2)}, &raftkvv1.DeleteResponse{Header: header(5), Deleted: true}},
 	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "b/c"}, &raftkvv1.DeleteResponse{Header: header(5)}},
 	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "b/d"}, &raftkvv1.DeleteResponse{Header: header(6), Deleted: true}},
+	{kvPath + "Put", &raftkvv1.PutRequest{Key: "t", TtlMs: 5000}, &raftkvv1.PutResponse{Header: header(7), CreateRevision: 7, Version: 1}},
+	{kvPath + "Get", &raftkvv1.GetRequest{Key: "t"}, &raftkvv1.GetResponse{Header: header(7), Kv: &raftkvv1.KeyValue{
+		Key: "t", CreateRevision: 7, ModRevision: 7, Version: 1, TtlRemainingMs: 5000,
+	}}},
+	{kvPath + "Delete", &raftkvv1.DeleteRequest{Key: "t"}, &raftkvv1.DeleteResponse{Header: header(8), Deleted: true}},
+	{leasePath + "Grant", &raftkvv1.GrantRequest{TtlMs: 3000, RequestId: requestID(7)}, &raftkvv1.GrantResponse{Header: header(8), Lease: scriptLease}},
+	{leasePath + "Grant", &raftkvv1.GrantRequest{TtlMs: 3000, RequestId: requestID(7)}, &raftkvv1.GrantResponse{Header: header(8), Lease: scriptLease}},
+	{leasePath + "KeepAlive", &raftkvv1.KeepAliveRequest{Id: scriptLease.Id}, &raftkvv1.KeepAliveResponse{Header: header(8), Lease: scriptLease}},
+	{kvPath + "Batch", &raftkvv1.BatchRequest{Operations: []*raftkvv1.BatchOperation{{Operation: &raftkvv1.BatchOperation_Put_{
+		Put: &raftkvv1.BatchOperation_Put{Key: "l", LeaseId: scriptLease.Id},
+	}}}}, &raftkvv1.BatchResponse{Header: header(9), Results: []*raftkvv1.BatchResult{
+		{Result: &raftkvv1.BatchResult_Put{Put: &raftkvv1.PutResponse{CreateRevision: 9, Version: 1}}},
+	}}},
+	{kvPath + "List", &raftkvv1.ListRequest{KeysOnly: true}, &raftkvv1.ListResponse{Header: header(9), Kvs: []*raftkvv1.KeyValue{
+		{Key: "l", CreateRevision: 9, ModRevision: 9, Version: 1, LeaseId: scriptLease.Id},
+	}}},
+	{leasePath + "GetLease", &raftkvv1.GetLeaseRequest{Id: scriptLease.Id, Keys: true}, &raftkvv1.GetLeaseResponse{Header: header(9), Lease: scriptLease, Keys: []string{"l"}}},
+	{leasePath + "ListLeases", &raftkvv1.ListLeasesRequest{}, &raftkvv1.ListLeasesResponse{Header: nodeHeader, Leases: []*raftkvv1.Lease{scriptLease}}},
+	{leasePath + "Revoke", &raftkvv1.RevokeRequest{Id: scriptLease.Id, RequestId: requestID(8)}, &raftkvv1.RevokeResponse{Header: header(10)}},
+	{leasePath + "Revoke", &raftkvv1.RevokeRequest{Id: scriptLease.Id, RequestId: requestID(8)}, &raftkvv1.RevokeResponse{Header: header(10)}},
 	{clusterPath + "ListNodes", &raftkvv1.ListNodesRequest{}, &raftkvv1.ListNodesResponse{Header: nodeHeader, Nodes: []*raftkvv1.Node{{
 		Id: fakeID, ClientAddress: "127.0.0.1:2", PeerAddress: "127.0.0.1:1", Reachable: true, Shards: []uint32{0, 1}, Leads: []uint32{1},
 	}}}},
@@ -93,6 +114,9 @@ var script = []struct {
 		Header: &raftkvv1.ResponseHeader{ClusterId: fakeCluster, NodeId: fakeID, Shard: 1, Term: 4}, LeaderNodeId: "n2", Term: 4,
 	}},
 }
+
+// scriptLease has the id that its request's makes.
+var scriptLease = &raftkvv1.Lease{Id: leaseID(requestID(7)), TtlMs: 3000, RemainingMs: 3000}
 
 var wantShards = []*raftkvv1.Shard{{
 	Id: 1, Slots: []*raftkvv1.SlotRange{{First: 0, Last: 4095}}, LeaderNodeId: fakeID,
@@ -124,8 +148,13 @@ func TestEveryMethodOnEveryProtocol(t *testing.T) {
 func TestRoutesMatchContract(t *testing.T) {
 	f := newFixture(t)
 	for _, r := range restRoutes {
-		path := strings.ReplaceAll(r.path, "{shard}", "1")
-		if code, b := f.rest(t, r.method, path, []byte("{}")); code == 404 || code == 405 {
+		path := strings.NewReplacer("{shard}", "1", "{id}", "1").Replace(r.path)
+		body := []byte("{}")
+		if r.bare() {
+			body = nil
+		}
+		f.node.leases[1] = 1000
+		if code, b := f.rest(t, r.method, path, body); code == 404 || code == 405 {
 			t.Errorf("%s %s: %d %s", r.method, path, code, b)
 		}
 		if code, _ := f.rest(t, "PATCH", path, nil); code != 405 {
@@ -163,7 +192,7 @@ func TestOpenAPIDescribesRawValues(t *testing.T) {
 		parameters := make(map[string]string)
 		for _, p := range described.Parameters {
 			parameters[p.Name] = p.In
-			if p.In == "query" && !writeNames[p.Name] {
+			if p.In == "query" && (method != "GET" || !readNames[p.Name]) && !writeNames[p.Name] && (method != "PUT" || p.Name != "ttl" && p.Name != "lease") {
 				t.Errorf("%s: the parameter %s is not taken", method, p.Name)
 			}
 		}

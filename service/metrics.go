@@ -25,19 +25,30 @@ const (
 	opLocateKey
 	opGetLimits
 	opTransferLeader
+	opGrantLease
+	opKeepAlive
+	opRevokeLease
+	opGetLease
+	opListLeases
 	opWatch
 	operationCount
 )
 
 var operationNames = [operationCount]string{
-	"get", "put", "delete", "batch", "txn", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader", "watch",
+	"get", "put", "delete", "batch", "txn", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader",
+	"grant_lease", "keep_alive", "revoke_lease", "get_lease", "list_leases", "watch",
 }
 
 func (o operation) String() string { return operationNames[o] }
 
 // writes says whether the operation may have changed something when it fails.
 func (o operation) writes() bool {
-	return o == opPut || o == opDelete || o == opBatch || o == opTxn || o == opTransferLeader
+	switch o {
+	case opPut, opDelete, opBatch, opTxn, opTransferLeader, opGrantLease, opKeepAlive, opRevokeLease:
+		return true
+	default:
+		return false
+	}
 }
 
 // codeCount is how many codes there are, success included.

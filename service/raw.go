@@ -85,6 +85,7 @@ func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string, condit
 	setTag(header, res.GetKv().GetModRevision())
 	header.Set("Raftkv-Create-Revision", strconv.FormatUint(res.GetKv().GetCreateRevision(), 10))
 	header.Set("Raftkv-Version", strconv.FormatUint(res.GetKv().GetVersion(), 10))
+	setLife(header, res.GetKv())
 	header.Add("Vary", "Accept")
 	if unmodified {
 		w.WriteHeader(http.StatusNotModified)
@@ -105,7 +106,11 @@ func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string, condit
 
 func (h *rest) putKey(w http.ResponseWriter, r *http.Request, key string, conditions *preconditions) error {
 	req := &raftkvv1.PutRequest{Key: key}
-	if err := populateWrite(r.URL, req, &req.Condition, conditions); err != nil {
+	query, err := takeLife(r.URL, req)
+	if err != nil {
+		return err
+	}
+	if err := populateWrite(query, req, &req.Condition, conditions); err != nil {
 		return err
 	}
 	if err := checkKey("key", key); err != nil {
@@ -186,6 +191,16 @@ func populate(u *url.URL, m proto.Message, names map[string]bool) error {
 func setTag(header http.Header, modRevision uint64) {
 	header.Set("Etag", tagOf(modRevision))
 	header.Set("Raftkv-Mod-Revision", strconv.FormatUint(modRevision, 10))
+}
+
+// setLife says how long a key lives, if that is not for ever.
+func setLife(header http.Header, kv *raftkvv1.KeyValue) {
+	if ttl := kv.GetTtlRemainingMs(); ttl != 0 {
+		header.Set("Raftkv-Ttl-Remaining-Ms", strconv.FormatUint(ttl, 10))
+	}
+	if id := kv.GetLeaseId(); id != 0 {
+		header.Set("Raftkv-Lease", strconv.FormatUint(id, 10))
+	}
 }
 
 // setAnswerHeaders says who answered, from which state.

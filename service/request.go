@@ -43,6 +43,7 @@ type writeCall struct {
 // put is the request of a Put; Deadline and Done are left to the caller.
 func (c *writeCall) put(m *raftkvv1.PutRequest) *raftnode.Request {
 	r := c.prepare(storev1.OperationKind_OPERATION_KIND_PUT, m.GetKey(), m.GetValue(), m.GetRequestId())
+	c.operation.TtlMs, c.operation.Lease = m.GetTtlMs(), m.GetLeaseId()
 	c.write.Compares = compares(m.GetKey(), m.GetCondition())
 	if m.GetPrevKv() {
 		r.After = previousOf(m.GetKey())

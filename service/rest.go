@@ -44,6 +44,11 @@ var restRoutes = []restRoute{
 	{http.MethodGet, "/v1/locate", "say where a key lives: ?key=", new(raftkvv1.LocateKeyRequest)},
 	{http.MethodGet, "/v1/limits", "show the bounds of requests", new(raftkvv1.GetLimitsRequest)},
 	{http.MethodPost, "/v1/shards/{shard}:transferLeader", `hand the lead of a shard over: {"nodeId":"n2"}`, nil},
+	{http.MethodPost, "/v1/leases", `grant a lease: {"ttlMs":"30000"}`, nil},
+	{http.MethodGet, "/v1/leases", "list the leases: limit, page_token", new(raftkvv1.ListLeasesRequest)},
+	{http.MethodGet, "/v1/leases/{id}", "show a lease: keys=true, keys_after", new(raftkvv1.GetLeaseRequest)},
+	{http.MethodPost, "/v1/leases/{id}:keepAlive", "let a lease live on", nil},
+	{http.MethodDelete, "/v1/leases/{id}", "end a lease, and remove its keys", new(raftkvv1.RevokeRequest)},
 }
 
 // rest serves everything under /v1/.
@@ -71,6 +76,7 @@ func newREST(s *Service) (*rest, error) {
 	return h, errors.Join(
 		raftkvv1.RegisterKvServiceHandlerServer(context.Background(), h.gateway, grpcKV{kv: kv{s}}),
 		raftkvv1.RegisterClusterServiceHandlerServer(context.Background(), h.gateway, grpcCluster{cluster: cluster{s}}),
+		raftkvv1.RegisterLeaseServiceHandlerServer(context.Background(), h.gateway, grpcLeases{leases: leases{s}}),
 	)
 }
 
@@ -109,6 +115,7 @@ func (h *rest) prepare(r *http.Request, path string) error {
 	var names map[string]bool
 	if route.query != nil {
 		names = fieldNames(route.query.ProtoReflect().Descriptor())
+		delete(names, route.variable())
 	}
 	if err := checkQuery(r.URL, names); err != nil {
 		return err
@@ -128,14 +135,29 @@ func (h *rest) prepare(r *http.Request, path string) error {
 	if err != nil {
 		return err
 	}
+	if route.bare() && len(body) > 0 {
+		return &malformedError{part: "body", problem: route.method + " " + route.path + " takes none"}
+	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return nil
+}
+
+// bare says whether a route of a method other than GET takes no body.
+func (r *restRoute) bare() bool {
+	return r.method == http.MethodDelete || strings.HasSuffix(r.path, ":keepAlive")
+}
+
+// variable is the name of the variable in the path of a route; empty if it has none.
+func (r *restRoute) variable() string {
+	_, name, _ := strings.Cut(r.path, "{")
+	name, _, _ = strings.Cut(name, "}")
+	return name
 }
 
 // findRoute returns the route of a path, or the methods that it would take.
 func findRoute(method, path string) (route *restRoute, allowed []string) {
 	for i := range restRoutes {
-		prefix, suffix, wild := strings.Cut(restRoutes[i].path, "{shard}")
+		prefix, suffix, wild := strings.Cut(restRoutes[i].path, "{"+restRoutes[i].variable()+"}")
 		match := path == prefix
 		if wild {
 			match = len(path) > len(prefix)+len(suffix) && strings.HasPrefix(path, prefix) && strings.HasSuffix(path, suffix)
@@ -151,12 +173,18 @@ func findRoute(method, path string) (route *restRoute, allowed []string) {
 	return nil, allowed
 }
 
-// fieldNames are the names of a message's fields in queries and JSON.
+// fieldNames are the names of a message's fields in queries and JSON; those of messages in it are named as the gateway does.
 func fieldNames(m protoreflect.MessageDescriptor) map[string]bool {
 	names := make(map[string]bool)
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)
-		names[string(f.Name())], names[f.JSONName()] = true, true
+		if f.Message() == nil {
+			names[string(f.Name())], names[f.JSONName()] = true, true
+			continue
+		}
+		for name := range fieldNames(f.Message()) {
+			names[string(f.Name())+"."+name], names[f.JSONName()+"."+name] = true, true
+		}
 	}
 	return names
 }

@@ -161,7 +161,7 @@ func keyValues(p *raftnode.Page) []*raftkvv1.KeyValue {
 			continue
 		}
 		kv := new(raftkvv1.KeyValue)
-		fillKeyValue(kv, k.GetKey(), r)
+		fillKeyValue(kv, k, r)
 		kvs = append(kvs, kv)
 	}
 	return kvs

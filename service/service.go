@@ -1,7 +1,7 @@
 // Package service serves a raftkv node to clients: Connect, gRPC, gRPC-Web and REST on one net/http listener, native gRPC
 // on another, and a small admin handler.
 //
-// There is one implementation of every method (kv.go, batch.go, scan.go, exec.go, cluster.go). What differs between the
+// There is one implementation of every method (kv.go, batch.go, scan.go, exec.go, lease.go, cluster.go). What differs between the
 // protocols stands in thin adapters (connect.go, grpc.go, rest.go, raw.go), and errors have one table (errors.go). The
 // package knows the node through the interface Node and holds no data of its own.
 package service
@@ -32,6 +32,8 @@ type Node interface {
 	Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error)
 	// Watch begins to watch keys.
 	Watch(ctx context.Context, r raftnode.WatchRequest) (*raftnode.WatchStream, error)
+	// Leases reads one page of the leases, or of the keys of one, merged over all shards.
+	Leases(ctx context.Context, r *peerv1.LeaseRead) (*raftnode.LeasePage, error)
 	// Status describes the node.
 	Status() raftnode.Status
 	// Nodes lists the nodes of the cluster.

@@ -48,7 +48,10 @@ func txnOperations(ms []*raftkvv1.TxnOperation) []*storev1.Operation {
 		case *raftkvv1.TxnOperation_Get_:
 			out[i] = &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_GET, Key: o.Get.GetKey()}
 		case *raftkvv1.TxnOperation_Put_:
-			out[i] = &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: o.Put.GetKey(), Value: o.Put.GetValue()}
+			out[i] = &storev1.Operation{
+				Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: o.Put.GetKey(), Value: o.Put.GetValue(),
+				TtlMs: o.Put.GetTtlMs(), Lease: o.Put.GetLeaseId(),
+			}
 		case *raftkvv1.TxnOperation_Delete_:
 			out[i] = &storev1.Operation{Kind: storev1.OperationKind_OPERATION_KIND_DELETE, Key: o.Delete.GetKey()}
 		}
@@ -157,6 +160,6 @@ func previousKeyValue(k *peerv1.KeyRecord) *raftkvv1.KeyValue {
 		return nil
 	}
 	kv := new(raftkvv1.KeyValue)
-	fillKeyValue(kv, k.GetKey(), r)
+	fillKeyValue(kv, k, r)
 	return kv
 }

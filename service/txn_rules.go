@@ -77,6 +77,11 @@ func (r *rules) checkTxnOperations(field string, ops []*raftkvv1.TxnOperation) (
 		if n := uint64(len(value)); n > r.limits.ValueBytes {
 			return 0, &raftnode.LimitError{Field: fmt.Sprintf("%s[%d].put.value", field, i), Limit: r.limits.ValueBytes, Actual: n}
 		}
+		if p := op.GetPut(); p != nil {
+			if err := checkLife(fmt.Sprintf("%s[%d].put.", field, i), p.GetTtlMs(), p.GetLeaseId()); err != nil {
+				return 0, err
+			}
+		}
 		total += uint64(len(key) + len(value))
 	}
 	return total, nil

@@ -135,7 +135,7 @@ func TestTransactionsOnEveryProtocol(t *testing.T) {
 func TestTransactionsAreCharged(t *testing.T) {
 	f := newFixture(t)
 	f.node.records["a"], f.node.revision = recordOf(strings.Repeat("v", 1<<20)), 1
-	f.node.past = []map[string]*recordType{nil, {"a": f.node.records["a"]}}
+	f.node.past["a"] = []pastRecord{{1, f.node.records["a"]}}
 	call := f.execCaller(t)
 	res := new(raftkvv1.TxnResponse)
 	if status := call(t, kvPath+"Txn", &raftkvv1.TxnRequest{Then: []*raftkvv1.TxnOperation{txnGet("a")}}, res); status != nil || len(res.GetResults()[0].GetGet().GetKv().GetValue()) != 1<<20 {

@@ -29,6 +29,7 @@ var annotations = sync.OnceValues(func() (protovalidate.Validator, error) {
 	return protovalidate.New(protovalidate.WithMessages(
 		new(raftkvv1.ScanRequest), new(raftkvv1.ListRequest), new(raftkvv1.LocateKeyRequest), new(raftkvv1.TransferLeaderRequest),
 		new(raftkvv1.WatchRequest),
+		new(raftkvv1.GrantRequest), new(raftkvv1.KeepAliveRequest), new(raftkvv1.RevokeRequest), new(raftkvv1.GetLeaseRequest), new(raftkvv1.ListLeasesRequest),
 	))
 })
 
@@ -71,6 +72,9 @@ func (r *rules) checkPut(m *raftkvv1.PutRequest) error {
 		return &raftnode.LimitError{Field: "value", Limit: r.limits.ValueBytes, Actual: n}
 	}
 	if err := checkRequestID(m.GetRequestId()); err != nil {
+		return err
+	}
+	if err := checkLife("", m.GetTtlMs(), m.GetLeaseId()); err != nil {
 		return err
 	}
 	return checkCondition(m.GetCondition())
@@ -138,6 +142,11 @@ func (r *rules) checkBatchOperation(i int, op *raftkvv1.BatchOperation) (key str
 	}
 	if n := uint64(len(value)); n > r.limits.ValueBytes {
 		return "", 0, &raftnode.LimitError{Field: fmt.Sprintf("operations[%d].put.value", i), Limit: r.limits.ValueBytes, Actual: n}
+	}
+	if p := op.GetPut(); p.GetTtlMs() != 0 || p.GetLeaseId() != 0 {
+		if err := checkLife(fmt.Sprintf("operations[%d].put.", i), p.GetTtlMs(), p.GetLeaseId()); err != nil {
+			return "", 0, err
+		}
 	}
 	return key, uint64(len(key) + len(value)), nil
 }
@@ -233,7 +242,7 @@ func violationError(v *protovalidate.Violation) error {
 	switch v.Proto.GetRuleId() {
 	case "string.max_bytes":
 		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: uint64(len(v.FieldValue.String()))}
-	case "uint32.lte":
+	case "uint32.lte", "uint64.lte":
 		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: v.FieldValue.Uint()}
 	case "repeated.max_items":
 		return &raftnode.LimitError{Field: field, Limit: v.RuleValue.Uint(), Actual: uint64(v.FieldValue.List().Len())}

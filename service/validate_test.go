@@ -63,6 +63,14 @@ func genCondition() *rapid.Generator[*raftkvv1.Condition] {
 	})
 }
 
+func genTTL() *rapid.Generator[uint64] {
+	return rapid.SampledFrom([]uint64{0, 0, 0, 1, ttlMillisMax, ttlMillisMax + 1})
+}
+
+func genLeaseID() *rapid.Generator[uint64] {
+	return rapid.SampledFrom([]uint64{0, 0, 0, 1, leaseIDMax, leaseIDMax + 1})
+}
+
 func genBatchOperation() *rapid.Generator[*raftkvv1.BatchOperation] {
 	return rapid.Custom(func(t *rapid.T) *raftkvv1.BatchOperation {
 		key := genKey("batch key").Draw(t, "key")
@@ -72,7 +80,9 @@ func genBatchOperation() *rapid.Generator[*raftkvv1.BatchOperation] {
 		case 1, 2:
 			return deleteOp(key)
 		default:
-			return putOp(key, "v")
+			op := putOp(key, "v")
+			op.GetPut().TtlMs, op.GetPut().LeaseId = genTTL().Draw(t, "ttl"), genLeaseID().Draw(t, "lease")
+			return op
 		}
 	})
 }
@@ -147,7 +157,10 @@ func genHot() *rapid.Generator[proto.Message] {
 		case 0:
 			return &raftkvv1.GetRequest{Key: key}
 		case 1:
-			return &raftkvv1.PutRequest{Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
+			return &raftkvv1.PutRequest{
+				Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition"),
+				TtlMs: genTTL().Draw(t, "ttl"), LeaseId: genLeaseID().Draw(t, "lease"),
+			}
 		case 2:
 			return &raftkvv1.DeleteRequest{Key: key, RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
 		case 3:
@@ -290,6 +303,8 @@ func TestLimitsOnEveryProtocol(t *testing.T) {
 		{kvPath + "List", &raftkvv1.ListRequest{Prefix: strings.Repeat("k", 4097)}, "LIMIT_EXCEEDED", &raftkvv1.LimitExceeded{Field: "prefix", Limit: 4096, Actual: 4097}},
 		{kvPath + "List", &raftkvv1.ListRequest{Prefix: "a", Start: "b"}, "INVALID", badRequest("request", "prefix cannot be combined with start or end")},
 		{kvPath + "List", &raftkvv1.ListRequest{PageToken: "garbage"}, "INVALID", badRequest("page_token", "is not a token that this server made")},
+		{kvPath + "Put", &raftkvv1.PutRequest{Key: "k", TtlMs: ttlMillisMax + 1}, "LIMIT_EXCEEDED", &raftkvv1.LimitExceeded{Field: "ttl_ms", Limit: ttlMillisMax, Actual: ttlMillisMax + 1}},
+		{kvPath + "Put", &raftkvv1.PutRequest{Key: "k", TtlMs: 1, LeaseId: 1}, "INVALID", badRequest("lease_id", "cannot be combined with ttl_ms")},
 		{clusterPath + "TransferLeader", &raftkvv1.TransferLeaderRequest{Shard: 1}, "INVALID", badRequest("node_id", "must be at least 1 characters")},
 	}
 	for name, call := range f.protocols(t) {

@@ -42,7 +42,11 @@ path.get.responses["412"] = path.delete.responses["412"] = preconditionFailed;
 path.get.produces = ["application/octet-stream", "application/json"];
 path.get.responses["200"].description =
   "The bytes of the value, as application/octet-stream; with `Accept: application/json` the GetResponse.";
-path.get.responses["200"].headers = { ...version, ...who };
+path.get.responses["200"].headers = {
+  ...version, ...who,
+  "Raftkv-Ttl-Remaining-Ms": { ...number, description: "How long the key lives on; missing if it lives for ever or hangs on a lease." },
+  "Raftkv-Lease": { ...number, description: "The lease on which the key hangs, if there is one." },
+};
 path.delete.responses["200"].headers = who;
 path.put = {
   summary: "Writes the body, whatever its media type, as the value of a key.",
@@ -66,6 +70,8 @@ path.put = {
       required: true,
       schema: { type: "string", format: "binary" },
     },
+    { name: "ttl", description: "How long the key lives, as 500ms, 30s or 1h30m; for ever without it.", in: "query", required: false, type: "string" },
+    { name: "lease", description: "The lease on which the key hangs. Not with ttl.", in: "query", required: false, type: "string", format: "uint64" },
     ...ofWrites,
     ...headersOfWrites,
   ],

@@ -153,8 +153,25 @@ func TestDescribe(t *testing.T) {
 		`if a is "x y "; put k v`:                              write(&storev1.Compare{Key: "a", Condition: &storev1.Compare_Value{Value: []byte("x y ")}}),
 		"forget history below revision 9, 3 revisions at most": {Body: &storev1.Command_TrimHistory{TrimHistory: &storev1.TrimHistory{Below: 9, MaxRevisions: 3}}},
 		"begin with the slot table of epoch 1":                 {Body: &storev1.Command_Bootstrap{Bootstrap: &storev1.Bootstrap{Slots: &storev1.SlotTable{Epoch: 1}}}},
-		"command of an embedding program: x":                   {Body: &storev1.Command_Opaque{Opaque: []byte("x")}},
-		"command of a kind that this version does not know":    {},
+		"remove what has expired, 5 keys at most":              {Body: &storev1.Command_Expire{Expire: &storev1.Expire{MaxKeys: 5}}},
+		"remove what has expired, 5 keys at most, and the keys of leases [7 8], which have ended elsewhere": {
+			Body: &storev1.Command_Expire{Expire: &storev1.Expire{MaxKeys: 5, Leases: []uint64{7, 8}}},
+		},
+		"grant lease 7 for 9 ms": {Body: &storev1.Command_Lease{Lease: &storev1.LeaseCommand{
+			Id: 7, Action: &storev1.LeaseCommand_Grant{Grant: &storev1.LeaseGrant{TtlMs: 9}},
+		}}},
+		"keep lease 7 alive": {Body: &storev1.Command_Lease{Lease: &storev1.LeaseCommand{Id: 7, Action: &storev1.LeaseCommand_KeepAlive{}}}},
+		"revoke lease 7, 9 keys at most": {Body: &storev1.Command_Lease{Lease: &storev1.LeaseCommand{
+			Id: 7, Action: &storev1.LeaseCommand_Revoke{Revoke: &storev1.LeaseRevoke{MaxKeys: 9}},
+		}}},
+		"put k v for 9 ms": {Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{
+			{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: "k", Value: []byte("v"), TtlMs: 9},
+		}}}},
+		"put k v on lease 7": {Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{
+			{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: "k", Value: []byte("v"), Lease: 7},
+		}}}},
+		"command of an embedding program: x":                {Body: &storev1.Command_Opaque{Opaque: []byte("x")}},
+		"command of a kind that this version does not know": {},
 	} {
 		if got := describe(c); got != want {
 			t.Errorf("got %s, want %s", got, want)

@@ -107,6 +107,10 @@ func describe(c *storev1.Command) string {
 			body.TrimHistory.GetBelow(), body.TrimHistory.GetMaxRevisions()))
 	case *storev1.Command_Bootstrap:
 		parts = append(parts, fmt.Sprintf("begin with the slot table of epoch %d", body.Bootstrap.GetSlots().GetEpoch()))
+	case *storev1.Command_Expire:
+		parts = append(parts, describeExpire(body.Expire))
+	case *storev1.Command_Lease:
+		parts = append(parts, describeLease(body.Lease))
 	case *storev1.Command_Opaque:
 		parts = append(parts, "command of an embedding program: "+cell(body.Opaque))
 	default:
@@ -138,7 +142,7 @@ func describeOperation(o *storev1.Operation) string {
 	key := cell([]byte(o.GetKey()))
 	switch o.GetKind() {
 	case storev1.OperationKind_OPERATION_KIND_PUT:
-		return "put " + key + " " + cell(o.GetValue())
+		return "put " + key + " " + cell(o.GetValue()) + describeLife(o)
 	case storev1.OperationKind_OPERATION_KIND_DELETE:
 		return "delete " + key
 	case storev1.OperationKind_OPERATION_KIND_GET:
@@ -146,6 +150,36 @@ func describeOperation(o *storev1.Operation) string {
 	default:
 		return "do to " + key + " what this version does not know"
 	}
+}
+
+func describeLife(o *storev1.Operation) string {
+	switch {
+	case o.GetTtlMs() != 0:
+		return fmt.Sprintf(" for %d ms", o.GetTtlMs())
+	case o.GetLease() != 0:
+		return fmt.Sprintf(" on lease %d", o.GetLease())
+	}
+	return ""
+}
+
+func describeExpire(c *storev1.Expire) string {
+	text := fmt.Sprintf("remove what has expired, %d keys at most", c.GetMaxKeys())
+	if len(c.GetLeases()) > 0 {
+		text += fmt.Sprintf(", and the keys of leases %v, which have ended elsewhere", c.GetLeases())
+	}
+	return text
+}
+
+func describeLease(c *storev1.LeaseCommand) string {
+	switch a := c.GetAction().(type) {
+	case *storev1.LeaseCommand_Grant:
+		return fmt.Sprintf("grant lease %d for %d ms", c.GetId(), a.Grant.GetTtlMs())
+	case *storev1.LeaseCommand_KeepAlive:
+		return fmt.Sprintf("keep lease %d alive", c.GetId())
+	case *storev1.LeaseCommand_Revoke:
+		return fmt.Sprintf("revoke lease %d, %d keys at most", c.GetId(), a.Revoke.GetMaxKeys())
+	}
+	return fmt.Sprintf("command of a kind that this version does not know, on lease %d", c.GetId())
 }
 
 // jsonDump prints a line for each shard and each entry.

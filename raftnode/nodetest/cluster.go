@@ -24,6 +24,8 @@ type Cluster struct {
 	// violations are what must never be. The first one ends a run.
 	violations []string
 	events     [eventCount]uint64
+	// jumps are when a clock was set forward.
+	jumps []time.Duration
 	// asides are calls that block, on goroutines of their own.
 	asides []*aside
 	// closed are the disks of nodes that were closed in the event under way.
@@ -78,6 +80,9 @@ const (
 	WatchSplit
 	WatchCompacted
 	WatchCutOff
+	KeyExpired
+	LeaseEnded
+	LeaseEndedElsewhere
 	eventCount
 )
 
@@ -95,6 +100,7 @@ var eventNames = [...]string{
 	WatchEvent: "watch told of a change", WatchProgress: "watch told of progress", WatchResumed: "watch resumed by token",
 	WatchCaughtUp: "watch caught up from history", WatchSplit: "revision split between answers to a watch", WatchCompacted: "watch of a compacted history",
 	WatchCutOff: "watch ended by a node that is cut off",
+	KeyExpired:  "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
 }
 
 // String names the event.

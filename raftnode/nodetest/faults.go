@@ -134,6 +134,7 @@ func (c *Cluster) failDisk(i, count int, syncs bool, how simfs.Fault) {
 func (c *Cluster) jumpClock(i int, d time.Duration) {
 	c.log("clock jump", "node", c.processes[i].id, "by", d)
 	c.processes[i].jumped += d
+	c.jumps = append(c.jumps, c.scheduler.now)
 }
 
 // Up says whether a node has a life.

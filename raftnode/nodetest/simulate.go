@@ -19,7 +19,9 @@ type Report struct {
 	Line string
 	// History is what clients saw, Final what every node showed at the end.
 	History *History
-	Final   []*Operation
+	// Lifetimes are what clients saw of keys that do not live for ever.
+	Lifetimes *Lifetimes
+	Final     []*Operation
 	// Watches are what watchers were told.
 	Watches []*Watch
 	// Disks are those of the nodes after they were closed in good order.
@@ -44,7 +46,7 @@ func Simulate(o Options, trace io.Writer) *Report {
 	r.c.scheduler.trace.print = trace
 	defer r.c.Close()
 	r.faults()
-	if r.live() && r.drain() {
+	if r.live() && r.drain() && r.mortals.passed() {
 		r.final()
 	}
 	return r.report()
@@ -54,6 +56,7 @@ func Simulate(o Options, trace io.Writer) *Report {
 type run struct {
 	c       *Cluster
 	clients *clients
+	mortals *mortals
 	nemesis *nemesis
 	// watchers watch what the clients do.
 	watchers []*watcher
@@ -79,6 +82,7 @@ func newRun(o Options) *run {
 		Pages: pick(0, 1, 1), ValueBytes: pick(8, 8, 400, 1500, 3000), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
 	})
 	r.watchers = newWatchers(r.c, r.clients.load.Groups, pick(2, 3, 4))
+	r.mortals = newMortals(r.c, pick(0, 1, 2, 2), 10*o.Heartbeat)
 	return r
 }
 
@@ -96,9 +100,9 @@ func (r *run) faults() {
 
 // drain waits until clients have their answers.
 func (r *run) drain() bool {
-	r.clients.stopped = true
-	return r.c.await(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy == 0 }, func() string {
-		return fmt.Sprintf("%d operations are never answered", r.clients.busy)
+	r.clients.stopped, r.mortals.stopped = true, true
+	return r.c.await(r.clients.load.Timeout+10*time.Second, func() bool { return r.clients.busy+r.mortals.busy == 0 }, func() string {
+		return fmt.Sprintf("%d operations are never answered", r.clients.busy+r.mortals.busy)
 	})
 }
 
@@ -191,6 +195,8 @@ func (r *run) report() *Report {
 	for _, w := range r.watchers {
 		out.Watches = append(out.Watches, &w.Watch)
 	}
+	out.Lifetimes = r.mortals.life
+	out.Lifetimes.Jumps = r.c.jumps
 	for e, n := range r.c.events {
 		out.Events[Event(e)] = n
 	}
@@ -207,7 +213,7 @@ func (r *Report) Check() error {
 		errs = append(errs, errors.New(v))
 	}
 	all := &History{Operations: append(append([]*Operation(nil), r.History.Operations...), r.Final...)}
-	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout))
+	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
 		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final))

@@ -40,6 +40,8 @@ const (
 	ConfigurationNotStored Bug = "configuration-not-stored" // R10: the membership is in memory only
 	SlotUnchecked          Bug = "slot-unchecked"           // R17: a write is executed on a slot that the shard does not serve
 	ClockGoesBack          Bug = "clock-goes-back"          // R19: the shard clock is that of the last entry, not the highest
+	EarlyExpiry            Bug = "early-expiry"             // R19: the time of a key passes before it has
+	DeadlinesForgotten     Bug = "deadlines-forgotten"      // R19: a replica that was opened again does not know what is due
 	MapOrder               Bug = "map-order"                // R20: the order of a history is that of a map
 	TombstonesShown        Bug = "tombstones-shown"         // promise 1: a scan shows deleted keys
 	HistoryMissing         Bug = "history-missing"          // R22: of a write of several keys only the first is in the history
@@ -68,12 +70,14 @@ const (
 	TruncatedPastFlushed  Bug = "truncated-past-flushed"   // R8: the log is cut at what is applied and not at what is flushed
 	ReadContextReused     Bug = "read-context-reused"      // R16: an answer to an earlier life is taken for one to this
 	ReadBeforeApplied     Bug = "read-before-applied"      // R16: a read is served as soon as its index is confirmed
-	ReadSlotUnchecked     Bug = "read-slot-unchecked"      // R17: a key is read in a slot that the shard does not serve
-	PageBeyondItsParts    Bug = "page-beyond-its-parts"    // R17: a page goes on behind the end of a shard's part
-	AnsweredByIndex       Bug = "answered-by-index"        // TAX: a write is answered by whatever stands at its index
-	ProposedCalledRefused Bug = "proposed-called-refused"  // TAX: a write that may be applied is said not to be
-	ForwardedTwice        Bug = "forwarded-twice"          // TAX: a write that was passed on is passed on again when the connection breaks
-	SnapshotIsDefinite    Bug = "snapshot-is-definite"     // TAX: a write that a snapshot has passed is said not to be applied
+	// R19: keys on a lease of another shard outlive it
+	LeaseForgottenElsewhere Bug = "lease-forgotten-elsewhere"
+	ReadSlotUnchecked       Bug = "read-slot-unchecked"     // R17: a key is read in a slot that the shard does not serve
+	PageBeyondItsParts      Bug = "page-beyond-its-parts"   // R17: a page goes on behind the end of a shard's part
+	AnsweredByIndex         Bug = "answered-by-index"       // TAX: a write is answered by whatever stands at its index
+	ProposedCalledRefused   Bug = "proposed-called-refused" // TAX: a write that may be applied is said not to be
+	ForwardedTwice          Bug = "forwarded-twice"         // TAX: a write that was passed on is passed on again when the connection breaks
+	SnapshotIsDefinite      Bug = "snapshot-is-definite"    // TAX: a write that a snapshot has passed is said not to be applied
 
 	// watch
 

@@ -19,6 +19,9 @@ type scratch struct {
 	// One for every change of a command. History refers to them, so they are pointers.
 	changes []*storev1.History_Change
 	before  []byte // the records that the changes of a command replaced
+	// The command under way removes keys that no client deletes.
+	expiring bool
+	lease    storev1.Lease
 }
 
 // Apply applies the commands of an entry, one result for each. They see what earlier calls left in the batch.
@@ -130,6 +133,10 @@ func (sh *Shard) applyCommand(b *Batch, ordinal uint32, c *storev1.Command, r *s
 		return sh.done(r), sh.trimHistory(b, body.TrimHistory)
 	case *storev1.Command_Bootstrap:
 		return sh.done(r), sh.bootstrap(b, body.Bootstrap)
+	case *storev1.Command_Expire:
+		return r, sh.expire(b, body.Expire, r)
+	case *storev1.Command_Lease:
+		return sh.applyLease(b, ordinal, c.RequestId, body.Lease, r)
 	default:
 		return nil, fmt.Errorf("%w: %T", ErrInvalidEntry, body)
 	}

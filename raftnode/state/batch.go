@@ -81,6 +81,9 @@ func (b *Batch) commit() error {
 		run.Reset()
 	}
 	for i, sh := range b.shards {
+		if err := sh.findDue(); err != nil {
+			return err
+		}
 		sh.publish()
 		sh.overlay.clear()
 		sh.open = nil
@@ -182,6 +185,10 @@ type overlay struct {
 	// results kept in the batch. They are looked up for a retry that is in one batch with its first attempt, which is rare enough
 	// to search through.
 	results []keptResult
+	// index has the pairs of the sections a, e and f that the batch has set (true) or removed; leases the stored leases, nil for those that
+	// were removed.
+	index  map[string]bool
+	leases map[uint64][]byte
 }
 
 // tombstone names a record that says that its key was deleted at a revision.
@@ -203,12 +210,14 @@ type keptResult struct {
 }
 
 func (o *overlay) init() {
-	*o = overlay{records: make(map[string][]byte), values: make(map[string][]byte)}
+	*o = overlay{records: make(map[string][]byte), values: make(map[string][]byte), index: make(map[string]bool), leases: make(map[uint64][]byte)}
 }
 
 func (o *overlay) clear() {
 	clear(o.records)
 	clear(o.values)
+	clear(o.index)
+	clear(o.leases)
 	clear(o.tombstones)
 	clear(o.replaced)
 	clear(o.results)

@@ -32,6 +32,14 @@ func crashEntry(index int) []*storev1.Command {
 		as(2, uint64(index), uint64(index), uint64(max(index, 5)-5), compares(putCommand(keyName(index%5), "x"), exists(keyName(index%3), true))),
 		writeCommand(deleteOp(keyName(index%11)), putOp(fmt.Sprintf("{t}%d", index%4), value)),
 	}
+	switch index % 4 { // the clock is the index
+	case 0:
+		cs = append(cs, grantCommand(uint64(index), uint64(index%7)+2), writeCommand(putOn("leased-"+keyName(index), uint64(index)), putFor(keyName(index%6), 3)))
+	case 1:
+		cs = append(cs, keepAliveCommand(uint64(index-1)), expireCommand(2))
+	case 2:
+		cs = append(cs, expireCommand(uint32(index%3)+1), revokeCommand(uint64(max(index, 7)-6), 1))
+	}
 	if index%9 == 0 {
 		cs = append(cs, trimCommand(uint64(index), 12))
 	}
@@ -54,6 +62,7 @@ func newCrashReference(t *testing.T) crashReference {
 		m := newMachine(t, s, id)
 		ref[id] = [][]byte{nil}
 		for i := 1; i <= crashEntries; i++ {
+			m.clock = uint64(i)
 			m.commit(crashEntry(i)...)
 			ref[id] = append(ref[id], exportOf(t, s, id))
 		}
@@ -81,6 +90,7 @@ func (r *crashRun) run() {
 	a, b := newMachine(r.t, s, crashShards[0]), newMachine(r.t, s, crashShards[1])
 	b.batch = a.batch
 	for i := 1; i <= crashEntries; i++ {
+		a.clock, b.clock = uint64(i), uint64(i)
 		a.apply(crashEntry(i)...)
 		if i <= crashIngestAt || i > crashIngestTo {
 			b.apply(crashEntry(i)...)
@@ -211,6 +221,7 @@ func recoverCrash(t *testing.T, ref crashReference, im crashImage) {
 			}
 		}
 		for n := int(m.shard.Position().Index) + 1; n <= crashEntries; n++ {
+			m.clock = uint64(n)
 			m.commit(crashEntry(n)...)
 		}
 		if !bytes.Equal(exportOf(t, s, id), ref[id][crashEntries]) {

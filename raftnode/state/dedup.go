@@ -173,7 +173,7 @@ func (sh *Shard) answered(id *dedupID) (*storev1.WriteResult, error) {
 
 // expired says whether an answer to a request that is not there may have been forgotten: its client has acknowledged it, or was forgotten itself,
 // perhaps before it was heard of again. floor is the session floor that tells so, 0 if it is the client.
-func (sh *Shard) expired(id *dedupID, seen uint64) (floor uint64, expired bool) {
+func (sh *Shard) expired(id *dedupID, seen uint64) (floor uint64, gone bool) {
 	if planted.Is(planted.FloorStays) { // R23
 		return 0, false
 	}
@@ -191,6 +191,22 @@ func (sh *Shard) expired(id *dedupID, seen uint64) (floor uint64, expired bool) 
 func (sh *Shard) full(id *dedupID, acked uint64) bool {
 	s := sh.dedup.sessions[id.client]
 	return s != nil && s.results >= sh.store.options.SessionResults && sh.dedup.entries[s.oldest].id.sequence >= max(s.acked, acked)
+}
+
+// refuseSession refuses a request that is not there because it may have been forgotten, or because its client has no room for the answer. It says
+// whether it did.
+func (sh *Shard) refuseSession(request *dedupID, id *storev1.RequestId, r *storev1.WriteResult) bool {
+	floor, gone := sh.expired(request, id.Seen)
+	switch {
+	case gone:
+		refuse(r, expired, sh.meta.Revision)
+		r.SessionFloor = floor
+	case sh.full(request, id.AckedBelow):
+		refuse(r, sessionFull, sh.meta.Revision)
+	default:
+		return false
+	}
+	return true
 }
 
 // remember keeps the answer to a request and forgets what there is no room for.

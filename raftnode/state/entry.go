@@ -75,6 +75,10 @@ func CheckCommand(c *storev1.Command) error {
 		}
 		_, err := expandSlots(body.Bootstrap.Slots)
 		return err
+	case *storev1.Command_Expire:
+		return checkExpire(body.Expire)
+	case *storev1.Command_Lease:
+		return checkLease(body.Lease)
 	case *storev1.Command_Opaque:
 		return fmt.Errorf("%w: a command of another state machine", ErrInvalidEntry)
 	default:
@@ -113,6 +117,9 @@ func checkOperations(field string, ops []*storev1.Operation) error {
 		}
 		if op.Kind != put && len(op.Value) > 0 {
 			return fmt.Errorf("%w: %s[%d] is no put and has a value", ErrInvalidEntry, field, i)
+		}
+		if err := checkLife(op); err != nil {
+			return fmt.Errorf("%w: %s[%d] %w", ErrInvalidEntry, field, i, err)
 		}
 	}
 	return checkDistinct(field, ops)

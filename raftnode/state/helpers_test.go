@@ -95,6 +95,7 @@ type machine struct {
 	store *Store
 	shard *Shard
 	batch *Batch
+	clock uint64
 }
 
 func newMachine(t testing.TB, s *Store, id placement.ShardID) *machine {
@@ -111,7 +112,9 @@ func newServing(t testing.TB, o Options) *machine {
 // apply applies an entry into the open batch.
 func (m *machine) apply(cs ...*storev1.Command) []*storev1.WriteResult {
 	m.t.Helper()
-	rs, err := m.shard.Apply(m.batch, m.shard.meta.AppliedIndex+1, 1, entry(cs...))
+	e := entry(cs...)
+	e.ClockMs = m.clock
+	rs, err := m.shard.Apply(m.batch, m.shard.meta.AppliedIndex+1, 1, e)
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -30,10 +30,14 @@ var formatKey = append([]byte{markSpace}, "raftkv-state"...)
 type section byte
 
 const (
+	sectionLeased        section = 'a' // lease(8) key → nothing; the key hangs on the lease
 	sectionConfiguration section = 'c' // → Configuration
 	sectionDedup         section = 'd' // index(8) ordinal(4) → DedupResult
+	sectionDue           section = 'e' // deadline(8) key → nothing; the time of the key passes at that clock
+	sectionLeaseDue      section = 'f' // deadline(8) lease(8) → nothing; the time of the lease does
 	sectionHistory       section = 'h' // revision(8) → History
 	sectionRecord        section = 'k' // key → Record
+	sectionLease         section = 'l' // lease(8) → Lease
 	sectionMeta          section = 'm' // → ShardMeta
 	sectionSlotTable     section = 's' // → SlotTable
 	sectionSlotSummary   section = 't' // slot(2) → SlotSummary
@@ -65,9 +69,17 @@ func appendHistoryKey(b []byte, shard placement.ShardID, revision uint64) []byte
 	return binary.BigEndian.AppendUint64(appendKey(b, shard, sectionHistory), revision)
 }
 
-// appendRevisionKey makes the keys of the sections v, w and x.
+// appendRevisionKey makes the keys of the sections v, w and x, and those of a and e with a lease or a deadline for the revision.
 func appendRevisionKey(b []byte, shard placement.ShardID, s section, revision uint64, key string) []byte {
 	return append(binary.BigEndian.AppendUint64(appendKey(b, shard, s), revision), key...)
+}
+
+func appendLeaseKey(b []byte, shard placement.ShardID, id uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendKey(b, shard, sectionLease), id)
+}
+
+func appendLeaseDueKey(b []byte, shard placement.ShardID, deadline, id uint64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(appendKey(b, shard, sectionLeaseDue), deadline), id)
 }
 
 // appendDedupKey takes the index of the entry that carried a request, and the position of the request's command in it.
@@ -124,6 +136,20 @@ func parseRevisionKey(rest []byte) (revision uint64, key []byte, err error) {
 		return 0, nil, fmt.Errorf("%w: revision and key %x", errBadKey, rest)
 	}
 	return binary.BigEndian.Uint64(rest), rest[8:], nil
+}
+
+func parseLease(rest []byte) (uint64, error) {
+	if len(rest) != 8 {
+		return 0, fmt.Errorf("%w: lease %x", errBadKey, rest)
+	}
+	return binary.BigEndian.Uint64(rest), nil
+}
+
+func parseLeaseDue(rest []byte) (deadline, id uint64, err error) {
+	if len(rest) != 16 {
+		return 0, 0, fmt.Errorf("%w: deadline and lease %x", errBadKey, rest)
+	}
+	return binary.BigEndian.Uint64(rest), binary.BigEndian.Uint64(rest[8:]), nil
 }
 
 func parseDedup(rest []byte) (index uint64, ordinal uint32, err error) {

@@ -28,8 +28,10 @@ type model struct {
 	sessions []*modelSession      // the one that was silent for the longest first
 	gone     uint64               // the session floor
 	most     int                  // of a session
-	deleted  map[string]uint64 // when a key that does not exist was deleted
-	replaced map[uint64]int    // by revision, how many values of 1 KiB and more it replaced
+	deleted  map[string]uint64    // when a key that does not exist was deleted
+	replaced map[uint64]int       // by revision, how many values of 1 KiB and more it replaced
+	clock    uint64
+	leases   map[uint64]*storev1.Lease
 }
 
 type modelResult struct {
@@ -48,7 +50,7 @@ type modelSession struct {
 func newModel(limit, most int) *model {
 	return &model{
 		limit: limit, most: most, floor: 1, states: []map[string]*record{{}},
-		deleted: map[string]uint64{}, replaced: map[uint64]int{},
+		deleted: map[string]uint64{}, replaced: map[uint64]int{}, leases: map[uint64]*storev1.Lease{},
 	}
 }
 
@@ -60,7 +62,11 @@ func (m *model) apply(c *storev1.Command) *storev1.WriteResult {
 		m.trim(b.TrimHistory.Below, int(b.TrimHistory.MaxRevisions))
 		return result(applied, m.revision)
 	case *storev1.Command_Write:
-		return m.write(c.RequestId, b.Write)
+		return m.answer(c.RequestId, func() *storev1.WriteResult { return m.execute(b.Write) })
+	case *storev1.Command_Lease:
+		return m.answer(c.RequestId, func() *storev1.WriteResult { return m.lease(b.Lease) })
+	case *storev1.Command_Expire:
+		return m.expire(int(b.Expire.MaxKeys))
 	default:
 		return result(applied, m.revision)
 	}
@@ -85,9 +91,9 @@ func (m *model) trim(below uint64, most int) {
 	}
 }
 
-func (m *model) write(id *storev1.RequestId, w *storev1.Write) *storev1.WriteResult {
+func (m *model) answer(id *storev1.RequestId, execute func() *storev1.WriteResult) *storev1.WriteResult {
 	if id == nil {
-		return m.execute(w)
+		return execute()
 	}
 	name, client := fmt.Sprintf("%x/%d", id.ClientId, id.Sequence), string(id.ClientId)
 	for _, r := range m.results {
@@ -106,7 +112,7 @@ func (m *model) write(id *storev1.RequestId, w *storev1.Write) *storev1.WriteRes
 	case s != nil && len(m.of(client)) >= m.most && m.of(client)[0].sequence >= max(s.acked, id.AckedBelow):
 		return &storev1.WriteResult{Outcome: sessionFull, Revision: m.revision}
 	}
-	r := m.execute(w)
+	r := execute()
 	if s == nil {
 		s = &modelSession{client: client, floor: m.gone}
 	}
@@ -163,6 +169,9 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 		if !ok {
 			current := rec.GetModRevision()
 			r := m.change(w.Otherwise)
+			if r.Outcome == noLease {
+				return r
+			}
 			r.Outcome, r.FailedCompare, r.FailedModRevision = failed, uint32(i), current
 			return r
 		}
@@ -171,6 +180,11 @@ func (m *model) execute(w *storev1.Write) *storev1.WriteResult {
 }
 
 func (m *model) change(ops []*storev1.Operation) *storev1.WriteResult {
+	for _, op := range ops {
+		if l := m.leases[op.Lease]; op.Lease != 0 && (l == nil || l.Ended) {
+			return &storev1.WriteResult{Outcome: noLease, Revision: m.revision, LeaseId: op.Lease}
+		}
+	}
 	next, r := maps.Clone(m.now()), result(applied, m.revision)
 	for _, op := range ops {
 		if op.Kind == get {
@@ -186,6 +200,9 @@ func (m *model) change(ops []*storev1.Operation) *storev1.WriteResult {
 			rec := &record{CreateRevision: m.revision + 1, ModRevision: m.revision + 1, Version: 1, Content: &storev1.Record_Value{Value: op.Value}}
 			if old != nil {
 				rec.CreateRevision, rec.Version = old.CreateRevision, old.Version+1
+			}
+			if rec.Lease = op.Lease; op.TtlMs > 0 {
+				rec.DeadlineMs = m.clock + op.TtlMs + 1
 			}
 			or.CreateRevision, or.Version = rec.CreateRevision, rec.Version
 			next[op.Key] = rec
@@ -229,14 +246,19 @@ func drawOperations(t *rapid.T) (ops []*storev1.Operation) {
 		case 2:
 			ops = append(ops, getOp(k))
 		default:
-			ops = append(ops, putOp(k, drawValue(t)))
+			ops = append(ops, drawLife(t, putOp(k, drawValue(t))))
 		}
 	}
 	return ops
 }
 
 func drawCommand(t *rapid.T, m *model) *storev1.Command {
-	if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
+	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	case 1:
+		return expireCommand(rapid.Uint32Range(1, 3).Draw(t, "most"))
+	case 2, 3:
+		return identify(t, m, drawLease(t))
+	case 0:
 		return trimCommand(rapid.Uint64Range(0, m.revision+3).Draw(t, "below"), rapid.Uint32Range(0, 6).Draw(t, "most"))
 	}
 	w := &storev1.Write{Operations: drawOperations(t)}
@@ -252,7 +274,10 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 		w.Compares = append(w.Compares, c)
 		w.Otherwise = drawOperations(t)
 	}
-	c := &storev1.Command{Body: &storev1.Command_Write{Write: w}}
+	return identify(t, m, &storev1.Command{Body: &storev1.Command_Write{Write: w}})
+}
+
+func identify(t *rapid.T, m *model, c *storev1.Command) *storev1.Command {
 	if rapid.Bool().Draw(t, "identified") {
 		sequence := rapid.Uint64Range(1, 12).Draw(t, "sequence")
 		seen := max(m.revision, uint64(3)) - rapid.Uint64Range(0, 3).Draw(t, "behind")
@@ -290,6 +315,8 @@ func checkModel(t *testing.T, rt *rapid.T) {
 	b.apply(bootstrapCommand())
 	for range rapid.IntRange(1, 40).Draw(rt, "entries") {
 		var cs []*storev1.Command
+		mo.clock += rapid.Uint64Range(0, 4).Draw(rt, "time")
+		a.clock, b.clock = mo.clock, mo.clock
 		for range rapid.IntRange(0, 4).Draw(rt, "commands") {
 			cs = append(cs, drawCommand(rt, mo))
 		}
@@ -309,12 +336,14 @@ func checkModel(t *testing.T, rt *rapid.T) {
 				rt.Fatal(err)
 			}
 			a = newMachine(t, openStore(t, o1), testShard)
+			sameDeadlines(rt, mo, a)
 		}
 	}
 	if err := b.batch.Commit(); err != nil {
 		rt.Fatal(err)
 	}
 	sameAsModel(rt, mo, b)
+	sameDeadlines(rt, mo, b)
 	checkDigests(t, a.store, testShard)
 	if !bytes.Equal(exportOf(t, a.store, testShard), exportOf(t, b.store, testShard)) {
 		rt.Fatal("the replicas export different streams")

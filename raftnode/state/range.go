@@ -78,7 +78,7 @@ func (p *page) take(it *pebble.Iterator) (more bool, err error) {
 	p.bytes += uint64(len(key))
 	p.records = append(p.records, kr)
 	if p.read.KeysOnly {
-		kr.Record = &record{CreateRevision: h.create, ModRevision: h.mod, Version: h.version}
+		kr.Record = &record{CreateRevision: h.create, ModRevision: h.mod, Version: h.version, Lease: h.lease, DeadlineMs: h.deadline}
 		return false, nil
 	}
 	p.bytes += h.valueLen()

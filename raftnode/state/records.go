@@ -74,6 +74,7 @@ type recordHead struct {
 	value                []byte // in place; nil if it is separated
 	separated            bool
 	length, hash         uint64 // of a separated value
+	lease, deadline      uint64 // 0 for none
 }
 
 // valueLen is the length of the value.
@@ -144,6 +145,10 @@ func (h *recordHead) setNumber(number protowire.Number, v uint64) {
 		h.version = v
 	case 4:
 		h.tombstone = v != 0
+	case 8:
+		h.lease = v
+	case 9:
+		h.deadline = v
 	}
 }
 

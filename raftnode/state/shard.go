@@ -25,12 +25,15 @@ type Position struct {
 	HistoryFloor, HistoryBytes uint64
 	// Keys that exist.
 	Keys uint64
+	// LeasedKeys are those of them that hang on a lease, Leases the leases whose home the shard is.
+	LeasedKeys, Leases uint64
 }
 
 func position(m *shardMeta) Position {
 	return Position{
 		Index: m.AppliedIndex, Term: m.AppliedTerm, Revision: m.Revision, ClockMs: m.ClockMs,
 		HistoryFloor: m.HistoryFloor, HistoryBytes: m.HistoryEnd - m.HistoryStart, Keys: m.Keys,
+		LeasedKeys: m.LeasedKeys, Leases: m.Leases,
 	}
 }
 
@@ -48,6 +51,7 @@ type Shard struct {
 	summaries     [placement.SlotCount]slotSummary
 	dedup         *dedupIndex
 	checkpoint    Checkpoint
+	due           soonest
 	dropped       bool
 
 	open    *Batch  // the batch that holds changes of this shard; nil after its commit
@@ -66,6 +70,7 @@ type committed struct {
 	position      Position
 	configuration *storev1.Configuration
 	checkpoint    Checkpoint
+	deadline      uint64
 }
 
 // slotSummary is a SlotSummary in memory.
@@ -95,7 +100,9 @@ func (sh *Shard) Checkpoint() Checkpoint { return sh.committed.Load().checkpoint
 
 // publish shows the image to other goroutines.
 func (sh *Shard) publish() {
-	sh.committed.Store(&committed{position: position(&sh.meta), configuration: sh.configuration, checkpoint: sh.checkpoint})
+	sh.committed.Store(&committed{
+		position: position(&sh.meta), configuration: sh.configuration, checkpoint: sh.checkpoint, deadline: sh.due.next(),
+	})
 }
 
 var errMissing = errors.New("it is not there")
@@ -127,7 +134,7 @@ func (sh *Shard) reset() {
 	sh.configuration, sh.slotTable, sh.slots = nil, nil, nil
 	sh.summaries = [placement.SlotCount]slotSummary{}
 	sh.touched, sh.open, sh.checkpoint = nil, nil, Checkpoint{}
-	sh.dedup = newDedupIndex()
+	sh.dedup, sh.due = newDedupIndex(), nothingDue()
 	sh.overlay.init()
 	sh.publish()
 }
@@ -165,6 +172,9 @@ func (sh *Shard) load() error {
 	if err := sh.loadDedup(); err != nil {
 		return err
 	}
+	if err := sh.loadDue(); err != nil {
+		return err
+	}
 	if planted.Is(planted.RevisionInferred) {
 		if err := sh.inferRevision(); err != nil { // R2
 			return err
@@ -187,6 +197,7 @@ func copyMeta(to, from *shardMeta) {
 	to.AppliedIndex, to.AppliedTerm, to.Revision, to.ClockMs = from.AppliedIndex, from.AppliedTerm, from.Revision, from.ClockMs
 	to.HistoryFloor, to.HistoryStart, to.HistoryEnd = from.HistoryFloor, from.HistoryStart, from.HistoryEnd
 	to.CommandVersion, to.Keys, to.SessionFloor = from.CommandVersion, from.Keys, from.SessionFloor
+	to.LeasedKeys, to.Leases = from.LeasedKeys, from.Leases
 }
 
 func loadOne(sh *Shard, s section, m decoder, what string) (bool, error) {

@@ -29,6 +29,9 @@ type verifier struct {
 	firstNote                 uint64 // the lowest revision in the sections w and x
 	tombstones, marks         Digest // the tombstones among the records, and those that are marked
 	values, references        Digest // the separated values, and what refers to them: records, and replaced values
+	due, dueMarks             Digest // what has a deadline: keys and leases, and the indexes of both
+	leased, leasedMarks       Digest // the keys that hang on a lease, and their index
+	leasedKeys, leases        uint64
 	requests                  map[dedupID]struct{}
 	lastResult                uint64
 }
@@ -64,6 +67,14 @@ func (v *verifier) check(s section, rest, value []byte) error {
 		return v.history(rest, value)
 	case sectionRecord:
 		return v.record(rest, value)
+	case sectionLeased, sectionDue:
+		return v.indexed(s, rest, value)
+	case sectionLeaseDue:
+		deadline, id, err := parseLeaseDue(rest)
+		v.dueMarks.add(hashMark(deadline, id, nil))
+		return err
+	case sectionLease:
+		return v.lease(rest, value)
 	case sectionMeta:
 		v.meta = new(shardMeta)
 		return single(rest, v.meta, value, "meta")
@@ -177,9 +188,51 @@ func (v *verifier) record(rest, value []byte) error {
 	if h.separated {
 		v.references.add(hashMark(h.mod, h.hash, rest))
 	}
+	if h.deadline != 0 {
+		v.due.add(hashMark(h.deadline, 0, rest))
+	}
+	if h.lease != 0 {
+		v.leasedKeys++
+		v.leased.add(hashMark(h.lease, 0, rest))
+	}
+	if (h.deadline != 0 || h.lease != 0) && !h.live() || h.deadline != 0 && h.lease != 0 {
+		return errors.New("record with a time to live that it can not have")
+	}
 	v.lastRecord = max(v.lastRecord, h.mod)
 	v.records[placement.SlotOf(key)].add(hashRecord(key, value))
 	return decode(new(record), value, "record")
+}
+
+// indexed takes a pair of the sections a and e.
+func (v *verifier) indexed(s section, rest, value []byte) error {
+	number, key, err := parseRevisionKey(rest)
+	if err != nil {
+		return err
+	}
+	if len(value) != 0 {
+		return errors.New("index with a value")
+	}
+	if s == sectionDue {
+		v.dueMarks.add(hashMark(number, 0, key))
+	} else {
+		v.leasedMarks.add(hashMark(number, 0, key))
+	}
+	return nil
+}
+
+func (v *verifier) lease(rest, value []byte) error {
+	id, err := parseLease(rest)
+	if err != nil {
+		return err
+	}
+	l, err := readLease(value)
+	if err != nil {
+		return err
+	}
+	v.leases++
+	v.due.add(hashMark(l.DeadlineMs, id, nil))
+	v.records[placement.SlotOfLease(id)].add(hashLease(id, value))
+	return nil
 }
 
 // noted takes a pair of the sections v, w and x.
@@ -254,6 +307,8 @@ func (v *verifier) end() error {
 		return badStream("its tombstones are not whole", nil)
 	case v.values != v.references:
 		return badStream("its values are not whole", nil)
+	case v.due != v.dueMarks || v.leased != v.leasedMarks || v.leasedKeys != m.LeasedKeys || v.leases != m.Leases:
+		return badStream("its deadlines and leases are not whole", nil)
 	case v.keys != m.Keys || v.lastRecord > m.Revision:
 		return badStream("its keys are not whole", nil)
 	case v.lastResult > m.AppliedIndex:

@@ -286,7 +286,17 @@ func (v *View) Recompute(id placement.ShardID) (*Digests, error) {
 		}
 		return v.whole(id, key, r)
 	})
-	return d, err
+	if err != nil {
+		return d, err
+	}
+	return d, v.each(id, sectionLease, func(rest, value []byte) error {
+		lease, err := parseLease(rest)
+		if err != nil {
+			return err
+		}
+		d[placement.SlotOfLease(lease)].add(hashLease(lease, value))
+		return nil
+	})
 }
 
 // each calls fn with the rest of the key and the value of every pair of a section.

@@ -18,6 +18,7 @@ const (
 	failed    = storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED
 	notServed = storev1.WriteOutcome_WRITE_OUTCOME_NOT_SERVING
 	expired   = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED
+	noLease   = storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND
 
 	sessionFull = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL
 )
@@ -40,13 +41,7 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 		if answer, err := sh.answered(&request); err != nil || answer != nil {
 			return answer, err
 		}
-		if floor, gone := sh.expired(&request, id.Seen); gone {
-			refuse(r, expired, sh.meta.Revision)
-			r.SessionFloor = floor
-			return r, nil
-		}
-		if sh.full(&request, id.AckedBelow) {
-			refuse(r, sessionFull, sh.meta.Revision)
+		if sh.refuseSession(&request, id, r) {
 			return r, nil
 		}
 	}
@@ -62,7 +57,9 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 		if err := sh.change(b, w.Otherwise, r); err != nil {
 			return nil, err
 		}
-		r.Outcome, r.FailedCompare, r.FailedModRevision = failed, uint32(i), current
+		if r.Outcome == applied {
+			r.Outcome, r.FailedCompare, r.FailedModRevision = failed, uint32(i), current
+		}
 	} else if err := sh.change(b, w.Operations, r); err != nil {
 		return nil, err
 	}
@@ -150,6 +147,11 @@ func (sh *Shard) holds(c *storev1.Compare) (ok bool, current uint64, err error) 
 
 // change executes the operations under one revision, or under none if they change nothing.
 func (sh *Shard) change(b *Batch, ops []*storev1.Operation, r *storev1.WriteResult) error {
+	if missing, err := sh.missingLease(ops); err != nil || missing != 0 {
+		refuse(r, noLease, sh.meta.Revision)
+		r.LeaseId = missing
+		return err
+	}
 	revision := sh.meta.Revision + 1
 	h := &sh.scratch.history
 	h.Changes, sh.scratch.before = h.Changes[:0], sh.scratch.before[:0]
@@ -224,6 +226,7 @@ func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *st
 		return false, nil
 	}
 	rec := sh.scratch.leave(op, &old, revision)
+	sh.live(rec, op)
 	if len(op.Value) >= separateBytes {
 		if rec.Content, err = sh.separate(b, op.Key, op.Value, revision); err != nil {
 			return false, err
@@ -234,7 +237,10 @@ func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *st
 		return false, err
 	}
 	sh.overlay.records[op.Key] = after
-	c.Key, c.After, c.Before = op.Key, after, nil
+	c.Key, c.After, c.Before, c.Expired = op.Key, after, nil, sh.scratch.expiring
+	if err := sh.reindex(b, op.Key, &old, rec); err != nil {
+		return false, err
+	}
 	if before != nil {
 		c.Before = sh.scratch.keep(before)
 		if !planted.Is(planted.DigestNotUpdated) { // R25

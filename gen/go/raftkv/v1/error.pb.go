@@ -497,6 +497,98 @@ func (x *PreconditionFailed) GetShard() uint32 {
 	return 0
 }
 
+// Detail of FAILED_PRECONDITION: a lease does not exist, or has ended. The request was not applied, and no retry of it will be.
+type LeaseNotFound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease.
+	LeaseId       uint64 `protobuf:"varint,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseNotFound) Reset() {
+	*x = LeaseNotFound{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseNotFound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseNotFound) ProtoMessage() {}
+
+func (x *LeaseNotFound) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseNotFound.ProtoReflect.Descriptor instead.
+func (*LeaseNotFound) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LeaseNotFound) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
+}
+
+// Detail of FAILED_PRECONDITION: the id under which a lease was to be granted is taken. The request was not applied; another id may be free.
+type LeaseExists struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease.
+	LeaseId       uint64 `protobuf:"varint,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseExists) Reset() {
+	*x = LeaseExists{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseExists) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseExists) ProtoMessage() {}
+
+func (x *LeaseExists) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseExists.ProtoReflect.Descriptor instead.
+func (*LeaseExists) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LeaseExists) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
+}
+
 // Detail of RESOURCE_EXHAUSTED: a node that the write would reach has little room left on its disk, so nothing is taken that needs more.
 // Deletes and reads go on. The request was not applied.
 type DiskFull struct {
@@ -511,7 +603,7 @@ type DiskFull struct {
 
 func (x *DiskFull) Reset() {
 	*x = DiskFull{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	mi := &file_raftkv_v1_error_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +615,7 @@ func (x *DiskFull) String() string {
 func (*DiskFull) ProtoMessage() {}
 
 func (x *DiskFull) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	mi := &file_raftkv_v1_error_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +628,7 @@ func (x *DiskFull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskFull.ProtoReflect.Descriptor instead.
 func (*DiskFull) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DiskFull) GetNodeId() string {
@@ -568,7 +660,7 @@ type Compacted struct {
 
 func (x *Compacted) Reset() {
 	*x = Compacted{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	mi := &file_raftkv_v1_error_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +672,7 @@ func (x *Compacted) String() string {
 func (*Compacted) ProtoMessage() {}
 
 func (x *Compacted) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	mi := &file_raftkv_v1_error_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +685,7 @@ func (x *Compacted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compacted.ProtoReflect.Descriptor instead.
 func (*Compacted) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Compacted) GetRevision() uint64 {
@@ -632,7 +724,7 @@ type FutureRevision struct {
 
 func (x *FutureRevision) Reset() {
 	*x = FutureRevision{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[10]
+	mi := &file_raftkv_v1_error_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +736,7 @@ func (x *FutureRevision) String() string {
 func (*FutureRevision) ProtoMessage() {}
 
 func (x *FutureRevision) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[10]
+	mi := &file_raftkv_v1_error_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +749,7 @@ func (x *FutureRevision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FutureRevision.ProtoReflect.Descriptor instead.
 func (*FutureRevision) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FutureRevision) GetRevision() uint64 {
@@ -694,7 +786,7 @@ type CutOff struct {
 
 func (x *CutOff) Reset() {
 	*x = CutOff{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[11]
+	mi := &file_raftkv_v1_error_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +798,7 @@ func (x *CutOff) String() string {
 func (*CutOff) ProtoMessage() {}
 
 func (x *CutOff) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[11]
+	mi := &file_raftkv_v1_error_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +811,7 @@ func (x *CutOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutOff.ProtoReflect.Descriptor instead.
 func (*CutOff) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CutOff) GetShard() uint32 {
@@ -749,7 +841,7 @@ type CrossShard_Group struct {
 
 func (x *CrossShard_Group) Reset() {
 	*x = CrossShard_Group{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[12]
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +853,7 @@ func (x *CrossShard_Group) String() string {
 func (*CrossShard_Group) ProtoMessage() {}
 
 func (x *CrossShard_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[12]
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +920,11 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
 	"\acurrent\x18\x02 \x01(\x04R\acurrent\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05shard\x18\x04 \x01(\rR\x05shard\"9\n" +
+	"\x05shard\x18\x04 \x01(\rR\x05shard\"*\n" +
+	"\rLeaseNotFound\x12\x19\n" +
+	"\blease_id\x18\x01 \x01(\x04R\aleaseId\"(\n" +
+	"\vLeaseExists\x12\x19\n" +
+	"\blease_id\x18\x01 \x01(\x04R\aleaseId\"9\n" +
 	"\bDiskFull\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\"U\n" +
@@ -856,7 +952,7 @@ func file_raftkv_v1_error_proto_rawDescGZIP() []byte {
 	return file_raftkv_v1_error_proto_rawDescData
 }
 
-var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_raftkv_v1_error_proto_goTypes = []any{
 	(*KeyNotFound)(nil),        // 0: raftkv.v1.KeyNotFound
 	(*NotLeader)(nil),          // 1: raftkv.v1.NotLeader
@@ -866,14 +962,16 @@ var file_raftkv_v1_error_proto_goTypes = []any{
 	(*CrossShard)(nil),         // 5: raftkv.v1.CrossShard
 	(*SessionExpired)(nil),     // 6: raftkv.v1.SessionExpired
 	(*PreconditionFailed)(nil), // 7: raftkv.v1.PreconditionFailed
-	(*DiskFull)(nil),           // 8: raftkv.v1.DiskFull
-	(*Compacted)(nil),          // 9: raftkv.v1.Compacted
-	(*FutureRevision)(nil),     // 10: raftkv.v1.FutureRevision
-	(*CutOff)(nil),             // 11: raftkv.v1.CutOff
-	(*CrossShard_Group)(nil),   // 12: raftkv.v1.CrossShard.Group
+	(*LeaseNotFound)(nil),      // 8: raftkv.v1.LeaseNotFound
+	(*LeaseExists)(nil),        // 9: raftkv.v1.LeaseExists
+	(*DiskFull)(nil),           // 10: raftkv.v1.DiskFull
+	(*Compacted)(nil),          // 11: raftkv.v1.Compacted
+	(*FutureRevision)(nil),     // 12: raftkv.v1.FutureRevision
+	(*CutOff)(nil),             // 13: raftkv.v1.CutOff
+	(*CrossShard_Group)(nil),   // 14: raftkv.v1.CrossShard.Group
 }
 var file_raftkv_v1_error_proto_depIdxs = []int32{
-	12, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
+	14, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
 	1,  // [1:1] is the sub-list for method output_type
 	1,  // [1:1] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
@@ -892,7 +990,7 @@ func file_raftkv_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_v1_error_proto_rawDesc), len(file_raftkv_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

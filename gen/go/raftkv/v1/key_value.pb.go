@@ -33,7 +33,12 @@ type KeyValue struct {
 	// The revision of the last write. Compares with other revisions of this key and of keys of the same `{tag}` only.
 	ModRevision uint64 `protobuf:"varint,4,opt,name=mod_revision,json=modRevision,proto3" json:"mod_revision,omitempty"`
 	// How often the key was written since it came into being; 1 for a new key.
-	Version       uint64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	// How long the key lives on, in milliseconds, as the answering node knows; at least 1, and 0 if it lives for ever or hangs on a lease. Up to some
+	// seconds more than is left on a node that does not lead the key's shard.
+	TtlRemainingMs uint64 `protobuf:"varint,6,opt,name=ttl_remaining_ms,json=ttlRemainingMs,proto3" json:"ttl_remaining_ms,omitempty"`
+	// The lease on which the key hangs; 0 for none.
+	LeaseId       uint64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,17 +108,33 @@ func (x *KeyValue) GetVersion() uint64 {
 	return 0
 }
 
+func (x *KeyValue) GetTtlRemainingMs() uint64 {
+	if x != nil {
+		return x.TtlRemainingMs
+	}
+	return 0
+}
+
+func (x *KeyValue) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
+}
+
 var File_raftkv_v1_key_value_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_key_value_proto_rawDesc = "" +
 	"\n" +
-	"\x19raftkv/v1/key_value.proto\x12\traftkv.v1\"\x98\x01\n" +
+	"\x19raftkv/v1/key_value.proto\x12\traftkv.v1\"\xdd\x01\n" +
 	"\bKeyValue\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12'\n" +
 	"\x0fcreate_revision\x18\x03 \x01(\x04R\x0ecreateRevision\x12!\n" +
 	"\fmod_revision\x18\x04 \x01(\x04R\vmodRevision\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\x04R\aversionB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
+	"\aversion\x18\x05 \x01(\x04R\aversion\x12(\n" +
+	"\x10ttl_remaining_ms\x18\x06 \x01(\x04R\x0ettlRemainingMs\x12\x19\n" +
+	"\blease_id\x18\a \x01(\x04R\aleaseIdB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
 	file_raftkv_v1_key_value_proto_rawDescOnce sync.Once

@@ -147,7 +147,13 @@ type PutRequest struct {
 	// What must hold of the key, or nothing is written and the answer is FAILED_PRECONDITION with detail `PreconditionFailed`. Optional.
 	Condition *Condition `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
 	// Return the key as it was before; false by default.
-	PrevKv        bool `protobuf:"varint,5,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	PrevKv bool `protobuf:"varint,5,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	// How long the key lives, in milliseconds: up to 315,360,000,000, which is ten years; 0, the default, is for ever. It may live some seconds longer,
+	// and never less. A later put replaces it, also by for ever.
+	TtlMs uint64 `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// The lease on which the key hangs: when the lease ends, the key goes. 0, the default, is none. One that does not exist or has ended is
+	// FAILED_PRECONDITION with detail `LeaseNotFound`. Not with `ttl_ms`.
+	LeaseId       uint64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +221,20 @@ func (x *PutRequest) GetPrevKv() bool {
 		return x.PrevKv
 	}
 	return false
+}
+
+func (x *PutRequest) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *PutRequest) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
 }
 
 // Response of Put.
@@ -1524,7 +1544,13 @@ type BatchOperation_Put struct {
 	// The key: non-empty UTF-8 of at most 4,096 bytes.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The value, at most `Limits.value_bytes`; may be empty.
-	Value         []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// How long the key lives, in milliseconds: up to 315,360,000,000, which is ten years; 0, the default, is for ever. It may live some seconds longer,
+	// and never less. A later put replaces it, also by for ever.
+	TtlMs uint64 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// The lease on which the key hangs: when the lease ends, the key goes. 0, the default, is none. One that does not exist or has ended is
+	// FAILED_PRECONDITION with detail `LeaseNotFound`. Not with `ttl_ms`.
+	LeaseId       uint64 `protobuf:"varint,4,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1571,6 +1597,20 @@ func (x *BatchOperation_Put) GetValue() []byte {
 		return x.Value
 	}
 	return nil
+}
+
+func (x *BatchOperation_Put) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *BatchOperation_Put) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
 }
 
 // Removes a key.
@@ -1631,7 +1671,7 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"e\n" +
 	"\vGetResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12#\n" +
-	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\xc2\x01\n" +
+	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\x8d\x03\n" +
 	"\n" +
 	"PutRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
@@ -1640,7 +1680,11 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x122\n" +
 	"\tcondition\x18\x04 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\x12\x17\n" +
-	"\aprev_kv\x18\x05 \x01(\bR\x06prevKv\"\xb1\x01\n" +
+	"\aprev_kv\x18\x05 \x01(\bR\x06prevKv\x12#\n" +
+	"\x06ttl_ms\x18\x06 \x01(\x04B\f\xbaH\t2\a\x18\x80\xf0\xae\xe7\x96\tR\x05ttlMs\x12*\n" +
+	"\blease_id\x18\a \x01(\x04B\x0f\xbaH\f2\n" +
+	"\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fR\aleaseId:x\xbaHu\x1as\n" +
+	"\x14put_request.one_life\x12'lease_id cannot be combined with ttl_ms\x1a2this.ttl_ms == uint(0) || this.lease_id == uint(0)\"\xb1\x01\n" +
 	"\vPutResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
@@ -1684,14 +1728,18 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\fListResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12%\n" +
 	"\x03kvs\x18\x02 \x03(\v2\x13.raftkv.v1.KeyValueR\x03kvs\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xf6\x01\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xc0\x03\n" +
 	"\x0eBatchOperation\x121\n" +
 	"\x03put\x18\x01 \x01(\v2\x1d.raftkv.v1.BatchOperation.PutH\x00R\x03put\x12:\n" +
-	"\x06delete\x18\x02 \x01(\v2 .raftkv.v1.BatchOperation.DeleteH\x00R\x06delete\x1a9\n" +
+	"\x06delete\x18\x02 \x01(\v2 .raftkv.v1.BatchOperation.DeleteH\x00R\x06delete\x1a\x82\x02\n" +
 	"\x03Put\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\x1a&\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12#\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x04B\f\xbaH\t2\a\x18\x80\xf0\xae\xe7\x96\tR\x05ttlMs\x12*\n" +
+	"\blease_id\x18\x04 \x01(\x04B\x0f\xbaH\f2\n" +
+	"\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fR\aleaseId:v\xbaHs\x1aq\n" +
+	"\x12batch_put.one_life\x12'lease_id cannot be combined with ttl_ms\x1a2this.ttl_ms == uint(0) || this.lease_id == uint(0)\x1a&\n" +
 	"\x06Delete\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03keyB\x12\n" +

@@ -607,7 +607,12 @@ type TxnOperation_Put struct {
 	// The value, at most `Limits.value_bytes`; may be empty.
 	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// Return the key as it was before; false by default.
-	PrevKv        bool `protobuf:"varint,3,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	PrevKv bool `protobuf:"varint,3,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	// How long the key lives, in milliseconds: up to 315,360,000,000, which is ten years; 0, the default, is for ever.
+	TtlMs uint64 `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// The lease on which the key hangs: when the lease ends, the key goes. 0, the default, is none. One that does not exist or has ended is
+	// FAILED_PRECONDITION with detail `LeaseNotFound`, and nothing is done. Not with `ttl_ms`.
+	LeaseId       uint64 `protobuf:"varint,5,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -661,6 +666,20 @@ func (x *TxnOperation_Put) GetPrevKv() bool {
 		return x.PrevKv
 	}
 	return false
+}
+
+func (x *TxnOperation_Put) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *TxnOperation_Put) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
 }
 
 // Removes a key.
@@ -894,19 +913,23 @@ const file_raftkv_v1_txn_proto_rawDesc = "" +
 	"\x06exists\x18\x02 \x01(\bH\x00R\x06exists\x12#\n" +
 	"\fmod_revision\x18\x03 \x01(\x04H\x00R\vmodRevision\x12\x16\n" +
 	"\x05value\x18\x04 \x01(\fH\x00R\x05valueB\x12\n" +
-	"\tcondition\x12\x05\xbaH\x02\b\x01\"\xf8\x02\n" +
+	"\tcondition\x12\x05\xbaH\x02\b\x01\"\xc0\x04\n" +
 	"\fTxnOperation\x12/\n" +
 	"\x03get\x18\x01 \x01(\v2\x1b.raftkv.v1.TxnOperation.GetH\x00R\x03get\x12/\n" +
 	"\x03put\x18\x02 \x01(\v2\x1b.raftkv.v1.TxnOperation.PutH\x00R\x03put\x128\n" +
 	"\x06delete\x18\x03 \x01(\v2\x1e.raftkv.v1.TxnOperation.DeleteH\x00R\x06delete\x1a#\n" +
 	"\x03Get\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x1aR\n" +
+	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x1a\x99\x02\n" +
 	"\x03Put\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x17\n" +
-	"\aprev_kv\x18\x03 \x01(\bR\x06prevKv\x1a?\n" +
+	"\aprev_kv\x18\x03 \x01(\bR\x06prevKv\x12#\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x04B\f\xbaH\t2\a\x18\x80\xf0\xae\xe7\x96\tR\x05ttlMs\x12*\n" +
+	"\blease_id\x18\x05 \x01(\x04B\x0f\xbaH\f2\n" +
+	"\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fR\aleaseId:t\xbaHq\x1ao\n" +
+	"\x10txn_put.one_life\x12'lease_id cannot be combined with ttl_ms\x1a2this.ttl_ms == uint(0) || this.lease_id == uint(0)\x1a?\n" +
 	"\x06Delete\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x12\x17\n" +

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/error.proto.
  */
 export const file_raftkv_v1_error: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIqCghEaXNrRnVsbBIPCgdub2RlX2lkGAEgASgJEg0KBXNoYXJkGAIgASgNIjwKCUNvbXBhY3RlZBIQCghyZXZpc2lvbhgBIAEoBBIOCgZvbGRlc3QYAiABKAQSDQoFc2hhcmQYAyABKA0iQgoORnV0dXJlUmV2aXNpb24SEAoIcmV2aXNpb24YASABKAQSDwoHY3VycmVudBgCIAEoBBINCgVzaGFyZBgDIAEoDSInCgZDdXRPZmYSDQoFc2hhcmQYASABKA0SDgoGZm9yX21zGAIgASgEQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM");
+  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIhCg1MZWFzZU5vdEZvdW5kEhAKCGxlYXNlX2lkGAEgASgEIh8KC0xlYXNlRXhpc3RzEhAKCGxlYXNlX2lkGAEgASgEIioKCERpc2tGdWxsEg8KB25vZGVfaWQYASABKAkSDQoFc2hhcmQYAiABKA0iPAoJQ29tcGFjdGVkEhAKCHJldmlzaW9uGAEgASgEEg4KBm9sZGVzdBgCIAEoBBINCgVzaGFyZBgDIAEoDSJCCg5GdXR1cmVSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBIPCgdjdXJyZW50GAIgASgEEg0KBXNoYXJkGAMgASgNIicKBkN1dE9mZhINCgVzaGFyZBgBIAEoDRIOCgZmb3JfbXMYAiABKARCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw");
 
 /**
  * Detail of NOT_FOUND: the key does not exist at `revision`.
@@ -293,6 +293,48 @@ export const PreconditionFailedSchema: GenMessage<PreconditionFailed> = /*@__PUR
   messageDesc(file_raftkv_v1_error, 7);
 
 /**
+ * Detail of FAILED_PRECONDITION: a lease does not exist, or has ended. The request was not applied, and no retry of it will be.
+ *
+ * @generated from message raftkv.v1.LeaseNotFound
+ */
+export type LeaseNotFound = Message<"raftkv.v1.LeaseNotFound"> & {
+  /**
+   * The lease.
+   *
+   * @generated from field: uint64 lease_id = 1;
+   */
+  leaseId: bigint;
+};
+
+/**
+ * Describes the message raftkv.v1.LeaseNotFound.
+ * Use `create(LeaseNotFoundSchema)` to create a new message.
+ */
+export const LeaseNotFoundSchema: GenMessage<LeaseNotFound> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 8);
+
+/**
+ * Detail of FAILED_PRECONDITION: the id under which a lease was to be granted is taken. The request was not applied; another id may be free.
+ *
+ * @generated from message raftkv.v1.LeaseExists
+ */
+export type LeaseExists = Message<"raftkv.v1.LeaseExists"> & {
+  /**
+   * The lease.
+   *
+   * @generated from field: uint64 lease_id = 1;
+   */
+  leaseId: bigint;
+};
+
+/**
+ * Describes the message raftkv.v1.LeaseExists.
+ * Use `create(LeaseExistsSchema)` to create a new message.
+ */
+export const LeaseExistsSchema: GenMessage<LeaseExists> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 9);
+
+/**
  * Detail of RESOURCE_EXHAUSTED: a node that the write would reach has little room left on its disk, so nothing is taken that needs more.
  * Deletes and reads go on. The request was not applied.
  *
@@ -319,7 +361,7 @@ export type DiskFull = Message<"raftkv.v1.DiskFull"> & {
  * Use `create(DiskFullSchema)` to create a new message.
  */
 export const DiskFullSchema: GenMessage<DiskFull> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 8);
+  messageDesc(file_raftkv_v1_error, 10);
 
 /**
  * Detail of OUT_OF_RANGE: the shard has forgotten the revision that was asked for. Nothing was changed.
@@ -354,7 +396,7 @@ export type Compacted = Message<"raftkv.v1.Compacted"> & {
  * Use `create(CompactedSchema)` to create a new message.
  */
 export const CompactedSchema: GenMessage<Compacted> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 9);
+  messageDesc(file_raftkv_v1_error, 11);
 
 /**
  * Detail of OUT_OF_RANGE: the shard has not reached the revision that was asked for: it is of another shard or cluster. Nothing was changed.
@@ -389,7 +431,7 @@ export type FutureRevision = Message<"raftkv.v1.FutureRevision"> & {
  * Use `create(FutureRevisionSchema)` to create a new message.
  */
 export const FutureRevisionSchema: GenMessage<FutureRevision> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 10);
+  messageDesc(file_raftkv_v1_error, 12);
 
 /**
  * Detail of UNAVAILABLE: the node has not reached a majority of the shard for some time, so it cannot tell what it misses. Go on at another node.
@@ -417,5 +459,5 @@ export type CutOff = Message<"raftkv.v1.CutOff"> & {
  * Use `create(CutOffSchema)` to create a new message.
  */
 export const CutOffSchema: GenMessage<CutOff> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 11);
+  messageDesc(file_raftkv_v1_error, 13);
 

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/key_value.proto.
  */
 export const file_raftkv_v1_key_value: GenFile = /*@__PURE__*/
-  fileDesc("ChlyYWZ0a3YvdjEva2V5X3ZhbHVlLnByb3RvEglyYWZ0a3YudjEiZgoIS2V5VmFsdWUSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgMEhcKD2NyZWF0ZV9yZXZpc2lvbhgDIAEoBBIUCgxtb2RfcmV2aXNpb24YBCABKAQSDwoHdmVyc2lvbhgFIAEoBEI0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
+  fileDesc("ChlyYWZ0a3YvdjEva2V5X3ZhbHVlLnByb3RvEglyYWZ0a3YudjEikgEKCEtleVZhbHVlEgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDBIXCg9jcmVhdGVfcmV2aXNpb24YAyABKAQSFAoMbW9kX3JldmlzaW9uGAQgASgEEg8KB3ZlcnNpb24YBSABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgGIAEoBBIQCghsZWFzZV9pZBgHIAEoBEI0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
 
 /**
  * A key, its value and where the pair stands in the history of its shard.
@@ -52,6 +52,21 @@ export type KeyValue = Message<"raftkv.v1.KeyValue"> & {
    * @generated from field: uint64 version = 5;
    */
   version: bigint;
+
+  /**
+   * How long the key lives on, in milliseconds, as the answering node knows; at least 1, and 0 if it lives for ever or hangs on a lease. Up to some
+   * seconds more than is left on a node that does not lead the key's shard.
+   *
+   * @generated from field: uint64 ttl_remaining_ms = 6;
+   */
+  ttlRemainingMs: bigint;
+
+  /**
+   * The lease on which the key hangs; 0 for none.
+   *
+   * @generated from field: uint64 lease_id = 7;
+   */
+  leaseId: bigint;
 };
 
 /**

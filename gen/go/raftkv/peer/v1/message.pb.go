@@ -113,6 +113,10 @@ const (
 	FailureKind_FAILURE_KIND_COMPACTED FailureKind = 15
 	// The shard has not reached the revision `actual`: `limit` is the newest that it knows.
 	FailureKind_FAILURE_KIND_FUTURE_REVISION FailureKind = 16
+	// A lease does not exist, or has ended.
+	FailureKind_FAILURE_KIND_LEASE_NOT_FOUND FailureKind = 20
+	// The lease to be granted exists.
+	FailureKind_FAILURE_KIND_LEASE_EXISTS FailureKind = 21
 )
 
 // Enum value maps for FailureKind.
@@ -133,6 +137,8 @@ var (
 		14: "FAILURE_KIND_DISK_FULL",
 		15: "FAILURE_KIND_COMPACTED",
 		16: "FAILURE_KIND_FUTURE_REVISION",
+		20: "FAILURE_KIND_LEASE_NOT_FOUND",
+		21: "FAILURE_KIND_LEASE_EXISTS",
 	}
 	FailureKind_value = map[string]int32{
 		"FAILURE_KIND_UNSPECIFIED":     0,
@@ -150,6 +156,8 @@ var (
 		"FAILURE_KIND_DISK_FULL":       14,
 		"FAILURE_KIND_COMPACTED":       15,
 		"FAILURE_KIND_FUTURE_REVISION": 16,
+		"FAILURE_KIND_LEASE_NOT_FOUND": 20,
+		"FAILURE_KIND_LEASE_EXISTS":    21,
 	}
 )
 
@@ -1179,7 +1187,9 @@ type ReadRequest struct {
 	// Reads one page, if set.
 	Range *RangeRead `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`
 	// Reads keys as they were, if set.
-	Past          []*PastRead `protobuf:"bytes,3,rep,name=past,proto3" json:"past,omitempty"`
+	Past []*PastRead `protobuf:"bytes,3,rep,name=past,proto3" json:"past,omitempty"`
+	// Reads leases, or keys of a lease, if set.
+	Lease         *LeaseRead `protobuf:"bytes,10,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1231,6 +1241,13 @@ func (x *ReadRequest) GetRange() *RangeRead {
 func (x *ReadRequest) GetPast() []*PastRead {
 	if x != nil {
 		return x.Past
+	}
+	return nil
+}
+
+func (x *ReadRequest) GetLease() *LeaseRead {
+	if x != nil {
+		return x.Lease
 	}
 	return nil
 }
@@ -1290,6 +1307,161 @@ func (x *PastRead) GetRevision() uint64 {
 	return 0
 }
 
+// LeaseRead reads leases whose home the shard is, or the keys of the shard that hang on a lease of any shard.
+type LeaseRead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Reads these leases; those that do not live are left out of the answer.
+	Ids []uint64 `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	// Else reads the keys that hang on this lease, if it is not 0.
+	KeysOf uint64 `protobuf:"varint,2,opt,name=keys_of,json=keysOf,proto3" json:"keys_of,omitempty"`
+	// Only keys behind this one.
+	KeysAfter string `protobuf:"bytes,3,opt,name=keys_after,json=keysAfter,proto3" json:"keys_after,omitempty"`
+	// Else reads one page of all leases, those above this one.
+	After uint64 `protobuf:"varint,4,opt,name=after,proto3" json:"after,omitempty"`
+	// How many keys or leases at most.
+	MaxItems uint32 `protobuf:"varint,5,opt,name=max_items,json=maxItems,proto3" json:"max_items,omitempty"`
+	// Else reads one page of the leases of other shards on which keys of the shard hang.
+	Elsewhere     bool `protobuf:"varint,6,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRead) Reset() {
+	*x = LeaseRead{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRead) ProtoMessage() {}
+
+func (x *LeaseRead) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRead.ProtoReflect.Descriptor instead.
+func (*LeaseRead) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LeaseRead) GetIds() []uint64 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *LeaseRead) GetKeysOf() uint64 {
+	if x != nil {
+		return x.KeysOf
+	}
+	return 0
+}
+
+func (x *LeaseRead) GetKeysAfter() string {
+	if x != nil {
+		return x.KeysAfter
+	}
+	return ""
+}
+
+func (x *LeaseRead) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *LeaseRead) GetMaxItems() uint32 {
+	if x != nil {
+		return x.MaxItems
+	}
+	return 0
+}
+
+func (x *LeaseRead) GetElsewhere() bool {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return false
+}
+
+// LeaseState is a lease that lives.
+type LeaseState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// How long it lives, and lives on after each keep-alive, in milliseconds.
+	TtlMs uint64 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// The clock of its shard at which it ends, in milliseconds.
+	DeadlineMs    uint64 `protobuf:"varint,3,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseState) Reset() {
+	*x = LeaseState{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseState) ProtoMessage() {}
+
+func (x *LeaseState) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseState.ProtoReflect.Descriptor instead.
+func (*LeaseState) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LeaseState) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseState) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *LeaseState) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
 // RangeRead is one page of a range.
 type RangeRead struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1311,7 +1483,7 @@ type RangeRead struct {
 
 func (x *RangeRead) Reset() {
 	*x = RangeRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1495,7 @@ func (x *RangeRead) String() string {
 func (*RangeRead) ProtoMessage() {}
 
 func (x *RangeRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1508,7 @@ func (x *RangeRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRead.ProtoReflect.Descriptor instead.
 func (*RangeRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RangeRead) GetStart() string {
@@ -1389,14 +1561,16 @@ type KeyRecord struct {
 	// The record; absent if the key does not exist.
 	Record *v1.Record `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
 	// The value is left out: the answer would have become too long. Of past reads only.
-	Omitted       bool `protobuf:"varint,3,opt,name=omitted,proto3" json:"omitted,omitempty"`
+	Omitted bool `protobuf:"varint,3,opt,name=omitted,proto3" json:"omitted,omitempty"`
+	// How long the key lives on by the clock of the shard, in milliseconds; 0 for ever.
+	RemainingMs   uint64 `protobuf:"varint,10,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1582,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1595,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KeyRecord) GetKey() string {
@@ -1445,6 +1619,13 @@ func (x *KeyRecord) GetOmitted() bool {
 	return false
 }
 
+func (x *KeyRecord) GetRemainingMs() uint64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
 // ReadResult is the answer to a read.
 type ReadResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1453,14 +1634,22 @@ type ReadResult struct {
 	// The range goes on behind the page.
 	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	// The slots that the shard served in the state that was read.
-	Slots         *v1.SlotTable `protobuf:"bytes,3,opt,name=slots,proto3" json:"slots,omitempty"`
+	Slots *v1.SlotTable `protobuf:"bytes,3,opt,name=slots,proto3" json:"slots,omitempty"`
+	// The clock of the shard, in milliseconds: that of its leader, if it has answered, else that of the state that was read.
+	ClockMs uint64 `protobuf:"varint,10,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	// Leases, ascending.
+	Leases []*LeaseState `protobuf:"bytes,11,rep,name=leases,proto3" json:"leases,omitempty"`
+	// Keys of a lease, ascending.
+	LeaseKeys []string `protobuf:"bytes,12,rep,name=lease_keys,json=leaseKeys,proto3" json:"lease_keys,omitempty"`
+	// Behind which lease the leases of other shards go on; 0 if these were the last.
+	LeasesUntil   uint64 `protobuf:"varint,13,opt,name=leases_until,json=leasesUntil,proto3" json:"leases_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadResult) Reset() {
 	*x = ReadResult{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1661,7 @@ func (x *ReadResult) String() string {
 func (*ReadResult) ProtoMessage() {}
 
 func (x *ReadResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1674,7 @@ func (x *ReadResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResult.ProtoReflect.Descriptor instead.
 func (*ReadResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReadResult) GetRecords() []*KeyRecord {
@@ -1509,6 +1698,34 @@ func (x *ReadResult) GetSlots() *v1.SlotTable {
 	return nil
 }
 
+func (x *ReadResult) GetClockMs() uint64 {
+	if x != nil {
+		return x.ClockMs
+	}
+	return 0
+}
+
+func (x *ReadResult) GetLeases() []*LeaseState {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *ReadResult) GetLeaseKeys() []string {
+	if x != nil {
+		return x.LeaseKeys
+	}
+	return nil
+}
+
+func (x *ReadResult) GetLeasesUntil() uint64 {
+	if x != nil {
+		return x.LeasesUntil
+	}
+	return 0
+}
+
 // Failure describes it.
 type Failure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1527,14 +1744,16 @@ type Failure struct {
 	// What was asked for.
 	Actual uint64 `protobuf:"varint,7,opt,name=actual,proto3" json:"actual,omitempty"`
 	// The node whose disk is nearly full.
-	FullNodeId    string `protobuf:"bytes,9,opt,name=full_node_id,json=fullNodeId,proto3" json:"full_node_id,omitempty"`
+	FullNodeId string `protobuf:"bytes,9,opt,name=full_node_id,json=fullNodeId,proto3" json:"full_node_id,omitempty"`
+	// The lease that does not exist, or does.
+	LeaseId       uint64 `protobuf:"varint,20,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1765,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1778,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -1618,6 +1837,13 @@ func (x *Failure) GetFullNodeId() string {
 	return ""
 }
 
+func (x *Failure) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
+}
+
 // CallRequest is a question to a node that may not belong to a cluster yet.
 type CallRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1634,7 +1860,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1872,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1885,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CallRequest) GetBody() isCallRequest_Body {
@@ -1721,7 +1947,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1959,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1972,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CallResponse) GetBody() isCallResponse_Body {
@@ -1801,7 +2027,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +2039,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +2052,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
 }
 
 // ProbeResponse says who a node is (R13).
@@ -1848,7 +2074,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +2086,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +2099,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProbeResponse) GetNodeId() string {
@@ -1922,7 +2148,7 @@ type FormRequest struct {
 
 func (x *FormRequest) Reset() {
 	*x = FormRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2160,7 @@ func (x *FormRequest) String() string {
 func (*FormRequest) ProtoMessage() {}
 
 func (x *FormRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2173,7 @@ func (x *FormRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormRequest.ProtoReflect.Descriptor instead.
 func (*FormRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FormRequest) GetFormation() *v1.Formation {
@@ -1970,7 +2196,7 @@ type FormResponse struct {
 
 func (x *FormResponse) Reset() {
 	*x = FormResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2208,7 @@ func (x *FormResponse) String() string {
 func (*FormResponse) ProtoMessage() {}
 
 func (x *FormResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2221,7 @@ func (x *FormResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormResponse.ProtoReflect.Descriptor instead.
 func (*FormResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FormResponse) GetAccepted() bool {
@@ -2028,7 +2254,7 @@ type SnapshotStart struct {
 
 func (x *SnapshotStart) Reset() {
 	*x = SnapshotStart{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2266,7 @@ func (x *SnapshotStart) String() string {
 func (*SnapshotStart) ProtoMessage() {}
 
 func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2279,7 @@ func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotStart.ProtoReflect.Descriptor instead.
 func (*SnapshotStart) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotStart) GetShard() uint32 {
@@ -2088,7 +2314,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2326,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2339,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{24}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -2200,30 +2426,54 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\bR\x06leader\"\x80\x01\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\"\xb1\x01\n" +
 	"\vReadRequest\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12/\n" +
 	"\x05range\x18\x02 \x01(\v2\x19.raftkv.peer.v1.RangeReadR\x05range\x12,\n" +
-	"\x04past\x18\x03 \x03(\v2\x18.raftkv.peer.v1.PastReadR\x04past\"8\n" +
+	"\x04past\x18\x03 \x03(\v2\x18.raftkv.peer.v1.PastReadR\x04past\x12/\n" +
+	"\x05lease\x18\n" +
+	" \x01(\v2\x19.raftkv.peer.v1.LeaseReadR\x05lease\"8\n" +
 	"\bPastRead\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa4\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa6\x01\n" +
+	"\tLeaseRead\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\x04R\x03ids\x12\x17\n" +
+	"\akeys_of\x18\x02 \x01(\x04R\x06keysOf\x12\x1d\n" +
+	"\n" +
+	"keys_after\x18\x03 \x01(\tR\tkeysAfter\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\x04R\x05after\x12\x1b\n" +
+	"\tmax_items\x18\x05 \x01(\rR\bmaxItems\x12\x1c\n" +
+	"\telsewhere\x18\x06 \x01(\bR\telsewhere\"T\n" +
+	"\n" +
+	"LeaseState\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1f\n" +
+	"\vdeadline_ms\x18\x03 \x01(\x04R\n" +
+	"deadlineMs\"\xa4\x01\n" +
 	"\tRangeRead\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\tR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\tR\x03end\x12\x18\n" +
 	"\areverse\x18\x03 \x01(\bR\areverse\x12\x1b\n" +
 	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\x12\x1b\n" +
 	"\tmax_items\x18\x05 \x01(\rR\bmaxItems\x12\x1b\n" +
-	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"h\n" +
+	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"\x8b\x01\n" +
 	"\tKeyRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
 	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\x12\x18\n" +
-	"\aomitted\x18\x03 \x01(\bR\aomitted\"\x87\x01\n" +
+	"\aomitted\x18\x03 \x01(\bR\aomitted\x12!\n" +
+	"\fremaining_ms\x18\n" +
+	" \x01(\x04R\vremainingMs\"\x98\x02\n" +
 	"\n" +
 	"ReadResult\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.raftkv.peer.v1.KeyRecordR\arecords\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x120\n" +
-	"\x05slots\x18\x03 \x01(\v2\x1a.raftkv.store.v1.SlotTableR\x05slots\"\xf4\x01\n" +
+	"\x05slots\x18\x03 \x01(\v2\x1a.raftkv.store.v1.SlotTableR\x05slots\x12\x19\n" +
+	"\bclock_ms\x18\n" +
+	" \x01(\x04R\aclockMs\x122\n" +
+	"\x06leases\x18\v \x03(\v2\x1a.raftkv.peer.v1.LeaseStateR\x06leases\x12\x1d\n" +
+	"\n" +
+	"lease_keys\x18\f \x03(\tR\tleaseKeys\x12!\n" +
+	"\fleases_until\x18\r \x01(\x04R\vleasesUntil\"\x8f\x02\n" +
 	"\aFailure\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.raftkv.peer.v1.FailureKindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
@@ -2233,7 +2483,8 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x04R\x05limit\x12\x16\n" +
 	"\x06actual\x18\a \x01(\x04R\x06actual\x12 \n" +
 	"\ffull_node_id\x18\t \x01(\tR\n" +
-	"fullNodeId\"~\n" +
+	"fullNodeId\x12\x19\n" +
+	"\blease_id\x18\x14 \x01(\x04R\aleaseId\"~\n" +
 	"\vCallRequest\x124\n" +
 	"\x05probe\x18\x01 \x01(\v2\x1c.raftkv.peer.v1.ProbeRequestH\x00R\x05probe\x121\n" +
 	"\x04form\x18\x02 \x01(\v2\x1b.raftkv.peer.v1.FormRequestH\x00R\x04formB\x06\n" +
@@ -2265,7 +2516,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PURPOSE_MESSAGES\x10\x01\x12\x14\n" +
 	"\x10PURPOSE_SNAPSHOT\x10\x02\x12\x10\n" +
-	"\fPURPOSE_CALL\x10\x03*\xba\x03\n" +
+	"\fPURPOSE_CALL\x10\x03*\xfb\x03\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FAILURE_KIND_NOT_LEADER\x10\x01\x12\x1b\n" +
@@ -2282,7 +2533,9 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x18FAILURE_KIND_READ_FAILED\x10\v\x12\x1a\n" +
 	"\x16FAILURE_KIND_DISK_FULL\x10\x0e\x12\x1a\n" +
 	"\x16FAILURE_KIND_COMPACTED\x10\x0f\x12 \n" +
-	"\x1cFAILURE_KIND_FUTURE_REVISION\x10\x10B7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
+	"\x1cFAILURE_KIND_FUTURE_REVISION\x10\x10\x12 \n" +
+	"\x1cFAILURE_KIND_LEASE_NOT_FOUND\x10\x14\x12\x1d\n" +
+	"\x19FAILURE_KIND_LEASE_EXISTS\x10\x15B7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_raftkv_peer_v1_message_proto_rawDescOnce sync.Once
@@ -2297,7 +2550,7 @@ func file_raftkv_peer_v1_message_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_peer_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(Purpose)(0),             // 0: raftkv.peer.v1.Purpose
 	(FailureKind)(0),         // 1: raftkv.peer.v1.FailureKind
@@ -2314,25 +2567,27 @@ var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(*Origin)(nil),           // 12: raftkv.peer.v1.Origin
 	(*ReadRequest)(nil),      // 13: raftkv.peer.v1.ReadRequest
 	(*PastRead)(nil),         // 14: raftkv.peer.v1.PastRead
-	(*RangeRead)(nil),        // 15: raftkv.peer.v1.RangeRead
-	(*KeyRecord)(nil),        // 16: raftkv.peer.v1.KeyRecord
-	(*ReadResult)(nil),       // 17: raftkv.peer.v1.ReadResult
-	(*Failure)(nil),          // 18: raftkv.peer.v1.Failure
-	(*CallRequest)(nil),      // 19: raftkv.peer.v1.CallRequest
-	(*CallResponse)(nil),     // 20: raftkv.peer.v1.CallResponse
-	(*ProbeRequest)(nil),     // 21: raftkv.peer.v1.ProbeRequest
-	(*ProbeResponse)(nil),    // 22: raftkv.peer.v1.ProbeResponse
-	(*FormRequest)(nil),      // 23: raftkv.peer.v1.FormRequest
-	(*FormResponse)(nil),     // 24: raftkv.peer.v1.FormResponse
-	(*SnapshotStart)(nil),    // 25: raftkv.peer.v1.SnapshotStart
-	(*SnapshotDone)(nil),     // 26: raftkv.peer.v1.SnapshotDone
-	(*v1.Command)(nil),       // 27: raftkv.store.v1.Command
-	(*v1.TraceContext)(nil),  // 28: raftkv.store.v1.TraceContext
-	(*v1.WriteResult)(nil),   // 29: raftkv.store.v1.WriteResult
-	(*v1.Configuration)(nil), // 30: raftkv.store.v1.Configuration
-	(*v1.Record)(nil),        // 31: raftkv.store.v1.Record
-	(*v1.SlotTable)(nil),     // 32: raftkv.store.v1.SlotTable
-	(*v1.Formation)(nil),     // 33: raftkv.store.v1.Formation
+	(*LeaseRead)(nil),        // 15: raftkv.peer.v1.LeaseRead
+	(*LeaseState)(nil),       // 16: raftkv.peer.v1.LeaseState
+	(*RangeRead)(nil),        // 17: raftkv.peer.v1.RangeRead
+	(*KeyRecord)(nil),        // 18: raftkv.peer.v1.KeyRecord
+	(*ReadResult)(nil),       // 19: raftkv.peer.v1.ReadResult
+	(*Failure)(nil),          // 20: raftkv.peer.v1.Failure
+	(*CallRequest)(nil),      // 21: raftkv.peer.v1.CallRequest
+	(*CallResponse)(nil),     // 22: raftkv.peer.v1.CallResponse
+	(*ProbeRequest)(nil),     // 23: raftkv.peer.v1.ProbeRequest
+	(*ProbeResponse)(nil),    // 24: raftkv.peer.v1.ProbeResponse
+	(*FormRequest)(nil),      // 25: raftkv.peer.v1.FormRequest
+	(*FormResponse)(nil),     // 26: raftkv.peer.v1.FormResponse
+	(*SnapshotStart)(nil),    // 27: raftkv.peer.v1.SnapshotStart
+	(*SnapshotDone)(nil),     // 28: raftkv.peer.v1.SnapshotDone
+	(*v1.Command)(nil),       // 29: raftkv.store.v1.Command
+	(*v1.TraceContext)(nil),  // 30: raftkv.store.v1.TraceContext
+	(*v1.WriteResult)(nil),   // 31: raftkv.store.v1.WriteResult
+	(*v1.Configuration)(nil), // 32: raftkv.store.v1.Configuration
+	(*v1.Record)(nil),        // 33: raftkv.store.v1.Record
+	(*v1.SlotTable)(nil),     // 34: raftkv.store.v1.SlotTable
+	(*v1.Formation)(nil),     // 35: raftkv.store.v1.Formation
 }
 var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	0,  // 0: raftkv.peer.v1.Hello.purpose:type_name -> raftkv.peer.v1.Purpose
@@ -2342,32 +2597,34 @@ var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	9,  // 4: raftkv.peer.v1.Message.forward_response:type_name -> raftkv.peer.v1.ForwardResponse
 	7,  // 5: raftkv.peer.v1.Message.heartbeat:type_name -> raftkv.peer.v1.NodeHeartbeat
 	5,  // 6: raftkv.peer.v1.Message.checkpoint:type_name -> raftkv.peer.v1.Checkpoint
-	27, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
+	29, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
 	13, // 8: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
 	10, // 9: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
-	28, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
+	30, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
 	12, // 11: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
-	29, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
-	17, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
-	18, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
+	31, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
+	19, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
+	20, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
 	11, // 15: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
-	30, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
-	15, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
+	32, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
+	17, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
 	14, // 18: raftkv.peer.v1.ReadRequest.past:type_name -> raftkv.peer.v1.PastRead
-	31, // 19: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
-	16, // 20: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
-	32, // 21: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
-	1,  // 22: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
-	21, // 23: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
-	23, // 24: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
-	22, // 25: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
-	24, // 26: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
-	33, // 27: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	15, // 19: raftkv.peer.v1.ReadRequest.lease:type_name -> raftkv.peer.v1.LeaseRead
+	33, // 20: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
+	18, // 21: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
+	34, // 22: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
+	16, // 23: raftkv.peer.v1.ReadResult.leases:type_name -> raftkv.peer.v1.LeaseState
+	1,  // 24: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
+	23, // 25: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
+	25, // 26: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
+	24, // 27: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
+	26, // 28: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
+	35, // 29: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_peer_v1_message_proto_init() }
@@ -2395,11 +2652,11 @@ func file_raftkv_peer_v1_message_proto_init() {
 		(*ForwardResponse_Failure)(nil),
 		(*ForwardResponse_ReplacedReplica)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[17].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[19].OneofWrappers = []any{
 		(*CallRequest_Probe)(nil),
 		(*CallRequest_Form)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[18].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[20].OneofWrappers = []any{
 		(*CallResponse_Probe)(nil),
 		(*CallResponse_Form)(nil),
 	}
@@ -2409,7 +2666,7 @@ func file_raftkv_peer_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_peer_v1_message_proto_rawDesc), len(file_raftkv_peer_v1_message_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

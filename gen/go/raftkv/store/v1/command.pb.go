@@ -155,6 +155,10 @@ const (
 	WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED WriteOutcome = 4
 	// The client has too many answers that it has not acknowledged; nothing was changed.
 	WriteOutcome_WRITE_OUTCOME_SESSION_FULL WriteOutcome = 21
+	// A lease of the command does not exist, or has ended; nothing was changed.
+	WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND WriteOutcome = 10
+	// The lease to be granted exists; nothing was changed.
+	WriteOutcome_WRITE_OUTCOME_LEASE_EXISTS WriteOutcome = 11
 )
 
 // Enum value maps for WriteOutcome.
@@ -166,6 +170,8 @@ var (
 		3:  "WRITE_OUTCOME_NOT_SERVING",
 		4:  "WRITE_OUTCOME_SESSION_EXPIRED",
 		21: "WRITE_OUTCOME_SESSION_FULL",
+		10: "WRITE_OUTCOME_LEASE_NOT_FOUND",
+		11: "WRITE_OUTCOME_LEASE_EXISTS",
 	}
 	WriteOutcome_value = map[string]int32{
 		"WRITE_OUTCOME_UNSPECIFIED":     0,
@@ -174,6 +180,8 @@ var (
 		"WRITE_OUTCOME_NOT_SERVING":     3,
 		"WRITE_OUTCOME_SESSION_EXPIRED": 4,
 		"WRITE_OUTCOME_SESSION_FULL":    21,
+		"WRITE_OUTCOME_LEASE_NOT_FOUND": 10,
+		"WRITE_OUTCOME_LEASE_EXISTS":    11,
 	}
 )
 
@@ -292,6 +300,8 @@ type Command struct {
 	//	*Command_TrimHistory
 	//	*Command_Bootstrap
 	//	*Command_Opaque
+	//	*Command_Expire
+	//	*Command_Lease
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -377,6 +387,24 @@ func (x *Command) GetOpaque() []byte {
 	return nil
 }
 
+func (x *Command) GetExpire() *Expire {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Expire); ok {
+			return x.Expire
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLease() *LeaseCommand {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -401,6 +429,16 @@ type Command_Opaque struct {
 	Opaque []byte `protobuf:"bytes,5,opt,name=opaque,proto3,oneof"`
 }
 
+type Command_Expire struct {
+	// Remove keys and end leases whose time has passed.
+	Expire *Expire `protobuf:"bytes,6,opt,name=expire,proto3,oneof"`
+}
+
+type Command_Lease struct {
+	// Grant, keep or end a lease.
+	Lease *LeaseCommand `protobuf:"bytes,7,opt,name=lease,proto3,oneof"`
+}
+
 func (*Command_Write) isCommand_Body() {}
 
 func (*Command_TrimHistory) isCommand_Body() {}
@@ -408,6 +446,10 @@ func (*Command_TrimHistory) isCommand_Body() {}
 func (*Command_Bootstrap) isCommand_Body() {}
 
 func (*Command_Opaque) isCommand_Body() {}
+
+func (*Command_Expire) isCommand_Body() {}
+
+func (*Command_Lease) isCommand_Body() {}
 
 // TraceContext links a command with the trace of its caller (W3C Trace Context).
 type TraceContext struct {
@@ -740,7 +782,14 @@ type Operation struct {
 	// The key.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// The value of a put.
-	Value         []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Value []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// How long the key of a put lives, in milliseconds by the clock of the shard; 0 for ever.
+	TtlMs uint64 `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// The lease on which the key of a put hangs; 0 for none. Not with ttl_ms.
+	Lease uint64 `protobuf:"varint,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The lease was looked for in its home, which is another shard, and does not live: the write is refused. It goes through the log all the same, so
+	// that a retry whose first attempt was applied is told so.
+	LeaseEnded    bool `protobuf:"varint,10,opt,name=lease_ended,json=leaseEnded,proto3" json:"lease_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -794,6 +843,27 @@ func (x *Operation) GetValue() []byte {
 		return x.Value
 	}
 	return nil
+}
+
+func (x *Operation) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *Operation) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *Operation) GetLeaseEnded() bool {
+	if x != nil {
+		return x.LeaseEnded
+	}
+	return false
 }
 
 // TrimHistory raises the floor of the history by bounded work.
@@ -852,6 +922,305 @@ func (x *TrimHistory) GetMaxRevisions() uint32 {
 	return 0
 }
 
+// Expire removes what is due by the clock of the shard as the entry leaves it: leases with their keys in the shard, then keys (R19), each by
+// their deadlines. One that finds nothing due changes nothing but the clock.
+type Expire struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many keys and leases this command removes at the most.
+	MaxKeys uint32 `protobuf:"varint,1,opt,name=max_keys,json=maxKeys,proto3" json:"max_keys,omitempty"`
+	// Leases of other shards that have ended, as those have said: their keys go, whatever the clock says. A lease never comes back once it
+	// has ended, so this can not be out of date. Ascending.
+	Leases        []uint64 `protobuf:"varint,2,rep,packed,name=leases,proto3" json:"leases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Expire) Reset() {
+	*x = Expire{}
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Expire) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Expire) ProtoMessage() {}
+
+func (x *Expire) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Expire.ProtoReflect.Descriptor instead.
+func (*Expire) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Expire) GetMaxKeys() uint32 {
+	if x != nil {
+		return x.MaxKeys
+	}
+	return 0
+}
+
+func (x *Expire) GetLeases() []uint64 {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+// LeaseCommand changes a lease, in the shard that serves the slot of its id.
+type LeaseCommand struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease; 63 random bits, never 0.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What to do.
+	//
+	// Types that are valid to be assigned to Action:
+	//
+	//	*LeaseCommand_Grant
+	//	*LeaseCommand_KeepAlive
+	//	*LeaseCommand_Revoke
+	Action        isLeaseCommand_Action `protobuf_oneof:"action"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseCommand) Reset() {
+	*x = LeaseCommand{}
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseCommand) ProtoMessage() {}
+
+func (x *LeaseCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseCommand.ProtoReflect.Descriptor instead.
+func (*LeaseCommand) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LeaseCommand) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseCommand) GetAction() isLeaseCommand_Action {
+	if x != nil {
+		return x.Action
+	}
+	return nil
+}
+
+func (x *LeaseCommand) GetGrant() *LeaseGrant {
+	if x != nil {
+		if x, ok := x.Action.(*LeaseCommand_Grant); ok {
+			return x.Grant
+		}
+	}
+	return nil
+}
+
+func (x *LeaseCommand) GetKeepAlive() *LeaseKeepAlive {
+	if x != nil {
+		if x, ok := x.Action.(*LeaseCommand_KeepAlive); ok {
+			return x.KeepAlive
+		}
+	}
+	return nil
+}
+
+func (x *LeaseCommand) GetRevoke() *LeaseRevoke {
+	if x != nil {
+		if x, ok := x.Action.(*LeaseCommand_Revoke); ok {
+			return x.Revoke
+		}
+	}
+	return nil
+}
+
+type isLeaseCommand_Action interface {
+	isLeaseCommand_Action()
+}
+
+type LeaseCommand_Grant struct {
+	// Begin it.
+	Grant *LeaseGrant `protobuf:"bytes,2,opt,name=grant,proto3,oneof"`
+}
+
+type LeaseCommand_KeepAlive struct {
+	// Let it live for its time to live from now.
+	KeepAlive *LeaseKeepAlive `protobuf:"bytes,3,opt,name=keep_alive,json=keepAlive,proto3,oneof"`
+}
+
+type LeaseCommand_Revoke struct {
+	// End it.
+	Revoke *LeaseRevoke `protobuf:"bytes,4,opt,name=revoke,proto3,oneof"`
+}
+
+func (*LeaseCommand_Grant) isLeaseCommand_Action() {}
+
+func (*LeaseCommand_KeepAlive) isLeaseCommand_Action() {}
+
+func (*LeaseCommand_Revoke) isLeaseCommand_Action() {}
+
+// LeaseGrant begins a lease.
+type LeaseGrant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the lease lives, and lives on after each keep-alive, in milliseconds by the clock of its shard; at least 1.
+	TtlMs         uint64 `protobuf:"varint,1,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseGrant) Reset() {
+	*x = LeaseGrant{}
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseGrant) ProtoMessage() {}
+
+func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
+func (*LeaseGrant) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LeaseGrant) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+// LeaseKeepAlive lets a lease live on.
+type LeaseKeepAlive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseKeepAlive) Reset() {
+	*x = LeaseKeepAlive{}
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseKeepAlive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseKeepAlive) ProtoMessage() {}
+
+func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseKeepAlive.ProtoReflect.Descriptor instead.
+func (*LeaseKeepAlive) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{11}
+}
+
+// LeaseRevoke ends a lease. Its keys in the shard go with it, up to max_keys at once and the others soon after.
+type LeaseRevoke struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many keys this command removes at the most.
+	MaxKeys       uint32 `protobuf:"varint,1,opt,name=max_keys,json=maxKeys,proto3" json:"max_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRevoke) Reset() {
+	*x = LeaseRevoke{}
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRevoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRevoke) ProtoMessage() {}
+
+func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
+func (*LeaseRevoke) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LeaseRevoke) GetMaxKeys() uint32 {
+	if x != nil {
+		return x.MaxKeys
+	}
+	return 0
+}
+
 // Bootstrap gives a new shard its first slot table. It changes nothing in a shard that has one.
 type Bootstrap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -863,7 +1232,7 @@ type Bootstrap struct {
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1244,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1257,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Bootstrap) GetSlots() *SlotTable {
@@ -911,7 +1280,7 @@ type SlotTable struct {
 
 func (x *SlotTable) Reset() {
 	*x = SlotTable{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1292,7 @@ func (x *SlotTable) String() string {
 func (*SlotTable) ProtoMessage() {}
 
 func (x *SlotTable) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1305,7 @@ func (x *SlotTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotTable.ProtoReflect.Descriptor instead.
 func (*SlotTable) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SlotTable) GetEpoch() uint64 {
@@ -970,13 +1339,19 @@ type WriteResult struct {
 	SessionFloor uint64 `protobuf:"varint,6,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
 	// The revision of the last write of that compare's key, when one did not hold; 0 if the key did not exist.
 	FailedModRevision uint64 `protobuf:"varint,7,opt,name=failed_mod_revision,json=failedModRevision,proto3" json:"failed_mod_revision,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The lease that was granted or kept, or the one that does not exist.
+	LeaseId uint64 `protobuf:"varint,10,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	// The time to live of that lease, in milliseconds, when it was granted or kept.
+	LeaseTtlMs uint64 `protobuf:"varint,11,opt,name=lease_ttl_ms,json=leaseTtlMs,proto3" json:"lease_ttl_ms,omitempty"`
+	// An expiry has come to its bound, and there is more to remove.
+	More          bool `protobuf:"varint,12,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WriteResult) Reset() {
 	*x = WriteResult{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1363,7 @@ func (x *WriteResult) String() string {
 func (*WriteResult) ProtoMessage() {}
 
 func (x *WriteResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1376,7 @@ func (x *WriteResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteResult.ProtoReflect.Descriptor instead.
 func (*WriteResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WriteResult) GetOutcome() WriteOutcome {
@@ -1053,6 +1428,27 @@ func (x *WriteResult) GetFailedModRevision() uint64 {
 	return 0
 }
 
+func (x *WriteResult) GetLeaseId() uint64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
+}
+
+func (x *WriteResult) GetLeaseTtlMs() uint64 {
+	if x != nil {
+		return x.LeaseTtlMs
+	}
+	return 0
+}
+
+func (x *WriteResult) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // OperationResult is the answer to one operation.
 type OperationResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1068,7 +1464,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1476,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1489,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OperationResult) GetExisted() bool {
@@ -1132,7 +1528,7 @@ type SlotTable_Run struct {
 
 func (x *SlotTable_Run) Reset() {
 	*x = SlotTable_Run{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1540,7 @@ func (x *SlotTable_Run) String() string {
 func (*SlotTable_Run) ProtoMessage() {}
 
 func (x *SlotTable_Run) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1553,7 @@ func (x *SlotTable_Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotTable_Run.ProtoReflect.Descriptor instead.
 func (*SlotTable_Run) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{9, 0}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{14, 0}
 }
 
 func (x *SlotTable_Run) GetFirst() uint32 {
@@ -1190,14 +1586,16 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x0fcommand_version\x18\x01 \x01(\rR\x0ecommandVersion\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x124\n" +
 	"\bcommands\x18\x03 \x03(\v2\x18.raftkv.store.v1.CommandR\bcommands\x125\n" +
-	"\x06traces\x18\x04 \x03(\v2\x1d.raftkv.store.v1.TraceContextR\x06traces\"\x95\x02\n" +
+	"\x06traces\x18\x04 \x03(\v2\x1d.raftkv.store.v1.TraceContextR\x06traces\"\xff\x02\n" +
 	"\aCommand\x129\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\v2\x1a.raftkv.store.v1.RequestIdR\trequestId\x12.\n" +
 	"\x05write\x18\x02 \x01(\v2\x16.raftkv.store.v1.WriteH\x00R\x05write\x12A\n" +
 	"\ftrim_history\x18\x03 \x01(\v2\x1c.raftkv.store.v1.TrimHistoryH\x00R\vtrimHistory\x12:\n" +
 	"\tbootstrap\x18\x04 \x01(\v2\x1a.raftkv.store.v1.BootstrapH\x00R\tbootstrap\x12\x18\n" +
-	"\x06opaque\x18\x05 \x01(\fH\x00R\x06opaqueB\x06\n" +
+	"\x06opaque\x18\x05 \x01(\fH\x00R\x06opaque\x121\n" +
+	"\x06expire\x18\x06 \x01(\v2\x17.raftkv.store.v1.ExpireH\x00R\x06expire\x125\n" +
+	"\x05lease\x18\a \x01(\v2\x1d.raftkv.store.v1.LeaseCommandH\x00R\x05leaseB\x06\n" +
 	"\x04body\"r\n" +
 	"\fTraceContext\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\rR\acommand\x12\x19\n" +
@@ -1221,14 +1619,35 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x06exists\x18\x02 \x01(\bH\x00R\x06exists\x12#\n" +
 	"\fmod_revision\x18\x03 \x01(\x04H\x00R\vmodRevision\x12\x16\n" +
 	"\x05value\x18\x04 \x01(\fH\x00R\x05valueB\v\n" +
-	"\tcondition\"g\n" +
+	"\tcondition\"\xb5\x01\n" +
 	"\tOperation\x122\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.raftkv.store.v1.OperationKindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\fR\x05value\"H\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x12\x15\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x04R\x05ttlMs\x12\x14\n" +
+	"\x05lease\x18\x05 \x01(\x04R\x05lease\x12\x1f\n" +
+	"\vlease_ended\x18\n" +
+	" \x01(\bR\n" +
+	"leaseEnded\"H\n" +
 	"\vTrimHistory\x12\x14\n" +
 	"\x05below\x18\x01 \x01(\x04R\x05below\x12#\n" +
-	"\rmax_revisions\x18\x02 \x01(\rR\fmaxRevisions\"=\n" +
+	"\rmax_revisions\x18\x02 \x01(\rR\fmaxRevisions\";\n" +
+	"\x06Expire\x12\x19\n" +
+	"\bmax_keys\x18\x01 \x01(\rR\amaxKeys\x12\x16\n" +
+	"\x06leases\x18\x02 \x03(\x04R\x06leases\"\xd7\x01\n" +
+	"\fLeaseCommand\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
+	"\x05grant\x18\x02 \x01(\v2\x1b.raftkv.store.v1.LeaseGrantH\x00R\x05grant\x12@\n" +
+	"\n" +
+	"keep_alive\x18\x03 \x01(\v2\x1f.raftkv.store.v1.LeaseKeepAliveH\x00R\tkeepAlive\x126\n" +
+	"\x06revoke\x18\x04 \x01(\v2\x1c.raftkv.store.v1.LeaseRevokeH\x00R\x06revokeB\b\n" +
+	"\x06action\"#\n" +
+	"\n" +
+	"LeaseGrant\x12\x15\n" +
+	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\"\x10\n" +
+	"\x0eLeaseKeepAlive\"(\n" +
+	"\vLeaseRevoke\x12\x19\n" +
+	"\bmax_keys\x18\x01 \x01(\rR\amaxKeys\"=\n" +
 	"\tBootstrap\x120\n" +
 	"\x05slots\x18\x01 \x01(\v2\x1a.raftkv.store.v1.SlotTableR\x05slots\"\xb8\x01\n" +
 	"\tSlotTable\x12\x14\n" +
@@ -1237,7 +1656,7 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x03Run\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x120\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\xb4\x02\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\x85\x03\n" +
 	"\vWriteResult\x127\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1d.raftkv.store.v1.WriteOutcomeR\aoutcome\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12@\n" +
@@ -1247,7 +1666,12 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x0efailed_compare\x18\x04 \x01(\rR\rfailedCompare\x12\x12\n" +
 	"\x04slot\x18\x05 \x01(\rR\x04slot\x12#\n" +
 	"\rsession_floor\x18\x06 \x01(\x04R\fsessionFloor\x12.\n" +
-	"\x13failed_mod_revision\x18\a \x01(\x04R\x11failedModRevision\"n\n" +
+	"\x13failed_mod_revision\x18\a \x01(\x04R\x11failedModRevision\x12\x19\n" +
+	"\blease_id\x18\n" +
+	" \x01(\x04R\aleaseId\x12 \n" +
+	"\flease_ttl_ms\x18\v \x01(\x04R\n" +
+	"leaseTtlMs\x12\x12\n" +
+	"\x04more\x18\f \x01(\bR\x04more\"n\n" +
 	"\x0fOperationResult\x12\x18\n" +
 	"\aexisted\x18\x01 \x01(\bR\aexisted\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
@@ -1262,14 +1686,17 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x12SLOT_STATE_SERVING\x10\x01\x12\x18\n" +
 	"\x14SLOT_STATE_IMPORTING\x10\x02\x12\x15\n" +
 	"\x11SLOT_STATE_FROZEN\x10\x03\x12\x13\n" +
-	"\x0fSLOT_STATE_GONE\x10\x04*\xcc\x01\n" +
+	"\x0fSLOT_STATE_GONE\x10\x04*\x8f\x02\n" +
 	"\fWriteOutcome\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WRITE_OUTCOME_APPLIED\x10\x01\x12 \n" +
 	"\x1cWRITE_OUTCOME_COMPARE_FAILED\x10\x02\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_NOT_SERVING\x10\x03\x12!\n" +
 	"\x1dWRITE_OUTCOME_SESSION_EXPIRED\x10\x04\x12\x1e\n" +
-	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15B9Z7github.com/raftkv/raftkv/gen/go/raftkv/store/v1;storev1b\x06proto3"
+	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15\x12!\n" +
+	"\x1dWRITE_OUTCOME_LEASE_NOT_FOUND\x10\n" +
+	"\x12\x1e\n" +
+	"\x1aWRITE_OUTCOME_LEASE_EXISTS\x10\vB9Z7github.com/raftkv/raftkv/gen/go/raftkv/store/v1;storev1b\x06proto3"
 
 var (
 	file_raftkv_store_v1_command_proto_rawDescOnce sync.Once
@@ -1284,7 +1711,7 @@ func file_raftkv_store_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_store_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_raftkv_store_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_raftkv_store_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_raftkv_store_v1_command_proto_goTypes = []any{
 	(OperationKind)(0),      // 0: raftkv.store.v1.OperationKind
 	(SlotState)(0),          // 1: raftkv.store.v1.SlotState
@@ -1297,11 +1724,16 @@ var file_raftkv_store_v1_command_proto_goTypes = []any{
 	(*Compare)(nil),         // 8: raftkv.store.v1.Compare
 	(*Operation)(nil),       // 9: raftkv.store.v1.Operation
 	(*TrimHistory)(nil),     // 10: raftkv.store.v1.TrimHistory
-	(*Bootstrap)(nil),       // 11: raftkv.store.v1.Bootstrap
-	(*SlotTable)(nil),       // 12: raftkv.store.v1.SlotTable
-	(*WriteResult)(nil),     // 13: raftkv.store.v1.WriteResult
-	(*OperationResult)(nil), // 14: raftkv.store.v1.OperationResult
-	(*SlotTable_Run)(nil),   // 15: raftkv.store.v1.SlotTable.Run
+	(*Expire)(nil),          // 11: raftkv.store.v1.Expire
+	(*LeaseCommand)(nil),    // 12: raftkv.store.v1.LeaseCommand
+	(*LeaseGrant)(nil),      // 13: raftkv.store.v1.LeaseGrant
+	(*LeaseKeepAlive)(nil),  // 14: raftkv.store.v1.LeaseKeepAlive
+	(*LeaseRevoke)(nil),     // 15: raftkv.store.v1.LeaseRevoke
+	(*Bootstrap)(nil),       // 16: raftkv.store.v1.Bootstrap
+	(*SlotTable)(nil),       // 17: raftkv.store.v1.SlotTable
+	(*WriteResult)(nil),     // 18: raftkv.store.v1.WriteResult
+	(*OperationResult)(nil), // 19: raftkv.store.v1.OperationResult
+	(*SlotTable_Run)(nil),   // 20: raftkv.store.v1.SlotTable.Run
 }
 var file_raftkv_store_v1_command_proto_depIdxs = []int32{
 	4,  // 0: raftkv.store.v1.Entry.commands:type_name -> raftkv.store.v1.Command
@@ -1309,21 +1741,26 @@ var file_raftkv_store_v1_command_proto_depIdxs = []int32{
 	6,  // 2: raftkv.store.v1.Command.request_id:type_name -> raftkv.store.v1.RequestId
 	7,  // 3: raftkv.store.v1.Command.write:type_name -> raftkv.store.v1.Write
 	10, // 4: raftkv.store.v1.Command.trim_history:type_name -> raftkv.store.v1.TrimHistory
-	11, // 5: raftkv.store.v1.Command.bootstrap:type_name -> raftkv.store.v1.Bootstrap
-	8,  // 6: raftkv.store.v1.Write.compares:type_name -> raftkv.store.v1.Compare
-	9,  // 7: raftkv.store.v1.Write.operations:type_name -> raftkv.store.v1.Operation
-	9,  // 8: raftkv.store.v1.Write.otherwise:type_name -> raftkv.store.v1.Operation
-	0,  // 9: raftkv.store.v1.Operation.kind:type_name -> raftkv.store.v1.OperationKind
-	12, // 10: raftkv.store.v1.Bootstrap.slots:type_name -> raftkv.store.v1.SlotTable
-	15, // 11: raftkv.store.v1.SlotTable.runs:type_name -> raftkv.store.v1.SlotTable.Run
-	2,  // 12: raftkv.store.v1.WriteResult.outcome:type_name -> raftkv.store.v1.WriteOutcome
-	14, // 13: raftkv.store.v1.WriteResult.operations:type_name -> raftkv.store.v1.OperationResult
-	1,  // 14: raftkv.store.v1.SlotTable.Run.state:type_name -> raftkv.store.v1.SlotState
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	16, // 5: raftkv.store.v1.Command.bootstrap:type_name -> raftkv.store.v1.Bootstrap
+	11, // 6: raftkv.store.v1.Command.expire:type_name -> raftkv.store.v1.Expire
+	12, // 7: raftkv.store.v1.Command.lease:type_name -> raftkv.store.v1.LeaseCommand
+	8,  // 8: raftkv.store.v1.Write.compares:type_name -> raftkv.store.v1.Compare
+	9,  // 9: raftkv.store.v1.Write.operations:type_name -> raftkv.store.v1.Operation
+	9,  // 10: raftkv.store.v1.Write.otherwise:type_name -> raftkv.store.v1.Operation
+	0,  // 11: raftkv.store.v1.Operation.kind:type_name -> raftkv.store.v1.OperationKind
+	13, // 12: raftkv.store.v1.LeaseCommand.grant:type_name -> raftkv.store.v1.LeaseGrant
+	14, // 13: raftkv.store.v1.LeaseCommand.keep_alive:type_name -> raftkv.store.v1.LeaseKeepAlive
+	15, // 14: raftkv.store.v1.LeaseCommand.revoke:type_name -> raftkv.store.v1.LeaseRevoke
+	17, // 15: raftkv.store.v1.Bootstrap.slots:type_name -> raftkv.store.v1.SlotTable
+	20, // 16: raftkv.store.v1.SlotTable.runs:type_name -> raftkv.store.v1.SlotTable.Run
+	2,  // 17: raftkv.store.v1.WriteResult.outcome:type_name -> raftkv.store.v1.WriteOutcome
+	19, // 18: raftkv.store.v1.WriteResult.operations:type_name -> raftkv.store.v1.OperationResult
+	1,  // 19: raftkv.store.v1.SlotTable.Run.state:type_name -> raftkv.store.v1.SlotState
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_store_v1_command_proto_init() }
@@ -1336,11 +1773,18 @@ func file_raftkv_store_v1_command_proto_init() {
 		(*Command_TrimHistory)(nil),
 		(*Command_Bootstrap)(nil),
 		(*Command_Opaque)(nil),
+		(*Command_Expire)(nil),
+		(*Command_Lease)(nil),
 	}
 	file_raftkv_store_v1_command_proto_msgTypes[5].OneofWrappers = []any{
 		(*Compare_Exists)(nil),
 		(*Compare_ModRevision)(nil),
 		(*Compare_Value)(nil),
+	}
+	file_raftkv_store_v1_command_proto_msgTypes[9].OneofWrappers = []any{
+		(*LeaseCommand_Grant)(nil),
+		(*LeaseCommand_KeepAlive)(nil),
+		(*LeaseCommand_Revoke)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1348,7 +1792,7 @@ func file_raftkv_store_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_store_v1_command_proto_rawDesc), len(file_raftkv_store_v1_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

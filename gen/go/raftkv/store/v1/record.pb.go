@@ -722,6 +722,10 @@ type ShardMeta struct {
 	CommandVersion uint32 `protobuf:"varint,8,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	// Live keys.
 	Keys uint64 `protobuf:"varint,9,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Keys that hang on a lease.
+	LeasedKeys uint64 `protobuf:"varint,10,opt,name=leased_keys,json=leasedKeys,proto3" json:"leased_keys,omitempty"`
+	// Leases whose home the shard is, with those that have ended and still have keys here.
+	Leases uint64 `protobuf:"varint,11,opt,name=leases,proto3" json:"leases,omitempty"`
 	// Clients that are forgotten have got their last answer below this revision.
 	SessionFloor  uint64 `protobuf:"varint,13,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -821,11 +825,89 @@ func (x *ShardMeta) GetKeys() uint64 {
 	return 0
 }
 
+func (x *ShardMeta) GetLeasedKeys() uint64 {
+	if x != nil {
+		return x.LeasedKeys
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetLeases() uint64 {
+	if x != nil {
+		return x.Leases
+	}
+	return 0
+}
+
 func (x *ShardMeta) GetSessionFloor() uint64 {
 	if x != nil {
 		return x.SessionFloor
 	}
 	return 0
+}
+
+// Lease is a lease in its home shard. On disk one byte with the format version stands before it (1).
+type Lease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the lease lives, and lives on after each keep-alive, in milliseconds.
+	TtlMs uint64 `protobuf:"varint,1,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// The clock of the shard at which the lease ends, in milliseconds; never 0.
+	DeadlineMs uint64 `protobuf:"varint,2,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	// The lease has ended. It stands until its last key in this shard is removed.
+	Ended         bool `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Lease) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *Lease) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+func (x *Lease) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
 }
 
 // Identity is who a data directory belongs to. One byte with the format version stands before it (1) and its CRC-32C behind it.
@@ -849,7 +931,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +943,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +956,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Identity) GetNodeId() string {
@@ -934,7 +1016,7 @@ type Replacement struct {
 
 func (x *Replacement) Reset() {
 	*x = Replacement{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1028,7 @@ func (x *Replacement) String() string {
 func (*Replacement) ProtoMessage() {}
 
 func (x *Replacement) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1041,7 @@ func (x *Replacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replacement.ProtoReflect.Descriptor instead.
 func (*Replacement) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Replacement) GetShard() uint32 {
@@ -998,7 +1080,7 @@ type Formation struct {
 
 func (x *Formation) Reset() {
 	*x = Formation{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1092,7 @@ func (x *Formation) String() string {
 func (*Formation) ProtoMessage() {}
 
 func (x *Formation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1105,7 @@ func (x *Formation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation.ProtoReflect.Descriptor instead.
 func (*Formation) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Formation) GetClusterId() []byte {
@@ -1062,7 +1144,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1156,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1169,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ShardMap) GetVersion() uint64 {
@@ -1128,7 +1210,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1222,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1235,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotHeader) GetShard() uint32 {
@@ -1199,7 +1281,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1293,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1306,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotTrailer) GetPairs() uint64 {
@@ -1256,14 +1338,16 @@ type History_Change struct {
 	// The record as this revision left it, stored form (with its own version byte). A tombstone after a delete.
 	After []byte `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// The record that this revision replaced, stored form. Absent if the key had none.
-	Before        []byte `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	Before []byte `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	// No client has deleted the key: its time has passed, or its lease has ended.
+	Expired       bool `protobuf:"varint,10,opt,name=expired,proto3" json:"expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *History_Change) Reset() {
 	*x = History_Change{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1359,7 @@ func (x *History_Change) String() string {
 func (*History_Change) ProtoMessage() {}
 
 func (x *History_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,6 +1396,13 @@ func (x *History_Change) GetBefore() []byte {
 	return nil
 }
 
+func (x *History_Change) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
 // A founding node.
 type Formation_Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1329,7 +1420,7 @@ type Formation_Member struct {
 
 func (x *Formation_Member) Reset() {
 	*x = Formation_Member{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1432,7 @@ func (x *Formation_Member) String() string {
 func (*Formation_Member) ProtoMessage() {}
 
 func (x *Formation_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1445,7 @@ func (x *Formation_Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Member.ProtoReflect.Descriptor instead.
 func (*Formation_Member) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11, 0}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *Formation_Member) GetNodeId() string {
@@ -1400,7 +1491,7 @@ type Formation_Shard struct {
 
 func (x *Formation_Shard) Reset() {
 	*x = Formation_Shard{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1503,7 @@ func (x *Formation_Shard) String() string {
 func (*Formation_Shard) ProtoMessage() {}
 
 func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1516,7 @@ func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Shard.ProtoReflect.Descriptor instead.
 func (*Formation_Shard) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11, 1}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12, 1}
 }
 
 func (x *Formation_Shard) GetId() uint32 {
@@ -1476,15 +1567,17 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\x05lease\x18\b \x01(\x04R\x05lease\x12\x1f\n" +
 	"\vdeadline_ms\x18\t \x01(\x04R\n" +
 	"deadlineMsB\t\n" +
-	"\acontent\"\xc1\x01\n" +
+	"\acontent\"\xdb\x01\n" +
 	"\aHistory\x129\n" +
 	"\achanges\x18\x01 \x03(\v2\x1f.raftkv.store.v1.History.ChangeR\achanges\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x04R\x06offset\x1aH\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x1ab\n" +
 	"\x06Change\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\fR\x05after\x12\x16\n" +
-	"\x06before\x18\x03 \x01(\fR\x06before\"M\n" +
+	"\x06before\x18\x03 \x01(\fR\x06before\x12\x18\n" +
+	"\aexpired\x18\n" +
+	" \x01(\bR\aexpired\"M\n" +
 	"\vSlotSummary\x12\x1d\n" +
 	"\n" +
 	"digest_low\x18\x01 \x01(\x04R\tdigestLow\x12\x1f\n" +
@@ -1511,7 +1604,7 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"auto_leave\x18\x06 \x01(\bR\tautoLeave\x124\n" +
 	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\x12&\n" +
-	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\xd7\x02\n" +
+	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\x90\x03\n" +
 	"\tShardMeta\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\x12\x1a\n" +
@@ -1522,8 +1615,17 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\vhistory_end\x18\a \x01(\x04R\n" +
 	"historyEnd\x12'\n" +
 	"\x0fcommand_version\x18\b \x01(\rR\x0ecommandVersion\x12\x12\n" +
-	"\x04keys\x18\t \x01(\x04R\x04keys\x12#\n" +
-	"\rsession_floor\x18\r \x01(\x04R\fsessionFloor\"\xfe\x01\n" +
+	"\x04keys\x18\t \x01(\x04R\x04keys\x12\x1f\n" +
+	"\vleased_keys\x18\n" +
+	" \x01(\x04R\n" +
+	"leasedKeys\x12\x16\n" +
+	"\x06leases\x18\v \x01(\x04R\x06leases\x12#\n" +
+	"\rsession_floor\x18\r \x01(\x04R\fsessionFloor\"U\n" +
+	"\x05Lease\x12\x15\n" +
+	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1f\n" +
+	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
+	"deadlineMs\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\"\xfe\x01\n" +
 	"\bIdentity\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x128\n" +
@@ -1576,7 +1678,7 @@ func file_raftkv_store_v1_record_proto_rawDescGZIP() []byte {
 	return file_raftkv_store_v1_record_proto_rawDescData
 }
 
-var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Reference)(nil),        // 0: raftkv.store.v1.Reference
 	(*Separated)(nil),        // 1: raftkv.store.v1.Separated
@@ -1587,32 +1689,33 @@ var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Replica)(nil),          // 6: raftkv.store.v1.Replica
 	(*Configuration)(nil),    // 7: raftkv.store.v1.Configuration
 	(*ShardMeta)(nil),        // 8: raftkv.store.v1.ShardMeta
-	(*Identity)(nil),         // 9: raftkv.store.v1.Identity
-	(*Replacement)(nil),      // 10: raftkv.store.v1.Replacement
-	(*Formation)(nil),        // 11: raftkv.store.v1.Formation
-	(*ShardMap)(nil),         // 12: raftkv.store.v1.ShardMap
-	(*SnapshotHeader)(nil),   // 13: raftkv.store.v1.SnapshotHeader
-	(*SnapshotTrailer)(nil),  // 14: raftkv.store.v1.SnapshotTrailer
-	(*History_Change)(nil),   // 15: raftkv.store.v1.History.Change
-	(*Formation_Member)(nil), // 16: raftkv.store.v1.Formation.Member
-	(*Formation_Shard)(nil),  // 17: raftkv.store.v1.Formation.Shard
-	(*WriteResult)(nil),      // 18: raftkv.store.v1.WriteResult
-	(*SlotTable)(nil),        // 19: raftkv.store.v1.SlotTable
+	(*Lease)(nil),            // 9: raftkv.store.v1.Lease
+	(*Identity)(nil),         // 10: raftkv.store.v1.Identity
+	(*Replacement)(nil),      // 11: raftkv.store.v1.Replacement
+	(*Formation)(nil),        // 12: raftkv.store.v1.Formation
+	(*ShardMap)(nil),         // 13: raftkv.store.v1.ShardMap
+	(*SnapshotHeader)(nil),   // 14: raftkv.store.v1.SnapshotHeader
+	(*SnapshotTrailer)(nil),  // 15: raftkv.store.v1.SnapshotTrailer
+	(*History_Change)(nil),   // 16: raftkv.store.v1.History.Change
+	(*Formation_Member)(nil), // 17: raftkv.store.v1.Formation.Member
+	(*Formation_Shard)(nil),  // 18: raftkv.store.v1.Formation.Shard
+	(*WriteResult)(nil),      // 19: raftkv.store.v1.WriteResult
+	(*SlotTable)(nil),        // 20: raftkv.store.v1.SlotTable
 }
 var file_raftkv_store_v1_record_proto_depIdxs = []int32{
 	0,  // 0: raftkv.store.v1.Record.reference:type_name -> raftkv.store.v1.Reference
 	1,  // 1: raftkv.store.v1.Record.separated:type_name -> raftkv.store.v1.Separated
-	15, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
-	18, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
+	16, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
+	19, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
 	6,  // 4: raftkv.store.v1.Configuration.replicas:type_name -> raftkv.store.v1.Replica
-	11, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
-	10, // 6: raftkv.store.v1.Identity.replacements:type_name -> raftkv.store.v1.Replacement
-	16, // 7: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
-	17, // 8: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
-	16, // 9: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
-	17, // 10: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
+	12, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
+	11, // 6: raftkv.store.v1.Identity.replacements:type_name -> raftkv.store.v1.Replacement
+	17, // 7: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
+	18, // 8: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
+	17, // 9: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
+	18, // 10: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
 	7,  // 11: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
-	19, // 12: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
+	20, // 12: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
 	6,  // 13: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
 	14, // [14:14] is the sub-list for method output_type
 	14, // [14:14] is the sub-list for method input_type
@@ -1638,7 +1741,7 @@ func file_raftkv_store_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_store_v1_record_proto_rawDesc), len(file_raftkv_store_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
