@@ -137,7 +137,7 @@ func (s *Service) watchResponse(b *raftnode.WatchBatch) *raftkvv1.WatchResponse 
 	}
 	for _, r := range b.Records {
 		e := &raftkvv1.Event{Type: raftkvv1.EventType_EVENT_TYPE_PUT, Kv: new(raftkvv1.KeyValue), Shard: uint32(b.Shard), Initial: true}
-		fillKeyValue(e.Kv, r)
+		fillKeyValue(e.Kv, r, r.GetRecord())
 		e.Revision = e.GetKv().GetModRevision()
 		res.Events = append(res.Events, e)
 	}
@@ -151,13 +151,13 @@ func watchEvent(shard placement.ShardID, w *raftnode.WatchEvent) *raftkvv1.Event
 	e := &raftkvv1.Event{Type: raftkvv1.EventType_EVENT_TYPE_DELETE, Kv: new(raftkvv1.KeyValue), Shard: uint32(shard), Revision: w.Revision}
 	if w.After != nil {
 		e.Type = raftkvv1.EventType_EVENT_TYPE_PUT
-		fillKeyValue(e.Kv, w.After)
+		fillKeyValue(e.Kv, w.After, w.After.GetRecord())
 	} else {
 		e.Kv.Key, e.Kv.ModRevision = w.Key, w.Revision
 	}
 	if w.Before != nil {
 		e.PrevKv = new(raftkvv1.KeyValue)
-		fillKeyValue(e.PrevKv, w.Before)
+		fillKeyValue(e.PrevKv, w.Before, w.Before.GetRecord())
 	}
 	return e
 }
