@@ -38,9 +38,7 @@ func (s connectWatch) Watch(ctx context.Context, req *raftkvv1.WatchRequest, str
 
 // serviceNames are the services that health checks and reflection know.
 func serviceNames() []string {
-	return []string{
-		raftkvv1connect.KvServiceName, raftkvv1connect.ClusterServiceName, raftkvv1connect.LeaseServiceName, raftkvv1connect.WatchServiceName,
-	}
+	return []string{raftkvv1connect.KvServiceName, raftkvv1connect.ClusterServiceName, raftkvv1connect.LeaseServiceName, raftkvv1connect.WatchServiceName}
 }
 
 // connectOptions are the options of every handler.
@@ -61,8 +59,8 @@ func (s *Service) connectHandlers() map[string]http.Handler {
 	mount := func(prefix string, h http.Handler) { handlers[prefix] = h }
 	mount(raftkvv1connect.NewKvServiceHandler(connectKV{kv{s}}, options...))
 	mount(raftkvv1connect.NewClusterServiceHandler(cluster{s}, options...))
-	mount(raftkvv1connect.NewLeaseServiceHandler(leases{s}, options...))
 	mount(raftkvv1connect.NewWatchServiceHandler(connectWatch{watches{s}}, options...))
+	mount(raftkvv1connect.NewLeaseServiceHandler(leases{s}, options...))
 	small := connect.WithHandlerOptions(connect.WithReadMaxBytes(64<<10), connect.WithCompressMinBytes(compressBytesMin))
 	mount(grpchealth.NewHandler(health{s}, small))
 	reflector := grpcreflect.NewStaticReflector(append(serviceNames(), grpchealth.HealthV1ServiceName)...)

@@ -46,12 +46,6 @@ type grpcCluster struct {
 	raftkvv1.UnsafeClusterServiceServer
 }
 
-// grpcLeases speaks native gRPC for leases.
-type grpcLeases struct {
-	leases
-	raftkvv1.UnsafeLeaseServiceServer
-}
-
 // grpcWatch speaks native gRPC for watches.
 type grpcWatch struct {
 	watches
@@ -63,6 +57,12 @@ func (s grpcWatch) Watch(req *raftkvv1.WatchRequest, stream grpc.ServerStreaming
 	return s.watches.Watch(stream.Context(), req, stream.Send)
 }
 
+// grpcLeases speaks native gRPC for leases.
+type grpcLeases struct {
+	leases
+	raftkvv1.UnsafeLeaseServiceServer
+}
+
 // registerGRPC registers all services.
 func (s *Service) registerGRPC(server *grpc.Server) {
 	register := func(desc grpc.ServiceDesc, impl any) {
@@ -71,8 +71,8 @@ func (s *Service) registerGRPC(server *grpc.Server) {
 	}
 	register(raftkvv1.KvService_ServiceDesc, grpcKV{kv: kv{s}})
 	register(raftkvv1.ClusterService_ServiceDesc, grpcCluster{cluster: cluster{s}})
-	register(raftkvv1.LeaseService_ServiceDesc, grpcLeases{leases: leases{s}})
 	register(raftkvv1.WatchService_ServiceDesc, grpcWatch{watches: watches{s}})
+	register(raftkvv1.LeaseService_ServiceDesc, grpcLeases{leases: leases{s}})
 	grpc_health_v1.RegisterHealthServer(server, grpcHealth{health: health{s}})
 	reflection.Register(server) // v1 and v1alpha
 }

@@ -30,10 +30,10 @@ type Node interface {
 	Do(ctx context.Context, r *raftnode.Request) raftnode.Result
 	// Page reads one page of a range, merged over all shards.
 	Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error)
-	// Leases reads one page of the leases, or of the keys of one, merged over all shards.
-	Leases(ctx context.Context, r *peerv1.LeaseRead) (*raftnode.LeasePage, error)
 	// Watch begins to watch keys.
 	Watch(ctx context.Context, r raftnode.WatchRequest) (*raftnode.WatchStream, error)
+	// Leases reads one page of the leases, or of the keys of one, merged over all shards.
+	Leases(ctx context.Context, r *peerv1.LeaseRead) (*raftnode.LeasePage, error)
 	// Status describes the node.
 	Status() raftnode.Status
 	// Nodes lists the nodes of the cluster.

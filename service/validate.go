@@ -28,8 +28,8 @@ type rules struct {
 var annotations = sync.OnceValues(func() (protovalidate.Validator, error) {
 	return protovalidate.New(protovalidate.WithMessages(
 		new(raftkvv1.ScanRequest), new(raftkvv1.ListRequest), new(raftkvv1.LocateKeyRequest), new(raftkvv1.TransferLeaderRequest),
-		new(raftkvv1.GrantRequest), new(raftkvv1.KeepAliveRequest), new(raftkvv1.RevokeRequest), new(raftkvv1.GetLeaseRequest), new(raftkvv1.ListLeasesRequest),
 		new(raftkvv1.WatchRequest),
+		new(raftkvv1.GrantRequest), new(raftkvv1.KeepAliveRequest), new(raftkvv1.RevokeRequest), new(raftkvv1.GetLeaseRequest), new(raftkvv1.ListLeasesRequest),
 	))
 })
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -152,13 +151,13 @@ func watchEvent(shard placement.ShardID, w *raftnode.WatchEvent) *raftkvv1.Event
 	e := &raftkvv1.Event{Type: raftkvv1.EventType_EVENT_TYPE_DELETE, Kv: new(raftkvv1.KeyValue), Shard: uint32(shard), Revision: w.Revision}
 	if w.After != nil {
 		e.Type = raftkvv1.EventType_EVENT_TYPE_PUT
-		fillKeyValue(e.Kv, &peerv1.KeyRecord{Key: w.Key}, w.After.GetRecord())
+		fillKeyValue(e.Kv, w.After, w.After.GetRecord())
 	} else {
 		e.Kv.Key, e.Kv.ModRevision = w.Key, w.Revision
 	}
 	if w.Before != nil {
 		e.PrevKv = new(raftkvv1.KeyValue)
-		fillKeyValue(e.PrevKv, &peerv1.KeyRecord{Key: w.Key}, w.Before.GetRecord())
+		fillKeyValue(e.PrevKv, w.Before, w.Before.GetRecord())
 	}
 	return e
 }

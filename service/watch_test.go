@@ -373,13 +373,13 @@ var createdBatch = &raftnode.WatchBatch{Created: true, Progress: []raftnode.Watc
 func TestAWatchEndsWithItsReason(t *testing.T) {
 	f := newFixture(t)
 	for name, open := range f.watchClients(t) {
-		s := f.fakeWatch(&raftnode.CompactedError{Shard: 1, Oldest: 7}, createdBatch)
+		s := f.fakeWatch(&raftnode.CompactedError{Shard: 1, Revision: 3, Oldest: 7}, createdBatch)
 		next := open(t.Context(), &raftkvv1.WatchRequest{})
 		if res, err := next(); err != nil || res.GetToken() != "token" {
 			t.Fatal(name, res, err)
 		}
 		_, err := next()
-		checkStatus(t, wireStatus(t, err), codes.OutOfRange, "COMPACTED", &raftkvv1.Compacted{Shard: 1, Oldest: 7}, 0)
+		checkStatus(t, wireStatus(t, err), codes.OutOfRange, "COMPACTED", &raftkvv1.Compacted{Shard: 1, Revision: 3, Oldest: 7}, 0)
 		<-s.closed
 	}
 	s := f.fakeWatch(&raftnode.CutOffError{Shard: 1, For: time.Minute}, createdBatch)

@@ -73,9 +73,6 @@ const (
 	StateStalled
 	LeadYielded
 	GrowthRefused
-	KeyExpired
-	LeaseEnded
-	LeaseEndedElsewhere
 	WatchEvent
 	WatchProgress
 	WatchResumed
@@ -83,6 +80,9 @@ const (
 	WatchSplit
 	WatchCompacted
 	WatchCutOff
+	KeyExpired
+	LeaseEnded
+	LeaseEndedElsewhere
 	eventCount
 )
 
@@ -97,10 +97,10 @@ var eventNames = [...]string{
 	PageRead: "page read", PageGoesOn: "page with more behind it",
 	MajorityHealed: "majority healed alone", LogStalled: "stall of the log of a node", StateStalled: "stall of the state of a node",
 	LeadYielded: "lead given up for a stalled disk", GrowthRefused: "write refused for a full disk",
-	KeyExpired: "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
 	WatchEvent: "watch told of a change", WatchProgress: "watch told of progress", WatchResumed: "watch resumed by token",
 	WatchCaughtUp: "watch caught up from history", WatchSplit: "revision split between answers to a watch", WatchCompacted: "watch of a compacted history",
 	WatchCutOff: "watch ended by a node that is cut off",
+	KeyExpired:  "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
 }
 
 // String names the event.

@@ -81,8 +81,8 @@ func newRun(o Options) *run {
 		Clients: pick(4, 8), Groups: pick(6, 10), Think: time.Duration(pick(20, 60, 200)) * time.Millisecond, Reads: 0.2 + 0.4*draw.random.Float64(),
 		Pages: pick(0, 1, 1), ValueBytes: pick(8, 8, 400, 1500, 3000), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
 	})
-	r.mortals = newMortals(r.c, pick(0, 1, 2, 2), 10*o.Heartbeat)
 	r.watchers = newWatchers(r.c, r.clients.load.Groups, pick(2, 3, 4))
+	r.mortals = newMortals(r.c, pick(0, 1, 2, 2), 10*o.Heartbeat)
 	return r
 }
 
@@ -192,11 +192,11 @@ func (r *run) report() *Report {
 		Events: make(map[Event]uint64), Steps: r.c.scheduler.trace.events, Trace: r.c.Trace(), Time: r.c.Now(), Violations: r.c.violations,
 		Faults: r.nemesis.done, Recoveries: r.clients.recovery.took,
 	}
-	out.Lifetimes = r.mortals.life
-	out.Lifetimes.Jumps = r.c.jumps
 	for _, w := range r.watchers {
 		out.Watches = append(out.Watches, &w.Watch)
 	}
+	out.Lifetimes = r.mortals.life
+	out.Lifetimes.Jumps = r.c.jumps
 	for e, n := range r.c.events {
 		out.Events[Event(e)] = n
 	}

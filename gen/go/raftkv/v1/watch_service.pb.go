@@ -34,7 +34,7 @@ type WatchRequest struct {
 	// The key before which the range ends, at most 4,096 bytes; empty is past the last of all.
 	End string `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
 	// The revision of the first event; 0, the default, is the next one. Only for keys of one shard, because each counts its own revisions: one key, a
-	// prefix with a whole `{tag}`, or one of `shards`. One that the shard has not come to is refused with INVALID_ARGUMENT and detail `FutureRevision`, but
+	// prefix with a whole `{tag}`, or one of `shards`. One that the shard has not come to is refused with OUT_OF_RANGE and detail `FutureRevision`, but
 	// for the next one.
 	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Send the keys as they were just before the first event, too, at one revision per shard; false by default.

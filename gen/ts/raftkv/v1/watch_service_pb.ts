@@ -52,7 +52,7 @@ export type WatchRequest = Message<"raftkv.v1.WatchRequest"> & {
 
   /**
    * The revision of the first event; 0, the default, is the next one. Only for keys of one shard, because each counts its own revisions: one key, a
-   * prefix with a whole `{tag}`, or one of `shards`. One that the shard has not come to is refused with INVALID_ARGUMENT and detail `FutureRevision`, but
+   * prefix with a whole `{tag}`, or one of `shards`. One that the shard has not come to is refused with OUT_OF_RANGE and detail `FutureRevision`, but
    * for the next one.
    *
    * @generated from field: uint64 revision = 5;
