@@ -74,7 +74,7 @@ func (v *kvView) readPast(shard placement.ShardID, past []*peerv1.PastRead, resu
 			return pastError(shard, err)
 		}
 		k := &peerv1.KeyRecord{Key: p.GetKey(), Record: record}
-		if n := len(record.GetValue()); size > 0 && size+n > pastBytesMax {
+		if n := len(record.GetValue()); n > 0 && size > 0 && size+n > pastBytesMax {
 			k.Omitted, record.Content = true, nil
 		} else {
 			size += n
@@ -97,19 +97,31 @@ func pastError(shard placement.ShardID, err error) error {
 	}
 }
 
-// readAfter reads what a write that is done asks for, and answers the write with both.
+// readAfter reads what a write that is done asks for, and answers the write with both. A node that is leaving does it still: the write is its own. If
+// what is asked for is forgotten, as it may be for a retry, the write is answered without values.
 func (n *Node) readAfter(write *Request, res Result, past []*peerv1.PastRead) {
-	n.Submit(&Request{
-		Read: &peerv1.ReadRequest{Past: past}, Shard: res.Shard, Deadline: write.Deadline, Trace: write.Trace,
-		Done: func(read Result) {
-			if read.Err != nil {
-				write.Done(Result{Shard: res.Shard, Err: afterError(write.Command.GetWrite(), &res, read.Err)})
-				return
+	read := &Request{Read: &peerv1.ReadRequest{Past: past}, Shard: res.Shard, Deadline: write.Deadline, Trace: write.Trace}
+	read.Done = func(found Result) {
+		var compacted *CompactedError
+		switch {
+		case errors.As(found.Err, &compacted):
+			res.Read = &peerv1.ReadResult{}
+			for _, p := range past {
+				res.Read.Records = append(res.Read.Records, &peerv1.KeyRecord{Key: p.GetKey(), Omitted: true})
 			}
-			res.Read = read.Read
-			write.Done(res)
-		},
-	})
+		case found.Err != nil:
+			write.Done(Result{Shard: res.Shard, Err: afterError(write.Command.GetWrite(), &res, found.Err)})
+			return
+		default:
+			res.Read = found.Read
+		}
+		write.Done(res)
+	}
+	if n.failed() {
+		read.fail(ErrStopped)
+		return
+	}
+	n.dispatch(read)
 }
 
 // afterError is the error of a write that is done and whose read has failed. One that could have changed something must not be taken for one

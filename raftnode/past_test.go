@@ -122,6 +122,37 @@ func TestReadAfterWrite(t *testing.T) {
 	}
 }
 
+// A write whose retry comes when history is forgotten is told to be applied, without what it was to show.
+func TestReadAfterIsForgotten(t *testing.T) {
+	c := newCluster(t, 1, func(o *raftnode.Options) { o.HistoryBytes = 1 << 10; small(o) })
+	write := func() raftnode.Result {
+		return c.do("n1", &raftnode.Request{
+			Command: &storev1.Command{
+				RequestId: &storev1.RequestId{ClientId: []byte("0123456789abcdef"), Sequence: 1},
+				Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{
+					{Kind: storev1.OperationKind_OPERATION_KIND_PUT, Key: "a", Value: []byte("1")},
+				}}},
+			},
+			After: func(w *storev1.WriteResult) []*peerv1.PastRead {
+				return []*peerv1.PastRead{{Key: "a", Revision: w.GetRevision()}}
+			},
+		})
+	}
+	if res := write(); res.Err != nil || string(res.Read.GetRecords()[0].GetRecord().GetValue()) != "1" {
+		t.Fatalf("%+v", res)
+	}
+	waitFor(t, "the history to be trimmed", func() bool {
+		if _, err := c.put("n1", "a", strings.Repeat("v", 500)); err != nil {
+			t.Fatal(err)
+		}
+		res := write()
+		if res.Err != nil || res.Write.GetRevision() != 1 {
+			t.Fatalf("a retry: %+v", res)
+		}
+		return res.Read.GetRecords()[0].GetOmitted()
+	})
+}
+
 // What is applied is never told as if it were not: if what a write was to show is forgotten, its outcome is unknown to the requester.
 func TestReadAfterFails(t *testing.T) {
 	c := newCluster(t, 1, nil)
@@ -138,5 +169,17 @@ func TestReadAfterFails(t *testing.T) {
 		if errors.As(res.Err, &unknown) == definite || res.Err == nil {
 			t.Errorf("%s: %v", kind, res.Err)
 		}
+	}
+}
+
+// A value that fills the answer alone, and a key that does not exist behind it.
+func TestPastReadsOfLargeValues(t *testing.T) {
+	c := newCluster(t, 1, func(o *raftnode.Options) { o.Limits.ValueBytes, o.Limits.CommandBytes = 5<<20, 6<<20 })
+	if _, err := c.put("n1", "large", strings.Repeat("v", 5<<20)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.past("n1", &peerv1.PastRead{Key: "large", Revision: 1}, &peerv1.PastRead{Key: "none", Revision: 1}, &peerv1.PastRead{Key: "large", Revision: 1})
+	if err != nil || len(got[0].GetRecord().GetValue()) != 5<<20 || got[1].GetRecord() != nil || got[1].GetOmitted() || !got[2].GetOmitted() {
+		t.Errorf("%d records, %v", len(got), err)
 	}
 }

@@ -64,6 +64,7 @@ type execOperation struct {
 	// deadline is when the node stops working on it.
 	deadline time.Time
 	charge   uint64 // bytes reserved in inFlightBytes
+	shows    uint64 // the part of it for what a write is to show
 	units    uint64 // operations reserved in inFlight
 	key      string // of a get, put or delete
 	refused  error  // by the budget: it is not submitted
@@ -194,6 +195,8 @@ func (x *execution) tryAdmit(ops []*raftkvv1.ExecOperation, now, deadline time.T
 	for _, m := range ops {
 		o := &execOperation{x: x, id: m.GetId(), start: now, deadline: deadline}
 		o.op, o.units, o.charge = cost(m, x.readCharge)
+		o.shows = shown(m, limits.ValueBytes)
+		o.charge += o.shows
 		if units > 0 && (units+o.units > limits.StreamOperations || bytes+o.charge > limits.StreamBytes) {
 			break
 		}
@@ -221,7 +224,7 @@ func (x *execution) press(ops []*execOperation, full error) []*execOperation {
 		if units += o.units; units > max(pressedOperations, o.units) {
 			return ops[:i]
 		}
-		o.charge, o.refused = 0, full
+		o.charge, o.shows, o.refused = 0, 0, full
 	}
 	return ops
 }
@@ -298,8 +301,8 @@ func (o *execOperation) done(r raftnode.Result) {
 	switch {
 	case o.op == opGet:
 		x.recharge(o)
-	case len(r.Read.GetRecords()) > 0:
-		x.grow(o)
+	case o.shows > 0:
+		x.settle(o)
 	}
 	x.finished = append(x.finished, o)
 	first := len(x.finished) == 1
@@ -338,12 +341,33 @@ func (x *execution) recharge(o *execOperation) {
 	o.charge = actual
 }
 
-// grow charges what a write shows of what it has read or found. It is not refused: the write is applied. Called under mu.
-func (x *execution) grow(o *execOperation) {
-	n := o.readBytes()
-	x.service.budget.add(n)
-	x.inFlightBytes += n
-	o.charge += n
+// shownMax is about how much a write shows at most; the node leaves out what is more.
+const shownMax = 4 << 20
+
+// shown is how many bytes a write may show of what it reads and replaces. It cannot be refused once the write is applied, so there must be room before.
+func shown(m *raftkvv1.ExecOperation, valueBytes uint64) uint64 {
+	n := 0
+	switch o := m.GetOperation().(type) {
+	case *raftkvv1.ExecOperation_Put:
+		if o.Put.GetPrevKv() {
+			n = 1
+		}
+	case *raftkvv1.ExecOperation_Delete:
+		if o.Delete.GetPrevKv() {
+			n = 1
+		}
+	case *raftkvv1.ExecOperation_Txn:
+		n = max(txnShows(o.Txn.GetThen()), txnShows(o.Txn.GetElse()))
+	}
+	return min(uint64(n)*valueBytes, max(shownMax, valueBytes))
+}
+
+// settle charges what a write really shows. Called under mu.
+func (x *execution) settle(o *execOperation) {
+	n := min(o.readBytes(), o.shows)
+	x.service.budget.give(o.shows - n)
+	x.inFlightBytes -= o.shows - n
+	o.charge -= o.shows - n
 }
 
 // readBytes is what the records in the result hold.

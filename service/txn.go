@@ -86,6 +86,16 @@ func txnReads(done []*raftkvv1.TxnOperation, w *storev1.WriteResult) []*peerv1.P
 	return reads
 }
 
+// txnShows is how many keys the answer of operations shows at most.
+func txnShows(ops []*raftkvv1.TxnOperation) (n int) {
+	for _, m := range ops {
+		if m.GetGet() != nil || m.GetPut().GetPrevKv() || m.GetDelete().GetPrevKv() {
+			n++
+		}
+	}
+	return n
+}
+
 // appendPrevious adds the read of what operation i has replaced, if that is wanted and there was something: the write has made a revision then.
 func appendPrevious(reads []*peerv1.PastRead, wanted bool, key string, w *storev1.WriteResult, i int) []*peerv1.PastRead {
 	if !wanted || !w.GetOperations()[i].GetExisted() {
@@ -153,10 +163,10 @@ func txnResult(m *raftkvv1.TxnOperation, o *storev1.OperationResult, next func(b
 	}
 }
 
-// previousKeyValue is a key as a read of the past shows it; nil if it did not exist.
+// previousKeyValue is a key as a read of the past shows it; nil if it did not exist, without revisions if that is forgotten.
 func previousKeyValue(k *peerv1.KeyRecord) *raftkvv1.KeyValue {
 	r := liveRecord(k)
-	if r == nil {
+	if r == nil && !k.GetOmitted() {
 		return nil
 	}
 	kv := new(raftkvv1.KeyValue)

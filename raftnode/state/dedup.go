@@ -184,7 +184,8 @@ func (sh *Shard) expired(id *dedupID, seen uint64) (floor uint64, gone bool) {
 		}
 		floor = s.floor
 	}
-	return floor, seen < floor
+	// Where the shard has not come to the floor, who has seen all that there is passes: the state is that which the forgotten answer was given in.
+	return floor, seen < min(floor, sh.meta.Revision)
 }
 
 // full says whether a client must acknowledge answers before it gets more. acked is what it does now.
@@ -250,8 +251,7 @@ func (sh *Shard) forgetOldest(b *Batch, s *session) error {
 }
 
 // forgetSession forgets a client, and raises the session floor above what any attempt of its requests can have seen: an attempt of a command that
-// made revision r has seen less than r. One that made none may have seen r itself, so the floor is r+1 where the shard is that far; where
-// it is not, nobody could pass a floor of r+1.
+// made revision r has seen less than r. One that made none may have seen r itself, so the floor is r+1, even if the shard is not that far yet.
 func (sh *Shard) forgetSession(b *Batch, s *session) error {
 	for s.results > 1 {
 		if err := sh.forgetOldest(b, s); err != nil {
@@ -259,7 +259,7 @@ func (sh *Shard) forgetSession(b *Batch, s *session) error {
 		}
 	}
 	e := &sh.dedup.entries[s.newest]
-	sh.meta.SessionFloor = max(sh.meta.SessionFloor, min(e.revision+1, sh.meta.Revision))
+	sh.meta.SessionFloor = max(sh.meta.SessionFloor, e.revision+1)
 	sh.key = appendDedupKey(sh.key[:0], sh.id, e.index, e.ordinal)
 	sh.dedup.end(s)
 	return b.delete(sh.key)

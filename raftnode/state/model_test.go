@@ -103,11 +103,11 @@ func (m *model) answer(id *storev1.RequestId, execute func() *storev1.WriteResul
 	}
 	s := m.session(client)
 	switch {
-	case s == nil && id.Seen < m.gone:
+	case s == nil && id.Seen < min(m.gone, m.revision):
 		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: m.gone}
 	case s != nil && id.Sequence < s.acked:
 		return &storev1.WriteResult{Outcome: expired, Revision: m.revision}
-	case s != nil && id.Seen < s.floor:
+	case s != nil && id.Seen < min(s.floor, m.revision):
 		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: s.floor}
 	case s != nil && len(m.of(client)) >= m.most && m.of(client)[0].sequence >= max(s.acked, id.AckedBelow):
 		return &storev1.WriteResult{Outcome: sessionFull, Revision: m.revision}
@@ -126,7 +126,7 @@ func (m *model) answer(id *storev1.RequestId, execute func() *storev1.WriteResul
 	}
 	for len(m.results) > m.limit && m.sessions[0] != s {
 		of := m.of(m.sessions[0].client)
-		m.gone = max(m.gone, min(of[len(of)-1].result.Revision+1, m.revision))
+		m.gone = max(m.gone, of[len(of)-1].result.Revision+1)
 		for _, r := range of {
 			m.forget(r.id)
 		}

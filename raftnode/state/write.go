@@ -24,8 +24,8 @@ const (
 )
 
 // applyWrite executes a write: look for the answer to an earlier attempt first, then refuse what may have been forgotten, then what is not
-// served here, then compare, then change one way or the other (R23, R17). Applied and failed are answers that a retry must get again; the others say that
-// this attempt did nothing, and are not kept.
+// served here, then compare, then change one way or the other (R23, R17). What comes of the compares and the leases is an answer
+// that a retry must get again; the rest says that this attempt did nothing, and is not kept.
 func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *storev1.Write, r *storev1.WriteResult) (*storev1.WriteResult, error) {
 	var request dedupID
 	home := placement.SlotOf(firstKey(w))

@@ -246,7 +246,7 @@ type PutResponse struct {
 	CreateRevision uint64 `protobuf:"varint,2,opt,name=create_revision,json=createRevision,proto3" json:"create_revision,omitempty"`
 	// How often the key has been written since then; 1 for a new key.
 	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	// The key as it was before, if that was asked for and it existed.
+	// The key as it was before, if that was asked for and it existed. Without revisions and value in the answer to a retry, if the shard has forgotten it.
 	PrevKv        *KeyValue `protobuf:"bytes,4,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -390,7 +390,7 @@ type DeleteResponse struct {
 	Header *ResponseHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	// Whether the key existed.
 	Deleted bool `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
-	// The key as it was before, if that was asked for and it existed.
+	// The key as it was before, if that was asked for and it existed. Without revisions and value in the answer to a retry, if the shard has forgotten it.
 	PrevKv        *KeyValue `protobuf:"bytes,3,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

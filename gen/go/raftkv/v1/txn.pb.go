@@ -482,7 +482,8 @@ type TxnResponse struct {
 	Results []*TxnResult `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
 	// The compare that did not hold, when one did not.
 	Failed *FailedCompare `protobuf:"bytes,4,opt,name=failed,proto3" json:"failed,omitempty"`
-	// Values of `kv` and `prev_kv` beyond 4 MiB in total were left out, from the first that did not fit: read them by Get at a revision.
+	// Values of `kv` and `prev_kv` were left out: beyond 4 MiB in total, from the first that did not fit (read them by Get at a revision), or, in the
+	// answer to a retry, because the shard has forgotten them, when they have no revisions either.
 	ValuesOmitted bool `protobuf:"varint,5,opt,name=values_omitted,json=valuesOmitted,proto3" json:"values_omitted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -174,7 +174,7 @@ export type PutResponse = Message<"raftkv.v1.PutResponse"> & {
   version: bigint;
 
   /**
-   * The key as it was before, if that was asked for and it existed.
+   * The key as it was before, if that was asked for and it existed. Without revisions and value in the answer to a retry, if the shard has forgotten it.
    *
    * @generated from field: raftkv.v1.KeyValue prev_kv = 4;
    */
@@ -251,7 +251,7 @@ export type DeleteResponse = Message<"raftkv.v1.DeleteResponse"> & {
   deleted: boolean;
 
   /**
-   * The key as it was before, if that was asked for and it existed.
+   * The key as it was before, if that was asked for and it existed. Without revisions and value in the answer to a retry, if the shard has forgotten it.
    *
    * @generated from field: raftkv.v1.KeyValue prev_kv = 3;
    */

@@ -448,7 +448,8 @@ export type TxnResponse = Message<"raftkv.v1.TxnResponse"> & {
   failed?: FailedCompare | undefined;
 
   /**
-   * Values of `kv` and `prev_kv` beyond 4 MiB in total were left out, from the first that did not fit: read them by Get at a revision.
+   * Values of `kv` and `prev_kv` were left out: beyond 4 MiB in total, from the first that did not fit (read them by Get at a revision), or, in the
+   * answer to a retry, because the shard has forgotten them, when they have no revisions either.
    *
    * @generated from field: bool values_omitted = 5;
    */
