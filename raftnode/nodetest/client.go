@@ -358,6 +358,9 @@ func (a *attempt) written(res raftnode.Result) {
 		}
 		op.Before = append(op.Before, before)
 	}
+	if slices.ContainsFunc(res.Read.GetRecords(), func(k *peerv1.KeyRecord) bool { return k.GetOmitted() }) {
+		op.Before = nil // a retry came when history was forgotten
+	}
 	op.Revision = res.Write.GetRevision()
 	cs.recovery.wrote(op)
 	for _, c := range other {
