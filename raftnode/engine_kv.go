@@ -274,7 +274,7 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		err = v.readRange(shard, r.GetRange(), result)
 	case r.GetLease() != nil:
 		err = v.readLease(shard, r.GetLease(), result)
-	default:
+	case len(r.GetPast()) > 0:
 		err = v.readPast(shard, r.GetPast(), result)
 		if len(r.GetPast()) == 1 {
 			at.Revision = r.GetPast()[0].GetRevision() // the state that the answer shows

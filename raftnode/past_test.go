@@ -93,7 +93,8 @@ func TestReadAfterWrite(t *testing.T) {
 		}
 	}
 	for _, m := range c.members {
-		for sequence, want := range map[uint64][]string{1: {"1", "2"}, 2: {"2"}} {
+		for i, want := range [][]string{{"1", "2"}, {"2"}} {
+			sequence := uint64(i + 1)
 			res := c.do(m.ID, write(sequence))
 			if res.Err != nil || len(res.Read.GetRecords()) != len(want) {
 				t.Fatalf("through %s: %+v", m.ID, res)

@@ -228,6 +228,10 @@ func (s *WatchStream) initial(p *watchedShard) (b *WatchBatch, idle bool, err er
 	if errors.Is(err, state.ErrReplaced) {
 		return nil, true, nil // The hub nudges it.
 	}
+	var compacted *state.CompactedError
+	if errors.As(err, &compacted) { // The records are those before the first event.
+		return nil, false, &CompactedError{Shard: p.shard, Revision: compacted.Revision + 1, Oldest: compacted.Floor + 1}
+	}
 	if err != nil {
 		return nil, false, s.pollError(p, err)
 	}

@@ -153,15 +153,18 @@ func (w *changesWalk) record(key string, stored []byte) (*record, error) {
 }
 
 // RevisionClock returns the clock of a shard, in milliseconds, at a revision whose history is kept.
-func (v *View) RevisionClock(id placement.ShardID, revision uint64) (uint64, error) {
-	if err := v.checkRevision(id, revision); err != nil {
-		return 0, err
+func (v *View) RevisionClock(id placement.ShardID, revision uint64) (at uint64, err error) {
+	// Not checkRevision: the state before the first history can be read, its clock has gone.
+	next, err := v.History(id, revision, revision, 1, func(_ uint64, h *storev1.History) error {
+		at = h.ClockMs
+		return nil
+	})
+	if err == nil && next == revision {
+		p, err := v.Position(id)
+		if err != nil {
+			return 0, err
+		}
+		return 0, &FutureRevisionError{Revision: revision, Current: p.Revision}
 	}
-	h := new(storev1.History)
-	at := appendHistoryKey(nil, id, revision)
-	found, err := v.get(id, at, h, "history")
-	if err == nil && !found {
-		err = &CorruptionError{Shard: id, Key: at, Err: errMissing}
-	}
-	return h.ClockMs, err
+	return at, err
 }

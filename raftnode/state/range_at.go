@@ -15,7 +15,7 @@ import (
 //
 // What was deleted since has its tombstone, because the history has not passed it; so nothing of the revision is missed.
 func (v *View) RangeAt(id placement.ShardID, start, end string, revision uint64, maxItems int, maxBytes uint64) (records []*peerv1.KeyRecord, next string, err error) {
-	if err := v.checkRangeAt(id, revision); err != nil {
+	if err := v.checkRevision(id, revision); err != nil {
 		return nil, "", err
 	}
 	if end != "" && end <= start {
@@ -52,20 +52,6 @@ func (v *View) RangeAt(id placement.ShardID, start, end string, revision uint64,
 	return records, next, v.check(id)
 }
 
-// checkRangeAt is checkRevision, but the revision before the first history is good, too: its records stand as they are, or were replaced above.
-func (v *View) checkRangeAt(id placement.ShardID, revision uint64) error {
-	m, err := v.meta(id)
-	switch {
-	case err != nil:
-		return err
-	case revision+1 < m.HistoryFloor:
-		return &CompactedError{Revision: revision, Floor: m.HistoryFloor}
-	case revision > m.Revision:
-		return &FutureRevisionError{Revision: revision, Current: m.Revision}
-	}
-	return nil
-}
-
 // recordAt returns the record under an iterator as it was at a revision, nil if the key did not exist, and how far it was to go back.
 func (v *View) recordAt(id placement.ShardID, key string, it *pebble.Iterator, revision uint64) (r *record, steps int, err error) {
 	stored, err := it.ValueAndErr()
@@ -75,11 +61,5 @@ func (v *View) recordAt(id placement.ShardID, key string, it *pebble.Iterator, r
 	if r, err = readRecord(stored); err != nil {
 		return nil, 0, &CorruptionError{Shard: id, Key: []byte(key), Err: err}
 	}
-	for ; err == nil && r != nil && r.ModRevision > revision; steps++ {
-		r, err = v.before(id, key, r.ModRevision)
-	}
-	if err != nil || r == nil || r.GetTombstone() {
-		return nil, steps, err
-	}
-	return r, steps, v.whole(id, key, r)
+	return v.back(id, key, r, revision)
 }

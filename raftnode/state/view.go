@@ -150,13 +150,22 @@ func (v *View) GetAt(id placement.ShardID, key string, revision uint64) (*storev
 		return nil, err
 	}
 	r, err := v.record(id, key)
-	for err == nil && r != nil && r.ModRevision > revision {
+	if err != nil {
+		return nil, err
+	}
+	r, _, err = v.back(id, key, r, revision)
+	return r, err
+}
+
+// back follows a record back through the history to what the key was at a revision, nil if it did not exist, and says how far that was.
+func (v *View) back(id placement.ShardID, key string, r *record, revision uint64) (_ *record, steps int, err error) {
+	for ; err == nil && r != nil && r.ModRevision > revision; steps++ {
 		r, err = v.before(id, key, r.ModRevision)
 	}
 	if err != nil || r == nil || r.GetTombstone() {
-		return nil, err
+		return nil, steps, err
 	}
-	return r, v.whole(id, key, r)
+	return r, steps, v.whole(id, key, r)
 }
 
 // before returns the record that the write of a key at a revision replaced, nil if there was none.
