@@ -42,32 +42,23 @@ var conditions = []struct {
 }
 
 func TestConditionsOnEveryProtocol(t *testing.T) {
-	names := newFixture(t).protocols(t)
-	names["exec"] = nil
-	for name := range names {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			call := f.protocols(t)[name]
-			if name == "exec" {
-				call = f.execCaller(t)
+	onEveryProtocol(t, func(t *testing.T, call caller) {
+		for _, step := range conditions {
+			procedure, got := kvPath+"Put", proto.Message(new(raftkvv1.PutResponse))
+			if _, ok := step.req.(*raftkvv1.DeleteRequest); ok {
+				procedure, got = kvPath+"Delete", new(raftkvv1.DeleteResponse)
 			}
-			for _, step := range conditions {
-				procedure, got := kvPath+"Put", proto.Message(new(raftkvv1.PutResponse))
-				if _, ok := step.req.(*raftkvv1.DeleteRequest); ok {
-					procedure, got = kvPath+"Delete", new(raftkvv1.DeleteResponse)
-				}
-				status := call(t, procedure, step.req, got)
-				if step.failed != nil {
-					checkStatus(t, status, codes.FailedPrecondition, "PRECONDITION_FAILED", step.failed, 0)
-					continue
-				}
-				ignore := protocmp.IgnoreFields(&raftkvv1.ResponseHeader{}, "raft_index")
-				if diff := cmp.Diff(step.want, got, protocmp.Transform(), ignore); status != nil || diff != "" {
-					t.Errorf("%s: %v\n%s", step.name, status, diff)
-				}
+			status := call(t, procedure, step.req, got)
+			if step.failed != nil {
+				checkStatus(t, status, codes.FailedPrecondition, "PRECONDITION_FAILED", step.failed, 0)
+				continue
 			}
-		})
-	}
+			ignore := protocmp.IgnoreFields(&raftkvv1.ResponseHeader{}, "raft_index")
+			if diff := cmp.Diff(step.want, got, protocmp.Transform(), ignore); status != nil || diff != "" {
+				t.Errorf("%s: %v\n%s", step.name, status, diff)
+			}
+		}
+	})
 }
 
 // TestConditionOfNoKind checks that a condition that says nothing, or something that only a later version knows, is no write without one.

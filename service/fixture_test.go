@@ -122,6 +122,22 @@ func (f *fixture) protocols(t testing.TB) map[string]caller {
 	}
 }
 
+// onEveryProtocol runs a test once for each way to call a unary method, Exec included, on a new service each.
+func onEveryProtocol(t *testing.T, test func(t *testing.T, call caller)) {
+	names := newFixture(t).protocols(t)
+	names["exec"] = nil
+	for name := range names {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			call := f.protocols(t)[name]
+			if name == "exec" {
+				call = f.execCaller(t)
+			}
+			test(t, call)
+		})
+	}
+}
+
 func (f *fixture) dial(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode"
 )
@@ -103,32 +105,23 @@ var transactions = []struct {
 }
 
 func TestTransactionsOnEveryProtocol(t *testing.T) {
-	names := newFixture(t).protocols(t)
-	names["exec"] = nil
-	for name := range names {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			call := f.protocols(t)[name]
-			if name == "exec" {
-				call = f.execCaller(t)
+	onEveryProtocol(t, func(t *testing.T, call caller) {
+		for _, step := range transactions {
+			procedure := kvPath + strings.TrimSuffix(string(step.req.ProtoReflect().Descriptor().Name()), "Request")
+			got := step.want.ProtoReflect().New().Interface()
+			status := call(t, procedure, step.req, got)
+			ignore := protocmp.IgnoreFields(&raftkvv1.ResponseHeader{}, "raft_index")
+			if diff := cmp.Diff(step.want, got, protocmp.Transform(), ignore); status != nil || diff != "" {
+				t.Errorf("%s: %v\n%s", step.name, status, diff)
 			}
-			for _, step := range transactions {
-				procedure := kvPath + strings.TrimSuffix(string(step.req.ProtoReflect().Descriptor().Name()), "Request")
-				got := step.want.ProtoReflect().New().Interface()
-				status := call(t, procedure, step.req, got)
-				ignore := protocmp.IgnoreFields(&raftkvv1.ResponseHeader{}, "raft_index")
-				if diff := cmp.Diff(step.want, got, protocmp.Transform(), ignore); status != nil || diff != "" {
-					t.Errorf("%s: %v\n%s", step.name, status, diff)
-				}
+		}
+		for revision, reason := range map[uint64]string{1: "KEY_NOT_FOUND", 99: "FUTURE_REVISION"} {
+			status := call(t, kvPath+"Get", &raftkvv1.GetRequest{Key: "never", Revision: revision}, new(raftkvv1.GetResponse))
+			if !strings.Contains(fmt.Sprint(status), reason) {
+				t.Errorf("revision %d: %v, want %s", revision, status, reason)
 			}
-			for revision, reason := range map[uint64]string{1: "KEY_NOT_FOUND", 99: "FUTURE_REVISION"} {
-				status := call(t, kvPath+"Get", &raftkvv1.GetRequest{Key: "never", Revision: revision}, new(raftkvv1.GetResponse))
-				if !strings.Contains(fmt.Sprint(status), reason) {
-					t.Errorf("revision %d: %v, want %s", revision, status, reason)
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // What a transaction shows is charged to its stream, and given back.
@@ -142,6 +135,46 @@ func TestTransactionsAreCharged(t *testing.T) {
 		t.Fatalf("%v", status)
 	}
 	retry(t, func() bool { return f.service.budget.used.Load() == 0 })
+}
+
+// A stream takes no more operations than it has room for what they may show, and gets the room back that they have not needed.
+func TestWhatWritesShowIsBounded(t *testing.T) {
+	const value, room = 1 << 20, 9 << 20
+	f := newFixture(t, func(o *Options) { o.Limits.StreamBytes, o.Limits.ValueBytes = room, value })
+	for name, c := range map[string]struct {
+		op   *raftkvv1.ExecOperation
+		most int
+	}{
+		"put":    {execOf(&raftkvv1.PutRequest{Key: "k", PrevKv: true}), room / value},
+		"delete": {execOf(&raftkvv1.DeleteRequest{Key: "k", PrevKv: true}), room / value},
+		"txn":    {execOf(&raftkvv1.TxnRequest{Then: []*raftkvv1.TxnOperation{txnGet("a"), txnPut("b", "", true), txnGet("c")}}), room / (3 * value)},
+		"a txn that shows more than an answer holds": {execOf(&raftkvv1.TxnRequest{
+			Compare: []*raftkvv1.Compare{keyExists("a", true)},
+			Else:    []*raftkvv1.TxnOperation{txnGet("a"), txnGet("b"), txnGet("c"), txnGet("d"), txnDelete("e", true), txnDelete("f", true)},
+		}), room / (4 * value)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := &execution{service: f.service, wake: make(chan struct{}, 1), room: make(chan struct{}, 1), readCharge: chargeReadFirst}
+			var ops []*raftkvv1.ExecOperation
+			for range 100 {
+				ops = append(ops, c.op)
+			}
+			admitted, ok := x.tryAdmit(ops, time.Now(), time.Now())
+			if !ok || len(admitted) == 0 || len(admitted) > c.most {
+				t.Fatalf("%d are admitted, there is room for what %d show", len(admitted), c.most)
+			}
+			for _, o := range admitted {
+				o.done(raftnode.Result{Read: &peerv1.ReadResult{Records: []*peerv1.KeyRecord{{Key: "k", Record: recordOf("short")}}}})
+			}
+			if x.inFlightBytes > uint64(len(admitted))*(chargeBase*8) || f.service.budget.used.Load() != int64(x.inFlightBytes) {
+				t.Errorf("%d bytes are in flight, %d in the budget", x.inFlightBytes, f.service.budget.used.Load())
+			}
+			x.abandon()
+			if used := f.service.budget.used.Load(); used != 0 {
+				t.Errorf("%d bytes are used", used)
+			}
+		})
+	}
 }
 
 func TestBadTransactions(t *testing.T) {

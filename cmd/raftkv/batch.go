@@ -46,24 +46,40 @@ func newBatch() *cobra.Command {
 	c.Flags().BoolVar(&nonAtomic, "non-atomic", false, "apply every line by itself")
 	format := newOutput(c)
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
-		in, size := cmd.InOrStdin(), int64(-1)
-		if len(args) == 1 && args[0] != "-" {
-			f, err := os.Open(args[0])
-			if err != nil {
-				return fmt.Errorf("read the operations: %w", err)
-			}
-			defer f.Close() //nolint:errcheck // it was only read
-			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-				size = info.Size()
-			}
-			in = f
+		in, err := openInput(cmd, args)
+		if err != nil {
+			return err
 		}
+		defer in.Close() // it was only read
 		if nonAtomic {
-			return loadEach(cmd, client, in, size, format.value == "json")
+			return loadEach(cmd, client, in, in.size, format.value == "json")
 		}
 		return applyBatch(cmd, client, in, format.value == "json")
 	})
 	return c
+}
+
+// input is the file that a command reads, or its standard input.
+type input struct {
+	io.ReadCloser
+	// size is negative if it is not known.
+	size int64
+}
+
+// openInput opens the file that the only argument names. Without one, or if it is -, that is standard input.
+func openInput(cmd *cobra.Command, args []string) (*input, error) {
+	if len(args) == 0 || args[0] == "-" {
+		return &input{io.NopCloser(cmd.InOrStdin()), -1}, nil
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return nil, fmt.Errorf("read the operations: %w", err)
+	}
+	size := int64(-1)
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		size = info.Size()
+	}
+	return &input{f, size}, nil
 }
 
 // applyBatch applies everything in one command.

@@ -157,8 +157,8 @@ func killAtFirstStart(t *testing.T, at failpoint.Point, n int) {
 	w.finish()
 }
 
-// lagging is a cluster of three whose last node is down for so long that it needs a snapshot.
-func lagging(t *testing.T, arm func(*processes)) (*processes, *writers) {
+// bereft is a cluster of three under load whose last node is down.
+func bereft(t *testing.T, arm func(*processes)) (*processes, *writers) {
 	c := newProcesses(t, t.TempDir(), 3)
 	arm(c)
 	for _, p := range c.nodes {
@@ -170,6 +170,12 @@ func lagging(t *testing.T, arm func(*processes)) (*processes, *writers) {
 	w := startWriters(c, 8)
 	w.progress(100)
 	c.kill(c.nodes[2])
+	return c, w
+}
+
+// lagging is a cluster of three whose last node is down for so long that it needs a snapshot.
+func lagging(t *testing.T, arm func(*processes)) (*processes, *writers) {
+	c, w := bereft(t, arm)
 	lacks := c.shard(c.nodes[0]).LastLogIndex + 1 // if not an earlier entry
 	for _, p := range c.nodes[:2] {
 		for c.shard(p).FirstLogIndex <= lacks {
@@ -206,18 +212,8 @@ func killSender(t *testing.T, at failpoint.Point, n int) {
 
 // damaged is a cluster of three whose last node is down, and whose log cannot be read.
 func damaged(t *testing.T, arm func(*processes)) (*processes, *writers) {
-	c := newProcesses(t, t.TempDir(), 3)
-	arm(c)
-	for _, p := range c.nodes {
-		c.start(p)
-	}
-	for _, p := range c.nodes {
-		c.ready(p)
-	}
-	w := startWriters(c, 8)
-	w.progress(100)
+	c, w := bereft(t, arm)
 	p := c.nodes[2]
-	c.kill(p)
 	segments, err := filepath.Glob(filepath.Join(c.dir, p.id, "log", "*.log"))
 	if err != nil || len(segments) == 0 {
 		t.Fatalf("there is no log to damage: %v", err)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -37,15 +36,11 @@ func newTxn() *cobra.Command {
 	c.Flags().BoolVar(&previous, "prev", false, "also print what puts and deletes replace")
 	format := newOutput(c)
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
-		in := cmd.InOrStdin()
-		if len(args) == 1 && args[0] != "-" {
-			f, err := os.Open(args[0])
-			if err != nil {
-				return fmt.Errorf("read the transaction: %w", err)
-			}
-			defer f.Close() //nolint:errcheck // it was only read
-			in = f
+		in, err := openInput(cmd, args)
+		if err != nil {
+			return err
 		}
+		defer in.Close() // it was only read
 		return runTxn(cmd, client, in, previous, format.value == "json")
 	})
 	return c

@@ -194,9 +194,12 @@ func (sh *Shard) full(id *dedupID, acked uint64) bool {
 	return s != nil && s.results >= sh.store.options.SessionResults && sh.dedup.entries[s.oldest].id.sequence >= max(s.acked, acked)
 }
 
-// refuseSession refuses a request that is not there because it may have been forgotten, or because its client has no room for the answer. It says
-// whether it did.
-func (sh *Shard) refuseSession(request *dedupID, id *storev1.RequestId, r *storev1.WriteResult) bool {
+// asked looks for the answer to an earlier attempt of a request, and refuses what may have been forgotten or what its client has no room for. It
+// returns nil if the request is to be executed.
+func (sh *Shard) asked(request *dedupID, id *storev1.RequestId, r *storev1.WriteResult) (*storev1.WriteResult, error) {
+	if answer, err := sh.answered(request); err != nil || answer != nil {
+		return answer, err
+	}
 	floor, gone := sh.expired(request, id.Seen)
 	switch {
 	case gone:
@@ -205,9 +208,9 @@ func (sh *Shard) refuseSession(request *dedupID, id *storev1.RequestId, r *store
 	case sh.full(request, id.AckedBelow):
 		refuse(r, sessionFull, sh.meta.Revision)
 	default:
-		return false
+		return nil, nil
 	}
-	return true
+	return r, nil
 }
 
 // remember keeps the answer to a request and forgets what there is no room for.

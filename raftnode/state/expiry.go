@@ -22,8 +22,8 @@ var errIndex = errors.New("the index names a key that is not there")
 // checkLife checks how long an operation lets its key live.
 func checkLife(op *storev1.Operation) error {
 	switch {
-	case op.Kind == deletion && (op.TtlMs != 0 || op.Lease != 0):
-		return errors.New("is a delete and has a time to live")
+	case op.Kind != put && (op.TtlMs != 0 || op.Lease != 0):
+		return errors.New("is no put and has a time to live")
 	case op.TtlMs != 0 && op.Lease != 0:
 		return errors.New("has a time to live and a lease")
 	case op.TtlMs > TTLMillisMax:

@@ -40,11 +40,8 @@ func (sh *Shard) applyLease(
 	if id != nil {
 		copy(request.client[:], id.ClientId)
 		request.sequence = id.Sequence
-		if answer, err := sh.answered(&request); err != nil || answer != nil {
+		if answer, err := sh.asked(&request, id, r); err != nil || answer != nil {
 			return answer, err
-		}
-		if sh.refuseSession(&request, id, r) {
-			return r, nil
 		}
 	}
 	if !sh.serves(home) {

@@ -38,11 +38,8 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 				return r, err
 			}
 		}
-		if answer, err := sh.answered(&request); err != nil || answer != nil {
+		if answer, err := sh.asked(&request, id, r); err != nil || answer != nil {
 			return answer, err
-		}
-		if sh.refuseSession(&request, id, r) {
-			return r, nil
 		}
 	}
 	if slot, ok := sh.unserved(w); ok {
