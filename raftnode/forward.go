@@ -273,12 +273,12 @@ func (f *forwards) expire(now time.Time) {
 
 // serveForward executes a request that another node has passed on.
 func (n *Node) serveForward(from transport.Peer, f *peerv1.ForwardRequest) {
+	deadline := n.runtime.Now().Add(time.Duration(f.GetTimeoutMs()) * time.Millisecond)
 	reply := func(resp *peerv1.ForwardResponse) {
 		resp.Id = f.GetId()
-		n.transport.Send(from.NodeID, &peerv1.Message{Body: &peerv1.Message_ForwardResponse{ForwardResponse: resp}})
+		n.answers.send(from.NodeID, resp, deadline)
 	}
 	shard := placement.ShardID(f.GetShard())
-	deadline := n.runtime.Now().Add(time.Duration(f.GetTimeoutMs()) * time.Millisecond)
 	if to := f.GetTransferLeaderTo(); to != "" {
 		n.transferHere(shard, placement.NodeID(to), func(term uint64, err error) {
 			if err != nil {

@@ -8,7 +8,7 @@ type counters struct {
 	leaderChanges, snapshotsSent, installs           atomic.Uint64
 	rejectedMessages, droppedMessages, refusedWrites atomic.Uint64
 	rebuilds, digestsCompared, digestMismatches      atomic.Uint64
-	refusedGrowth, yields                            atomic.Uint64
+	refusedGrowth, yields, lostAnswers               atomic.Uint64
 }
 
 // Metrics are the counts of a node since it was opened.
@@ -21,6 +21,8 @@ type Metrics struct {
 	SnapshotsSent, SnapshotsInstalled uint64
 	// RejectedMessages are messages of peers that were not heard, DroppedMessages those for which there was no room.
 	RejectedMessages, DroppedMessages uint64
+	// LostAnswers are answers to other nodes that could not be sent in time.
+	LostAnswers uint64
 	// RefusedWrites were refused because the state engine was behind.
 	RefusedWrites uint64
 	// Rebuilds are replicas that have begun anew in place of damaged ones.
@@ -41,7 +43,8 @@ func (n *Node) Metrics() Metrics {
 		Proposals: c.proposals.Load(), ProposedCommands: c.proposedCommands.Load(), ReadRounds: c.readRounds.Load(),
 		LeaderChanges: c.leaderChanges.Load(), SnapshotsSent: c.snapshotsSent.Load(), SnapshotsInstalled: c.installs.Load(),
 		RejectedMessages: c.rejectedMessages.Load(), DroppedMessages: c.droppedMessages.Load(), RefusedWrites: c.refusedWrites.Load(),
-		Rebuilds: c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
+		LostAnswers: c.lostAnswers.Load(),
+		Rebuilds:    c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
 		RefusedGrowth: c.refusedGrowth.Load(), Yields: c.yields.Load(),
 		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(),
 	}

@@ -56,6 +56,7 @@ type Node struct {
 
 	requests  budget
 	forwards  *forwards
+	answers   *pendingAnswers
 	reachable sync.Map // placement.NodeID → bool: connected
 	silence   *silence
 	// conditions are those of the disks of the peers; reserve and stall watch this node's own.
@@ -112,6 +113,7 @@ func Open(o Options) (*Node, error) {
 	n.stall.most = int(o.ElectionTimeout / o.HeartbeatInterval)
 	n.seed(o.Seed)
 	n.forwards = newForwards(n)
+	n.answers = &pendingAnswers{n: n}
 	if err := n.openDir(); err != nil {
 		return nil, errors.Join(err, n.release())
 	}

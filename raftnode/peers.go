@@ -106,6 +106,7 @@ func (h peerHandler) PeerUp(node placement.NodeID) {
 
 func (h peerHandler) PeerDown(node placement.NodeID, cause error) {
 	h.n.reachable.Store(node, false)
+	h.n.silence.lost(node)
 	h.n.log.Warn("peer lost", "peer", node, "err", cause)
 	h.n.forwards.peerDown(node)
 	h.n.sending.peerDown(node)

@@ -28,6 +28,7 @@ func newSilence(members []Member, election, tick time.Duration) *silence {
 	s := &silence{most: max(silentTicksMin, int32(election/tick/2)), ticks: make(map[placement.NodeID]*atomic.Int32)}
 	for _, m := range members {
 		s.ticks[m.ID] = &atomic.Int32{}
+		s.lost(m.ID) // Until its first word, nothing is to be had from a peer.
 	}
 	return s
 }
@@ -36,6 +37,14 @@ func newSilence(members []Member, election, tick time.Duration) *silence {
 func (s *silence) heard(node placement.NodeID) (was bool) {
 	t := s.ticks[node]
 	return t != nil && t.Swap(0) >= s.most
+}
+
+// lost makes a peer silent: after the loss of a connection that to it and that from it come back each on its own, and one that it could not
+// answer on is no use.
+func (s *silence) lost(node placement.NodeID) {
+	if t := s.ticks[node]; t != nil {
+		t.Store(s.most)
+	}
 }
 
 // tick takes note that time has passed, and says whether the peer has become silent by that.

@@ -44,6 +44,7 @@ var nodeCounters = []nodeCounter{
 	counter("replicas_rebuilt_total", "Replicas that began anew in place of damaged ones.", func(m raftnode.Metrics) uint64 { return m.Rebuilds }),
 	counter("digests_compared_total", "Comparisons of the state of a replica with that of another at the same index.", func(m raftnode.Metrics) uint64 { return m.DigestsCompared }),
 	counter("digest_mismatches_total", "Those that found the states to differ.", func(m raftnode.Metrics) uint64 { return m.DigestMismatches }),
+	counter("peer_answers_lost_total", "Answers to other nodes that could not be sent in time.", func(m raftnode.Metrics) uint64 { return m.LostAnswers }),
 	counter("peer_messages_rejected_total", "Messages of peers that were not heard.", func(m raftnode.Metrics) uint64 { return m.RejectedMessages }),
 	counter("peer_messages_dropped_total", "Messages of peers for which there was no room.", func(m raftnode.Metrics) uint64 { return m.DroppedMessages }),
 	counter("writes_refused_total", "Writes refused because the state engine was behind.", func(m raftnode.Metrics) uint64 { return m.RefusedWrites }),
