@@ -39,7 +39,7 @@ type Options struct {
 	Endpoints []string
 	// Transport is SDK.
 	Transport Transport
-	// Connections is how many connections GRPC opens to each endpoint: one for each 50 clients. SDK does not use it.
+	// Connections is how many connections there are to each endpoint: with GRPC one for each 50 clients, with SDK what that chooses.
 	Connections int
 	// Op is Put.
 	Op Op
@@ -83,7 +83,9 @@ func (o *Options) setDefaults() {
 	setDefault(&o.ValueBytes, 256)
 	setDefault(&o.KeySpace, 100_000)
 	setDefault(&o.Clients, 100)
-	setDefault(&o.Connections, (o.Clients+49)/50)
+	if o.Transport == GRPC {
+		setDefault(&o.Connections, (o.Clients+49)/50)
+	}
 	setDefault(&o.Duration, 10*time.Second)
 	setDefault(&o.Timeout, 10*time.Second)
 }
@@ -109,7 +111,7 @@ func (o *Options) validate() error {
 	check(o.ValueBytes > 0 && o.ValueBytes <= valueBytesMax, "value bytes must be 1 to %d, not %d", valueBytesMax, o.ValueBytes)
 	check(o.KeySpace > 0, "the key space must be at least 1, not %d", o.KeySpace)
 	check(o.Clients > 0 && o.Clients <= clientsMax, "clients must be 1 to %d, not %d", clientsMax, o.Clients)
-	check(o.Connections > 0 && o.Connections <= clientsMax, "connections must be 1 to %d, not %d", clientsMax, o.Connections)
+	check(o.Connections >= 0 && o.Connections <= clientsMax, "connections must be up to %d, not %d", clientsMax, o.Connections)
 	check(o.Duration > 0 && o.Duration <= durationMax, "the duration must be up to %s, not %s", durationMax, o.Duration)
 	check(o.Rate >= 0 && o.Rate <= rateMax, "the rate must be 0 to %d, not %g", rateMax, o.Rate)
 	check(o.Timeout > 0, "the timeout must be more than 0, not %s", o.Timeout)

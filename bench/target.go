@@ -35,6 +35,9 @@ func openTarget(ctx context.Context, o *Options) (target, error) {
 	if o.TLS != nil {
 		options = append(options, raftkv.WithTLS(o.TLS))
 	}
+	if o.Connections > 0 {
+		options = append(options, raftkv.WithConnections(o.Connections))
+	}
 	client, err := raftkv.Open(ctx, o.Endpoints, options...)
 	if err != nil {
 		return nil, err

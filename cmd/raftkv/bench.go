@@ -41,6 +41,7 @@ func newBench() *cobra.Command {
 	flags.Var(op, "op", "what clients do")
 	flags.StringVar(&size, "size", "256B", "size of values")
 	flags.IntVar(&o.Clients, "clients", 100, "operations under way at once")
+	flags.IntVar(&o.Connections, "connections", 0, "connections to each node; 0 is the default of the transport")
 	flags.DurationVar(&o.Duration, "duration", 10*time.Second, "how long")
 	flags.Float64Var(&o.Rate, "rate", 0, "operations per second, for an open loop; 0 is a closed loop")
 	flags.IntVar(&o.ReadPercent, "read-percent", 50, "share of reads with --op mixed")

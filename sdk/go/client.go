@@ -13,9 +13,11 @@ import (
 // Client reads and writes the keys of a cluster. It is safe for concurrent use, and meant to be shared: its streams
 // carry more in one message the more goroutines use it.
 type Client struct {
-	options  options
-	scheme   string
+	options options
+	scheme  string
+	// http is for calls that are not of a lane; it is the first of pool, which the lanes share out.
 	http     *http.Client
+	pool     pool
 	conns    *connections
 	calls    []connect.ClientOption
 	routes   *routes
@@ -45,7 +47,8 @@ func Open(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 		c.scheme = "https"
 	}
 	c.conns = &connections{open: make(map[*connection]struct{})}
-	c.http = &http.Client{Transport: newTransport(o.tls, c.conns)}
+	c.pool = newPool(&o, c.conns)
+	c.http = c.pool[0]
 	c.stopped, c.stop = context.WithCancel(context.Background())
 	c.routes = newRoutes(c, addresses)
 	if err := c.learnFirst(ctx); err != nil {
@@ -64,7 +67,7 @@ func (c *Client) Close() {
 	c.stop()
 	c.goroutines.Wait()
 	c.conns.closeAll()
-	c.http.CloseIdleConnections()
+	c.pool.closeIdle()
 }
 
 // start runs f until the client is closed; false if it is closed already.

@@ -1,9 +1,7 @@
 package raftkv
 
 import (
-	"crypto/tls"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,42 +12,12 @@ import (
 )
 
 const (
-	dialTimeout = 2 * time.Second
-	// A node that does not answer pings for pingAfter + pingTimeout is taken for gone: its machine may be, or be cut off.
-	pingAfter   = 2 * time.Second
-	pingTimeout = 2 * time.Second
-	// writeTimeout is how long a connection may take no bytes at all.
-	writeTimeout = 5 * time.Second
-	// readFrameBytes lets nodes answer in large frames, which cost less.
-	readFrameBytes = 1 << 20
 	// responseBytesMax bounds what one response message may make the client allocate.
 	responseBytesMax = 256 << 20
 	// avoidMin and avoidMax bound how long an endpoint that failed is passed over while there are others.
 	avoidMin = 50 * time.Millisecond
 	avoidMax = 5 * time.Second
 )
-
-// newTransport returns HTTP/2 connections, one for each node: streams need HTTP/2.
-func newTransport(config *tls.Config, conns *connections) *http.Transport {
-	protocols := new(http.Protocols)
-	if config != nil {
-		protocols.SetHTTP2(true)
-	} else {
-		protocols.SetUnencryptedHTTP2(true)
-	}
-	return &http.Transport{
-		Protocols:           protocols,
-		TLSClientConfig:     config,
-		TLSHandshakeTimeout: dialTimeout,
-		DialContext:         conns.dial,
-		HTTP2: &http.HTTP2Config{
-			MaxReadFrameSize: readFrameBytes,
-			SendPingTimeout:  pingAfter,
-			PingTimeout:      pingTimeout,
-			WriteByteTimeout: writeTimeout,
-		},
-	}
-}
 
 // callOptions are the settings of every RPC.
 func callOptions(gzip bool) []connect.ClientOption {
@@ -71,8 +39,8 @@ type endpoint struct {
 	address string
 	kv      raftkvv1connect.KvServiceClient
 	cluster raftkvv1connect.ClusterServiceClient
-	reads   func() *lane
-	writes  func() *lane
+	reads   lanes
+	writes  lanes
 
 	failures  atomic.Uint32
 	avoidTill atomic.Int64 // of the client's monotonic clock; 0 for an endpoint that works
@@ -86,24 +54,43 @@ func newEndpoint(c *Client, address string) *endpoint {
 		kv:      raftkvv1connect.NewKvServiceClient(c.http, base, c.calls...),
 		cluster: raftkvv1connect.NewClusterServiceClient(c.http, base, c.calls...),
 	}
-	e.reads = sync.OnceValue(e.startLane)
-	e.writes = sync.OnceValue(e.startLane)
+	reads, writes := c.pool.deal()
+	e.reads.deal(e, base, reads)
+	e.writes.deal(e, base, writes)
 	return e
 }
 
-func (e *endpoint) startLane() *lane {
-	l := newLane(e)
-	if !e.client.start(l.run) {
-		close(l.ended)
+// lanes are those for one kind of operation, each on a connection. They start with their first operation.
+type lanes struct {
+	start []func() *lane
+	turn  atomic.Uint32
+}
+
+func (l *lanes) deal(e *endpoint, base string, connections pool) {
+	for _, c := range connections {
+		l.start = append(l.start, sync.OnceValue(func() *lane {
+			started := newLane(e, raftkvv1connect.NewKvServiceClient(c, base, e.client.calls...))
+			if !e.client.start(started.run) {
+				close(started.ended)
+			}
+			return started
+		}))
 	}
-	return l
+}
+
+// next takes the lanes in turn.
+func (l *lanes) next() *lane {
+	if len(l.start) == 1 {
+		return l.start[0]()
+	}
+	return l.start[l.turn.Add(1)%uint32(len(l.start))]()
 }
 
 func (e *endpoint) lane(write bool) *lane {
 	if write {
-		return e.writes()
+		return e.writes.next()
 	}
-	return e.reads()
+	return e.reads.next()
 }
 
 // failed makes the client pass over the endpoint for a while, longer with each failure in a row.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
 )
 
 const (
@@ -26,19 +27,20 @@ const (
 	stallAfter = 100 * time.Millisecond
 )
 
-// lane carries operations to one node over one Exec stream at a time. A node has one lane for reads and one for writes,
-// so that reads do not wait for the disk behind the writes of the same message.
+// lane carries operations to one node over one Exec stream at a time. A node has lanes for reads and for writes, so that reads do not wait for the disk
+// behind the writes of the same message.
 //
 // One goroutine, run, owns the stream and everything without a lock; a second one receives while a stream is open.
 type lane struct {
 	endpoint *endpoint
+	kv       raftkvv1connect.KvServiceClient
 	queue    chan *op
 	// ended is closed when run has answered everything that it took and will take nothing more.
 	ended chan struct{}
 }
 
-func newLane(e *endpoint) *lane {
-	return &lane{endpoint: e, queue: make(chan *op, queueOps), ended: make(chan struct{})}
+func newLane(e *endpoint, kv raftkvv1connect.KvServiceClient) *lane {
+	return &lane{endpoint: e, kv: kv, queue: make(chan *op, queueOps), ended: make(chan struct{})}
 }
 
 // exec makes one attempt of o. On nil, o.result is set.
@@ -134,7 +136,7 @@ func (l *lane) serve(stop context.Context, first *op) {
 		messages: make(map[uint64]*message),
 	}
 	s.unsent = first
-	if exec, err := l.endpoint.kv.Exec(ctx); err != nil {
+	if exec, err := l.kv.Exec(ctx); err != nil {
 		s.err = err
 	} else {
 		// Once headers have come, HTTP/2 does not watch ctx while it waits for something to send.

@@ -123,6 +123,13 @@ func (c *Cluster) Endpoints() []string {
 	return addresses
 }
 
+// Advertise makes the nodes tell another address for node i, at which something passes connections on to it.
+func (c *Cluster) Advertise(i int, address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes[i].address = address
+}
+
 // StopNode cuts the connections of node i and stops it. The shards that it led have no leader then.
 func (c *Cluster) StopNode(i int) {
 	c.mu.Lock()
