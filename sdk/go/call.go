@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,8 @@ type call struct {
 	omitted   int
 	redirects int
 	backoff   backoff
+	// charged: another attempt takes from the retry budget. starved: the budget was empty.
+	charged, starved bool
 }
 
 // failed learns from a failed attempt, and returns how long to wait before the next, or the error of the call.
@@ -79,19 +82,8 @@ func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
 	}
 	c.record(asked.address, f.err)
 	c.lost = (c.lost || c.write && f.unknown) && !f.decided
-	var notLeader *NotLeaderError
-	var stale *StaleRouteError
-	var server *ServerError
-	redirected := false
-	switch {
-	case errors.As(f.err, &notLeader):
-		redirected = c.client.routes.redirected(notLeader, asked)
-		c.client.routes.learnSoon()
-	case errors.As(f.err, &stale):
-		c.client.routes.learnSoon()
-	case errors.As(f.err, &server) && server.Reason == reasonReadFailed:
-		asked.failed() // others have the same state
-	}
+	routed, redirected := c.learn(f, asked)
+	c.charged = !f.free && !routed
 	switch {
 	case f.ended || !f.retry:
 		return 0, c.end(f.err)
@@ -101,7 +93,39 @@ func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
 		c.redirects++
 		return 0, nil
 	}
-	return max(c.backoff.next(), jitter(min(f.after, retryAfterMax))), nil
+	wait := c.backoff.next()
+	if f.after > 0 {
+		wait = max(wait, later(min(f.after, retryAfterMax)))
+	}
+	return wait, nil
+}
+
+// learn takes from a failure what it says about routes and about the endpoint. routed says that the shard is to be found elsewhere, or has no leader,
+// which cost nothing to find out; redirected that another node to ask is known.
+func (c *call) learn(f *failure, asked *endpoint) (routed, redirected bool) {
+	var (
+		notLeader *NotLeaderError
+		stale     *StaleRouteError
+		full      *DiskFullError
+		server    *ServerError
+	)
+	switch {
+	case errors.As(f.err, &notLeader):
+		redirected = c.client.routes.redirected(notLeader, asked)
+		c.client.routes.learnSoon()
+		return true, redirected
+	case errors.As(f.err, &stale):
+		c.client.routes.learnSoon()
+		return true, false
+	case errors.As(f.err, &server):
+		switch server.Reason {
+		case reasonReadFailed, reasonStopping, reasonForming:
+			asked.failed(true)
+		}
+	case f.slow, errors.As(f.err, &full):
+		asked.failed(false)
+	}
+	return false, false
 }
 
 func (c *call) record(address string, err error) {
@@ -118,6 +142,9 @@ func (c *call) end(err error) error {
 	if c.key != "" {
 		operation += " " + quote(c.key)
 	}
+	if c.starved {
+		err = &RetryBudgetError{Err: err}
+	}
 	if c.lost {
 		return &OutcomeUnknownError{Operation: operation, Err: err, Attempts: c.attempts, Omitted: c.omitted}
 	}
@@ -126,55 +153,111 @@ func (c *call) end(err error) error {
 
 // do executes o at the leader of its shard, in as many attempts as it takes.
 func (c *Client) do(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
-	timeout := c.options.timeout
-	if deadline, ok := ctx.Deadline(); ok {
-		o.deadline, timeout = deadline, time.Until(deadline)
-	} else {
-		o.deadline = time.Now().Add(timeout)
-		o.timer.Reset(timeout)
-	}
+	c.prepare(ctx, o)
 	if o.write {
 		c.sessions.begin(o)
 		defer c.sessions.end(o)
 	}
-	var story *call // made by the first failure
+	s, e := c.route(o, nil)
+	f := e.lane(o.write).exec(ctx, o)
+	if f == nil {
+		c.answered(o, s, e)
+		return o.result, nil
+	}
+	return c.retry(ctx, o, e, f)
+}
+
+// prepare bounds the call of o and its first attempt.
+func (c *Client) prepare(ctx context.Context, o *op) {
+	now := time.Now()
+	if o.until, o.bounded = ctx.Deadline(); !o.bounded {
+		o.until = now.Add(c.options.timeout)
+	}
+	o.patience = o.until.Sub(now)
+	o.begin(now)
+	c.budget.called()
+}
+
+// route says where the next attempt of o goes. not, if there is another, is passed over.
+func (c *Client) route(o *op, not *endpoint) (*shard, *endpoint) {
+	s := c.routes.owner(o.slot)
+	if s != nil && !o.lost {
+		// Until an attempt may have been applied, every attempt is a first one.
+		o.id.Seen = max(o.id.Seen, s.seen.Load())
+	}
+	return s, c.routes.pick(s, not)
+}
+
+// answered learns from an answer.
+func (c *Client) answered(o *op, s *shard, e *endpoint) {
+	e.health.works()
+	c.routes.served(headerOf(o.result), s)
+}
+
+// retry goes on with a call of which the first attempt, at e, failed.
+func (c *Client) retry(ctx context.Context, first *op, e *endpoint, f *failure) (*raftkvv1.ExecResult, error) {
+	story := &call{client: c, name: first.name, key: first.key, write: first.write}
+	o := first
 	for {
-		s := c.routes.owner(o.slot)
-		e := c.routes.pick(s)
-		if s != nil && !o.lost {
-			// Until an attempt may have been applied, every attempt is a first one.
-			o.id.Seen = max(o.id.Seen, s.seen.Load())
-		}
-		f := e.lane(o.write).exec(ctx, o)
-		if f == nil {
-			c.routes.served(headerOf(o.result), s)
-			return o.result, nil
-		}
-		if story == nil {
-			story = &call{client: c, name: o.name, key: o.key, write: o.write}
-		}
 		var expired *SessionExpiredError
-		if errors.As(f.err, &expired) && !o.lost {
-			o.id.Seen, f.retry = max(o.id.Seen, expired.Revision), true
+		if errors.As(f.err, &expired) && !first.lost {
+			first.id.Seen, f.retry = max(first.id.Seen, expired.Revision), true
 		}
 		wait, err := story.failed(f, e)
-		o.lost = o.lost || story.lost // a decision tells what came of all attempts, and not where they are
+		first.lost = first.lost || story.lost // a decision tells what came of all attempts, and not where they are
 		if err != nil {
 			return nil, err
 		}
-		// An attempt that could not be answered in time is not made: it would only make the outcome unknown.
-		left := time.Until(o.deadline)
-		if left <= 0 { // the attempt may have taken the tick of the timer
-			return nil, story.end(cmp.Or(ctx.Err(), ErrTimeout))
+		if err := c.await(ctx, first, story, wait); err != nil {
+			return nil, err
 		}
-		if o.write && !o.lost && left-wait < leaveForAnswer(timeout) {
-			wait = left + time.Second // which the caller's patience ends
+		if o.left {
+			o = first.again()
+			defer o.release()
 		}
+		var not *endpoint
+		if f.slow {
+			not = e
+		}
+		var s *shard
+		s, e = c.route(first, not)
+		o.begin(time.Now())
+		if f = e.lane(o.write).exec(ctx, o); f == nil {
+			c.answered(o, s, e)
+			return o.result, nil
+		}
+	}
+}
+
+// await waits until the next attempt of a call may be made. An error is that of the call.
+func (c *Client) await(ctx context.Context, o *op, story *call, wait time.Duration) error {
+	left := time.Until(o.until)
+	if left <= 0 { // the attempt may have taken the tick of the timer
+		return story.end(cmp.Or(ctx.Err(), ErrTimeout))
+	}
+	if !o.bounded {
+		o.timer.Reset(left)
+	}
+	// An attempt that could not be answered in time is not made: it would only make the outcome unknown.
+	if o.write && !o.lost && left-wait < leaveForAnswer(o.patience) {
+		wait = left + time.Second // which the caller's patience ends
+	}
+	return story.await(ctx, o.timer.C, wait)
+}
+
+// await waits, and then for the budget to have a retry.
+func (c *call) await(ctx context.Context, expired <-chan time.Time, wait time.Duration) error {
+	for {
 		if wait > 0 {
-			if err := pause(ctx, c.stopped, o.timer.C, wait); err != nil {
-				return nil, story.end(err)
+			if err := pause(ctx, c.client.stopped, expired, wait); err != nil {
+				return c.end(err)
 			}
 		}
+		if !c.charged || c.client.budget.take() {
+			c.starved = false
+			return nil
+		}
+		c.starved, wait = true, jitter(budgetPause)
 	}
 }
 
@@ -210,34 +293,55 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 func (c *Client) unary(ctx context.Context, name string, at *endpoint, write bool, rpc func(context.Context, *endpoint) error) error {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
+	c.budget.called()
 	story := call{client: c, name: name, write: write}
+	var not *endpoint
 	for {
 		e := at
 		if e == nil {
-			e = c.routes.any()
+			e = c.routes.any(not)
 		}
-		var reached atomic.Bool
-		err := rpc(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-			GotConn: func(httptrace.GotConnInfo) { reached.Store(true) },
-		}), e)
-		if err == nil {
-			e.works()
+		f := c.attempt(ctx, e, at == nil && !write, rpc)
+		if f == nil {
+			e.health.works()
 			return nil
 		}
-		f := judgeCall(err, reached.Load())
-		if ctx.Err() != nil {
-			f = givenUp(reason(ctx), reached.Load())
-		} else if f.retry && f.unknown || !reached.Load() {
-			e.failed()
-		}
 		wait, err := story.failed(f, e)
-		if err == nil && wait > 0 {
-			if cause := pause(ctx, c.stopped, nil, wait); cause != nil {
-				err = story.end(cause)
-			}
+		if err == nil {
+			err = story.await(ctx, nil, wait)
 		}
 		if err != nil {
 			return err
 		}
+		if not = nil; f.slow {
+			not = e
+		}
 	}
+}
+
+// attempt is one attempt of a unary call. A short one may take its part of the time only.
+func (c *Client) attempt(ctx context.Context, e *endpoint, short bool, rpc func(context.Context, *endpoint) error) *failure {
+	attempt, cancel := ctx, context.CancelFunc(func() {})
+	if deadline, ok := ctx.Deadline(); ok && short {
+		t := attemptTime(time.Until(deadline))
+		attempt, cancel = context.WithTimeoutCause(ctx, t, fmt.Errorf("%w: nothing within %s", ErrNoAnswer, t.Round(time.Millisecond)))
+	}
+	defer cancel()
+	var reached atomic.Bool
+	err := rpc(httptrace.WithClientTrace(attempt, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { reached.Store(true) },
+	}), e)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return givenUp(reason(ctx), reached.Load())
+	case attempt.Err() != nil:
+		return &failure{err: context.Cause(attempt), unknown: reached.Load(), retry: true, slow: true}
+	}
+	f := judgeCall(err, reached.Load())
+	if f.retry && f.unknown || !reached.Load() {
+		e.failed(true)
+	}
+	return f
 }

@@ -22,6 +22,7 @@ type Client struct {
 	calls    []connect.ClientOption
 	routes   *routes
 	sessions sessions
+	budget   *budget
 	epoch    time.Time
 
 	// stopped ends when Close begins, and with it every goroutine of the client: one that follows the shard map, and
@@ -49,6 +50,7 @@ func Open(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 	c.conns = &connections{open: make(map[*connection]struct{})}
 	c.pool = newPool(&o, c.conns)
 	c.http = c.pool[0]
+	c.budget = newBudget(o.retryPercent, o.retriesKept, c.now)
 	c.stopped, c.stop = context.WithCancel(context.Background())
 	c.routes = newRoutes(c, addresses)
 	if err := c.learnFirst(ctx); err != nil {

@@ -11,13 +11,8 @@ import (
 	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
 )
 
-const (
-	// responseBytesMax bounds what one response message may make the client allocate.
-	responseBytesMax = 256 << 20
-	// avoidMin and avoidMax bound how long an endpoint that failed is passed over while there are others.
-	avoidMin = 50 * time.Millisecond
-	avoidMax = 5 * time.Second
-)
+// responseBytesMax bounds what one response message may make the client allocate.
+const responseBytesMax = 256 << 20
 
 // callOptions are the settings of every RPC.
 func callOptions(gzip bool) []connect.ClientOption {
@@ -42,8 +37,7 @@ type endpoint struct {
 	reads   lanes
 	writes  lanes
 
-	failures  atomic.Uint32
-	avoidTill atomic.Int64 // of the client's monotonic clock; 0 for an endpoint that works
+	health health
 }
 
 func newEndpoint(c *Client, address string) *endpoint {
@@ -55,6 +49,7 @@ func newEndpoint(c *Client, address string) *endpoint {
 		cluster: raftkvv1connect.NewClusterServiceClient(c.http, base, c.calls...),
 	}
 	reads, writes := c.pool.deal()
+	e.health.now = c.now
 	e.reads.deal(e, base, reads)
 	e.writes.deal(e, base, writes)
 	return e
@@ -93,27 +88,19 @@ func (e *endpoint) lane(write bool) *lane {
 	return e.reads.next()
 }
 
-// failed makes the client pass over the endpoint for a while, longer with each failure in a row.
-func (e *endpoint) failed() {
-	n := e.failures.Add(1)
-	avoid := avoidMin << min(n-1, 10)
-	avoid = jitter(min(avoid, avoidMax))
-	e.avoidTill.Store(int64(e.client.now() + avoid))
-	e.client.routes.learnSoon()
-}
-
-// works ends the avoidance.
-func (e *endpoint) works() {
-	e.failures.Store(0)
-	e.avoidTill.Store(0)
-}
-
-func (e *endpoint) avoided() bool {
-	till := e.avoidTill.Load()
-	return till != 0 && int64(e.client.now()) < till
+// failed notes a failure of the endpoint. If it is ejected, the map may have changed, too.
+func (e *endpoint) failed(certain bool) {
+	if e.health.failed(certain) {
+		e.client.routes.learnSoon()
+	}
 }
 
 // jitter returns something from d/2 to d, so that clients that failed together do not return together.
 func jitter(d time.Duration) time.Duration {
 	return d/2 + rand.N(d/2+1)
+}
+
+// later returns something from d to 3d/2: not before the time that a server asked for, and not all at the same.
+func later(d time.Duration) time.Duration {
+	return d + rand.N(d/2+1)
 }

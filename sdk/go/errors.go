@@ -295,11 +295,13 @@ type failure struct {
 	ended bool
 	// after is how long the server asked to wait before the next attempt.
 	after time.Duration
+	// slow: the attempt was given up because it took too long. free: it has cost no node anything, so that another one takes nothing from the budget.
+	slow, free bool
 }
 
 // notSent judges an attempt of which no byte left the client.
 func notSent(cause error) *failure {
-	return &failure{err: fmt.Errorf("not sent: %w", cause), retry: true}
+	return &failure{err: fmt.Errorf("not sent: %w", cause), retry: true, free: true}
 }
 
 // givenUp judges an attempt that the caller no longer waits for.
@@ -337,8 +339,12 @@ func judgeStatus(s *status.Status) *failure {
 	return d.judge(connect.Code(s.GetCode()), s.GetMessage(), nil)
 }
 
-// reasonReadFailed is the reason of a node that cannot read its state.
-const reasonReadFailed = "READ_FAILED"
+// Reasons of a node that serves nothing for now: it cannot read its state, is going, or is not part of a cluster yet. Others are not concerned.
+const (
+	reasonReadFailed = "READ_FAILED"
+	reasonStopping   = "STOPPING"
+	reasonForming    = "FORMING"
+)
 
 // judgeCall judges the error of a unary call. reached says that the request may have left the client.
 func judgeCall(err error, reached bool) *failure {

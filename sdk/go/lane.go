@@ -45,28 +45,16 @@ func newLane(e *endpoint, kv raftkvv1connect.KvServiceClient) *lane {
 
 // exec makes one attempt of o. On nil, o.result is set.
 func (l *lane) exec(ctx context.Context, o *op) *failure {
-	o.state.Store(opQueued)
-	select {
-	case l.queue <- o:
-	default:
-		select {
-		case l.queue <- o:
-		case <-ctx.Done():
-			return givenUp(ctx.Err(), false)
-		case <-o.timer.C:
-			return givenUp(ErrTimeout, false)
-		case <-l.ended:
-			return notSent(ErrClosed)
-		}
+	if f := l.enqueue(ctx, o); f != nil {
+		return f
 	}
-	var cause error
+	expired := false
 	select {
 	case <-o.done:
 		return o.failure
 	case <-ctx.Done():
-		cause = ctx.Err()
 	case <-o.timer.C:
-		cause = ErrTimeout
+		expired = true
 	case <-l.ended:
 		if o.take() {
 			return notSent(ErrClosed) // queued after the lane had emptied its queue
@@ -74,16 +62,38 @@ func (l *lane) exec(ctx context.Context, o *op) *failure {
 		<-o.done
 		return o.failure
 	}
-	if o.state.CompareAndSwap(opQueued, opAbandoned) {
-		o.left = true
-		return givenUp(cause, false)
+	sent := !o.state.CompareAndSwap(opQueued, opAbandoned)
+	if sent {
+		select {
+		case <-o.done: // the answer came at the same time
+			return o.failure
+		default:
+		}
+	}
+	o.left = true
+	if expired {
+		return o.expired(sent)
+	}
+	return givenUp(ctx.Err(), sent)
+}
+
+// enqueue gives o to the lane, and waits for room if there is none; a failure says that it did not.
+func (l *lane) enqueue(ctx context.Context, o *op) *failure {
+	o.state.Store(opQueued)
+	select {
+	case l.queue <- o:
+		return nil
+	default:
 	}
 	select {
-	case <-o.done: // the answer came at the same time
-		return o.failure
-	default:
-		o.left = true
-		return givenUp(cause, true)
+	case l.queue <- o:
+		return nil
+	case <-ctx.Done():
+		return givenUp(ctx.Err(), false)
+	case <-o.timer.C:
+		return o.expired(false)
+	case <-l.ended:
+		return notSent(ErrClosed)
 	}
 }
 
@@ -162,7 +172,7 @@ func (l *lane) serve(stop context.Context, first *op) {
 		waiting = broken
 	}
 	if stop.Err() == nil && (s.unanswered > 0 || s.unsent != nil) {
-		l.endpoint.failed() // not if a node ended a stream on which nothing was under way
+		l.endpoint.failed(true) // not if a node ended a stream on which nothing was under way
 	}
 	s.fail(broken, waiting)
 	l.refuse(waiting)
@@ -359,7 +369,7 @@ func (s *stream) receive(exec execStream) {
 		}
 		if !s.served {
 			s.served = true
-			s.endpoint.works()
+			s.endpoint.health.works()
 		}
 		if s.deliver(response) {
 			select {

@@ -65,7 +65,7 @@ func (r *routes) follow(stop context.Context) {
 func (r *routes) learn(ctx context.Context) error {
 	var errs []error
 	for range *r.ring.Load() {
-		e := r.any()
+		e := r.any(nil)
 		err := r.learnFrom(ctx, e)
 		if err == nil {
 			return nil
@@ -85,7 +85,7 @@ func (r *routes) learnFrom(ctx context.Context, e *endpoint) error {
 	if err != nil {
 		f := judgeCall(err, true)
 		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			e.failed()
+			e.failed(true)
 		}
 		return f.err
 	}
@@ -98,7 +98,7 @@ func (r *routes) learnFrom(ctx context.Context, e *endpoint) error {
 	if answer, err := e.cluster.GetLimits(ctx, &raftkvv1.GetLimitsRequest{}); err == nil {
 		limits = answer.Limits
 	}
-	e.works()
+	e.health.works()
 	r.install(shards, nodes.Nodes, limits)
 	return nil
 }

@@ -43,8 +43,15 @@ type op struct {
 	write bool
 	bytes int
 	// value is the op's own copy: it may still be read when the call has returned.
-	value    []byte
+	value []byte
+	// until is when the call ends; bounded says that the context of the caller ends it then.
+	until    time.Time
+	patience time.Duration // from the start of the call to its end
+	bounded  bool
+	// attempt is how long the attempt may take and deadline when it ends, at the tick of timer; last says that the call ends then, too.
+	attempt  time.Duration
 	deadline time.Time
+	last     bool
 	timer    *time.Timer
 
 	state atomic.Uint32
@@ -94,6 +101,7 @@ func (o *op) release() {
 	o.txnRequest.Compare, o.txnRequest.Then, o.txnRequest.Else = nil, nil, nil
 	o.key, o.name, o.result, o.failure = "", "", nil, nil
 	o.write, o.lost = false, false
+	o.bounded, o.last = false, false
 	if cap(o.value) > valueKeptMax {
 		o.value = nil
 	}

@@ -17,6 +17,8 @@ const (
 
 	// connectionsMax bounds the connections to a node.
 	connectionsMax = 64
+	// retriesKeptMax bounds the reserve of retries.
+	retriesKeptMax = 1_000_000
 )
 
 // Option changes how a Client works.
@@ -32,6 +34,8 @@ type options struct {
 	gzip        bool
 	connections int
 	path        path
+	// The retry budget: what calls add, and what it holds.
+	retryPercent, retriesKept int
 }
 
 // WithTLS makes the client speak TLS with every node. Without it, only endpoints that begin with https:// do so, by
@@ -58,9 +62,17 @@ func WithConnections(n int) Option {
 	return optionFunc(func(o *options) { o.connections = n })
 }
 
+// WithRetryBudget bounds the retries of all calls together to a percentage of the calls, 0 to 100, and a reserve of kept retries, 1 to a million, which fills
+// by itself within 10 seconds. The default is 10 percent and 500. A call that finds the budget empty waits for a retry as long as its caller does, and then fails
+// with a *RetryBudgetError. Only retries after an attempt that has cost a node something count: not after one that was not sent, nor when a shard turns out to
+// be led or served elsewhere.
+func WithRetryBudget(percent, kept int) Option {
+	return optionFunc(func(o *options) { o.retryPercent, o.retriesKept = percent, kept })
+}
+
 // resolve applies opts, and returns the addresses of endpoints as host:port.
 func resolve(endpoints []string, opts []Option) (options, []string, error) {
-	o := options{timeout: defaultTimeout, connections: 1, path: defaultPath}
+	o := options{timeout: defaultTimeout, connections: 1, path: defaultPath, retryPercent: retryPercent, retriesKept: retriesKept}
 	for _, opt := range opts {
 		opt.apply(&o)
 	}
@@ -70,6 +82,9 @@ func resolve(endpoints []string, opts []Option) (options, []string, error) {
 	}
 	if o.connections < 1 || o.connections > connectionsMax {
 		errs = append(errs, fmt.Errorf("connections must be 1 to %d, not %d", connectionsMax, o.connections))
+	}
+	if o.retryPercent < 0 || o.retryPercent > 100 || o.retriesKept < 1 || o.retriesKept > retriesKeptMax {
+		errs = append(errs, fmt.Errorf("the retry budget must be 0 to 100 percent and 1 to %d kept, not %d and %d", retriesKeptMax, o.retryPercent, o.retriesKept))
 	}
 	if len(endpoints) == 0 {
 		errs = append(errs, errors.New("no endpoints: give the address of one node at least, as host:port"))

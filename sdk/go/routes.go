@@ -118,26 +118,39 @@ func (r *routes) makeShard(id placement.ShardID) *shard {
 // owner returns the shard that serves slot; nil if unknown.
 func (r *routes) owner(slot placement.Slot) *shard { return r.table.Load().slots[slot] }
 
-// pick returns where to send a request for s, which may be nil: to the leader, or in turn to any node, which forwards.
-func (r *routes) pick(s *shard) *endpoint {
+// pick returns where to send a request for s, which may be nil: to the leader, or in turn to any node, which forwards. not, if there is another, is
+// passed over.
+func (r *routes) pick(s *shard, not *endpoint) *endpoint {
 	if s != nil {
-		if e := s.leader.Load().endpoint; e != nil && !e.avoided() {
+		if e := s.leader.Load().endpoint; e != nil && e != not && e.health.admits() {
 			return e
 		}
 	}
-	return r.any()
+	return r.any(not)
 }
 
-// any returns the next endpoint in turn, one that works if there is one.
-func (r *routes) any() *endpoint {
+// any returns the next endpoint in turn that is not ejected. If all are, it is the one whose time ends first: a call must go somewhere.
+func (r *routes) any(not *endpoint) *endpoint {
 	ring := *r.ring.Load()
 	from := r.turn.Add(1)
 	for i := range uint32(len(ring)) {
-		if e := ring[(from+i)%uint32(len(ring))]; !e.avoided() {
+		if e := ring[(from+i)%uint32(len(ring))]; e != not && e.health.admits() {
 			return e
 		}
 	}
-	return ring[from%uint32(len(ring))]
+	var soonest *endpoint
+	var least time.Duration
+	for i := range uint32(len(ring)) {
+		e := ring[(from+i)%uint32(len(ring))]
+		if e == not && len(ring) > 1 {
+			continue
+		}
+		if left := e.health.left(); soonest == nil || left < least {
+			soonest, least = e, left
+		}
+	}
+	soonest.health.force()
+	return soonest
 }
 
 // learnSoon asks the background for a new map.

@@ -59,6 +59,25 @@ func ReadFailed() *Error {
 	}
 }
 
+// Stopping refuses because the node is about to stop.
+func Stopping() *Error {
+	return &Error{
+		code: connect.CodeUnavailable, reason: "STOPPING", message: "the node is stopping",
+		details: []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Millisecond)}},
+	}
+}
+
+// DiskFull refuses a put because the disk of a node is nearly full.
+func DiskFull(node string, shard placement.ShardID) *Error {
+	return &Error{
+		code: connect.CodeResourceExhausted, reason: "DISK_FULL", message: "the disk is nearly full",
+		details: []proto.Message{
+			&raftkvv1.DiskFull{NodeId: node, Shard: uint32(shard)},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)},
+		},
+	}
+}
+
 // Unknown says that the node does not know the outcome.
 func Unknown(cause string) *Error {
 	return &Error{

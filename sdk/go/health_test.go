@@ -1,0 +1,128 @@
+package raftkv
+
+import (
+	"testing"
+	"time"
+)
+
+// clock is a clock that the test turns.
+type clock struct{ time time.Duration }
+
+func (c *clock) now() time.Duration { return c.time }
+
+func (c *clock) pass(d time.Duration) { c.time += d }
+
+// An endpoint that fails is passed over, and after a while asked by one call; what that brings decides about the others.
+func TestEjection(t *testing.T) {
+	c := &clock{}
+	h := &health{now: c.now}
+	if !h.admits() || !h.admits() {
+		t.Fatal("a fresh endpoint is passed over")
+	}
+	for i := range 12 {
+		if !h.failed(true) {
+			t.Fatalf("failure %d did not eject", i)
+		}
+		longest := min(ejectMin<<i, ejectMax)
+		if left := h.left(); left < longest/2 || left > longest {
+			t.Fatalf("ejected for %s after %d failures, want %s to %s", left, i+1, longest/2, longest)
+		}
+		if h.admits() {
+			t.Fatal("an ejected endpoint is asked")
+		}
+		if h.failed(true) {
+			t.Fatal("what was under way ejects again")
+		}
+		if h.works(); h.admits() {
+			t.Fatal("an answer from before the ejection ends it")
+		}
+		c.pass(longest)
+		if !h.admits() {
+			t.Fatal("nobody may probe")
+		}
+		if h.admits() {
+			t.Fatal("two calls probe")
+		}
+		if i%2 == 1 {
+			continue // the probe fails
+		}
+		c.pass(probeTime)
+		if !h.admits() {
+			t.Fatal("a probe that tells nothing is the last one")
+		}
+	}
+	h.works()
+	if !h.admits() || !h.admits() || h.left() != 0 || h.suspect.Load() {
+		t.Fatal("an answered probe does not end the ejection")
+	}
+	if h.failed(true); h.left() > ejectMin {
+		t.Fatalf("ejected for %s after an answer", h.left())
+	}
+}
+
+// Failures that may have another cause eject in a row only.
+func TestStrikes(t *testing.T) {
+	c := &clock{}
+	h := &health{now: c.now}
+	for range 10 {
+		for range strikesMax - 1 {
+			if h.failed(false) {
+				t.Fatal("ejected too early")
+			}
+		}
+		h.works()
+	}
+	for i := range strikesMax {
+		if ejected := h.failed(false); ejected != (i == strikesMax-1) {
+			t.Fatalf("strike %d: ejected %t", i, ejected)
+		}
+	}
+	if h.admits() {
+		t.Fatal("asked after three strikes")
+	}
+	c.pass(ejectMax)
+	if h.admits(); !h.failed(false) {
+		t.Fatal("a probe that fails does not eject at once")
+	}
+}
+
+// There is always an endpoint to ask: the one whose time ends first if all are ejected.
+func TestNeverAllEjected(t *testing.T) {
+	c := &Client{epoch: time.Now(), options: options{connections: 1}}
+	c.pool = newPool(&c.options, &connections{})
+	c.http = c.pool[0]
+	c.routes = newRoutes(c, []string{"a:1", "b:1", "c:1"})
+	ring := *c.routes.ring.Load()
+	ring[1].health.failed(true)
+	for range 10 {
+		if e := c.routes.any(nil); e == ring[1] {
+			t.Fatal("an ejected endpoint is asked while there are others")
+		}
+		if e := c.routes.any(ring[0]); e != ring[2] {
+			t.Fatalf("%s is asked", e.address)
+		}
+	}
+	frozen := &clock{}
+	for i, e := range ring {
+		e.health = health{now: frozen.now}
+		for range 3 - i { // the last one for the shortest time
+			frozen.pass(ejectMax)
+			e.health.failed(true)
+		}
+	}
+	frozen.time = 0 // the probes are long over, the last ejection of each holds
+	for _, e := range ring {
+		e.health.till = min(e.health.till, ejectMax)
+	}
+	ring[2].health.till = ejectMin
+	if e := c.routes.any(nil); e != ring[2] {
+		t.Fatalf("%s is asked", e.address)
+	}
+	if e := c.routes.any(ring[2]); e == ring[2] {
+		t.Fatal("the one that failed is asked again although there are others")
+	}
+	ring[2].health.works()
+	if e := c.routes.any(nil); e != ring[2] {
+		t.Fatal("the answer to a call that had to go somewhere does not count")
+	}
+}
