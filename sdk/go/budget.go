@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// Every tenth call may be retried, on the long run, and a burst of retriesKept beyond that: a lost connection takes hundreds of calls with it.
+	// Every tenth call may be retried, on the long run, and a burst of retriesKept beyond that.
 	retryPercent = 10
 	retriesKept  = 500
 	// retriesRefill is how long an empty reserve takes to fill by itself, so that a client of which every call waits for a retry goes on.

@@ -23,7 +23,9 @@ type Client struct {
 	routes   *routes
 	sessions sessions
 	budget   *budget
-	epoch    time.Time
+	// places bounds the calls of Async under way: each one has put in a token.
+	places chan struct{}
+	epoch  time.Time
 
 	// stopped ends when Close begins, and with it every goroutine of the client: one that follows the shard map, and
 	// for each endpoint in use one that sends and one that receives for reads, and the same for writes.
@@ -50,6 +52,7 @@ func Open(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 	c.conns = &connections{open: make(map[*connection]struct{})}
 	c.pool = newPool(&o, c.conns)
 	c.http = c.pool[0]
+	c.places = make(chan struct{}, o.async)
 	c.budget = newBudget(o.retryPercent, o.retriesKept, c.now)
 	c.stopped, c.stop = context.WithCancel(context.Background())
 	c.routes = newRoutes(c, addresses)

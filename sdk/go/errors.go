@@ -295,7 +295,8 @@ type failure struct {
 	ended bool
 	// after is how long the server asked to wait before the next attempt.
 	after time.Duration
-	// slow: the attempt was given up because it took too long. free: it has cost no node anything, so that another one takes nothing from the budget.
+	// slow: the attempt was given up because it took too long. free: another one takes nothing from the budget, because this one was not sent, or because
+	// its connection is lost, which ejection keeps from happening often.
 	slow, free bool
 }
 
@@ -321,7 +322,7 @@ func brokenStream(cause error, served bool) *failure {
 	if errors.Is(cause, io.EOF) {
 		cause = errors.New("the node ended the stream")
 	}
-	return &failure{err: fmt.Errorf("connection lost: %w", cause), unknown: true, retry: true}
+	return &failure{err: fmt.Errorf("connection lost: %w", cause), unknown: true, retry: true, free: true}
 }
 
 // refuses reports codes with which a server turns a caller away as a whole, so that no node will serve it.

@@ -144,3 +144,28 @@ func ExampleOutcomeUnknownError() {
 	}
 	// Output: written
 }
+
+func ExampleClient_Async() {
+	cluster := raftkvtest.New(3, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	var puts []*raftkv.Future[raftkv.Result]
+	for _, key := range []string{"a", "b", "c"} {
+		puts = append(puts, client.Async().Put(ctx, key, []byte("value"))) // all three share messages
+	}
+	for _, put := range puts {
+		if _, err := put.Wait(ctx); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	fmt.Println("written:", len(puts))
+	// Output: written: 3
+}

@@ -82,20 +82,32 @@ func (o Op) WithPrevious() Op {
 
 // Get returns the item at key, or an ErrNotFound. It sees every write that was acknowledged before it began, unless an option says otherwise.
 func (c *Client) Get(ctx context.Context, key string, options ...GetOption) (Item, error) {
-	if err := c.check("get", key, nil); err != nil {
+	o, err := c.newGet(key, options)
+	if err != nil {
 		return Item{}, err
+	}
+	defer o.release()
+	r, err := c.do(ctx, o)
+	if err != nil {
+		return Item{}, err
+	}
+	return readGet(o, r)
+}
+
+func (c *Client) newGet(key string, options []GetOption) (*op, error) {
+	if err := c.check("get", key, nil); err != nil {
+		return nil, err
 	}
 	var g getOptions
 	for _, option := range options {
 		option.applyGet(&g)
 	}
 	o := newOp("get", key)
-	defer o.release()
 	o.setGet(g.revision)
-	r, err := c.do(ctx, o)
-	if err != nil {
-		return Item{}, err
-	}
+	return o, nil
+}
+
+func readGet(o *op, r *raftkvv1.ExecResult) (Item, error) {
 	get, ok := r.Result.(*raftkvv1.ExecResult_Get)
 	if !ok {
 		return Item{}, mixedUp(o, r)
@@ -105,8 +117,21 @@ func (c *Client) Get(ctx context.Context, key string, options ...GetOption) (Ite
 
 // Put writes value at key, under the condition that options say. It does not keep value.
 func (c *Client) Put(ctx context.Context, key string, value []byte, options ...PutOption) (Result, error) {
-	if err := c.check("put", key, value); err != nil {
+	o, err := c.newPut(key, value, options)
+	if err != nil {
 		return Result{}, err
+	}
+	defer o.release()
+	r, err := c.do(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	return readPut(o, r)
+}
+
+func (c *Client) newPut(key string, value []byte, options []PutOption) (*op, error) {
+	if err := c.check("put", key, value); err != nil {
+		return nil, err
 	}
 	var w writeOptions
 	for _, option := range options {
@@ -114,15 +139,14 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, options ...P
 	}
 	condition, err := w.condition()
 	if err != nil {
-		return Result{}, &CallError{Operation: "put " + quote(key), Err: err}
+		return nil, &CallError{Operation: "put " + quote(key), Err: err}
 	}
 	o := newOp("put", key)
-	defer o.release()
 	o.setPut(value, condition, w.previous)
-	r, err := c.do(ctx, o)
-	if err != nil {
-		return Result{}, err
-	}
+	return o, nil
+}
+
+func readPut(o *op, r *raftkvv1.ExecResult) (Result, error) {
 	put, ok := r.Result.(*raftkvv1.ExecResult_Put)
 	if !ok {
 		return Result{}, mixedUp(o, r)
@@ -132,8 +156,21 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, options ...P
 
 // Delete removes key, under the condition that options say. Without one, deleting a key that does not exist succeeds and changes nothing.
 func (c *Client) Delete(ctx context.Context, key string, options ...DeleteOption) (Result, error) {
-	if err := c.check("delete", key, nil); err != nil {
+	o, err := c.newDelete(key, options)
+	if err != nil {
 		return Result{}, err
+	}
+	defer o.release()
+	r, err := c.do(ctx, o)
+	if err != nil {
+		return Result{}, err
+	}
+	return readDelete(o, r)
+}
+
+func (c *Client) newDelete(key string, options []DeleteOption) (*op, error) {
+	if err := c.check("delete", key, nil); err != nil {
+		return nil, err
 	}
 	var w writeOptions
 	for _, option := range options {
@@ -141,15 +178,14 @@ func (c *Client) Delete(ctx context.Context, key string, options ...DeleteOption
 	}
 	condition, err := w.condition()
 	if err != nil {
-		return Result{}, &CallError{Operation: "delete " + quote(key), Err: err}
+		return nil, &CallError{Operation: "delete " + quote(key), Err: err}
 	}
 	o := newOp("delete", key)
-	defer o.release()
 	o.setDelete(condition, w.previous)
-	r, err := c.do(ctx, o)
-	if err != nil {
-		return Result{}, err
-	}
+	return o, nil
+}
+
+func readDelete(o *op, r *raftkvv1.ExecResult) (Result, error) {
 	del, ok := r.Result.(*raftkvv1.ExecResult_Delete)
 	if !ok {
 		return Result{}, mixedUp(o, r)
@@ -160,18 +196,30 @@ func (c *Client) Delete(ctx context.Context, key string, options ...DeleteOption
 // Batch applies operations all together or not at all, under one revision. Their keys must live on one shard, which keys with
 // the same {tag} do; otherwise the error is a *CrossShardError.
 func (c *Client) Batch(ctx context.Context, operations ...Op) (BatchResult, error) {
-	if err := c.checkBatch(operations); err != nil {
+	o, err := c.newBatch(operations)
+	if err != nil {
 		return BatchResult{}, err
 	}
-	o := newOp("batch of "+strconv.Itoa(len(operations))+" from", operations[0].key)
 	defer o.release()
-	o.setBatch(operations)
 	r, err := c.do(ctx, o)
 	if err != nil {
 		return BatchResult{}, err
 	}
+	return readBatch(o, r)
+}
+
+func (c *Client) newBatch(operations []Op) (*op, error) {
+	if err := c.checkBatch(operations); err != nil {
+		return nil, err
+	}
+	o := newOp("batch of "+strconv.Itoa(len(operations))+" from", operations[0].key)
+	o.setBatch(operations)
+	return o, nil
+}
+
+func readBatch(o *op, r *raftkvv1.ExecResult) (BatchResult, error) {
 	batch, ok := r.Result.(*raftkvv1.ExecResult_Batch)
-	if !ok || len(batch.Batch.GetResults()) != len(operations) {
+	if !ok || len(batch.Batch.GetResults()) != len(o.batchRequest.Operations) {
 		return BatchResult{}, mixedUp(o, r)
 	}
 	h := batch.Batch.GetHeader()

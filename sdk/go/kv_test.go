@@ -1,6 +1,7 @@
 package raftkv_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -131,6 +132,50 @@ func TestScan(t *testing.T) {
 	page, err = client.List(ctx, raftkv.Prefix("k/"), raftkv.ScanOptions{Limit: 3}, page.Next)
 	if err != nil || page.Items[0].Key != all[3] {
 		t.Fatalf("%+v, %v", page, err)
+	}
+}
+
+// Pages come one by one, and only those that are asked for.
+func TestPages(t *testing.T) {
+	_, client := open(t, 1, 1)
+	ctx := within(t, time.Minute)
+	for _, err := range client.Pages(ctx, raftkv.Prefix("none"), raftkv.ScanOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 25 {
+		if _, err := client.Put(ctx, fmt.Sprintf("k/%02d", i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sizes []int
+	for p, err := range client.Pages(ctx, raftkv.Prefix("k/"), raftkv.ScanOptions{Limit: 10}) {
+		if err != nil || p.Items[0].Key != fmt.Sprintf("k/%02d", 10*len(sizes)) {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		sizes = append(sizes, len(p.Items))
+	}
+	if d := cmp.Diff([]int{10, 10, 5}, sizes); d != "" {
+		t.Fatal(d)
+	}
+	pages := 0
+	for range client.Pages(ctx, raftkv.Prefix("k/"), raftkv.ScanOptions{Limit: 1}) {
+		if pages++; pages == 2 {
+			break // leaves nothing behind
+		}
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	errs := 0
+	for p, err := range client.Pages(cancelled, raftkv.Prefix("k/"), raftkv.ScanOptions{}) {
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		errs++
+	}
+	if errs != 1 {
+		t.Fatalf("the error came %d times", errs)
 	}
 }
 

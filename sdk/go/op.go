@@ -53,6 +53,9 @@ type op struct {
 	deadline time.Time
 	last     bool
 	timer    *time.Timer
+	// flight is the call of Async that o is of, while its first attempt is under way; alarm is then its timer.
+	flight *flight
+	alarm  *time.Timer
 
 	state atomic.Uint32
 	done  chan struct{} // one signal for each attempt that the lane took; buffered, so the lane never waits
@@ -99,7 +102,7 @@ func (o *op) release() {
 	o.putRequest.Value, o.batchRequest.Operations = nil, nil
 	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil
 	o.txnRequest.Compare, o.txnRequest.Then, o.txnRequest.Else = nil, nil, nil
-	o.key, o.name, o.result, o.failure = "", "", nil, nil
+	o.key, o.name, o.result, o.failure, o.flight = "", "", nil, nil, nil
 	o.write, o.lost = false, false
 	o.bounded, o.last = false, false
 	if cap(o.value) > valueKeptMax {
@@ -170,6 +173,10 @@ func (o *op) take() bool { return o.state.CompareAndSwap(opQueued, opSent) }
 
 // finish hands the answer to the caller. Only the lane that took o calls it, once.
 func (o *op) finish(result *raftkvv1.ExecResult, f *failure) {
+	if o.flight != nil {
+		o.flight.landed(result, f)
+		return
+	}
 	o.result, o.failure = result, f
 	o.done <- struct{}{}
 }

@@ -19,6 +19,8 @@ const (
 	connectionsMax = 64
 	// retriesKeptMax bounds the reserve of retries.
 	retriesKeptMax = 1_000_000
+	// asyncMax bounds the calls of Async under way.
+	asyncMax = 1_000_000
 )
 
 // Option changes how a Client works.
@@ -36,6 +38,7 @@ type options struct {
 	path        path
 	// The retry budget: what calls add, and what it holds.
 	retryPercent, retriesKept int
+	async                     int
 }
 
 // WithTLS makes the client speak TLS with every node. Without it, only endpoints that begin with https:// do so, by
@@ -64,15 +67,20 @@ func WithConnections(n int) Option {
 
 // WithRetryBudget bounds the retries of all calls together to a percentage of the calls, 0 to 100, and a reserve of kept retries, 1 to a million, which fills
 // by itself within 10 seconds. The default is 10 percent and 500. A call that finds the budget empty waits for a retry as long as its caller does, and then fails
-// with a *RetryBudgetError. Only retries after an attempt that has cost a node something count: not after one that was not sent, nor when a shard turns out to
-// be led or served elsewhere.
+// with a *RetryBudgetError. What counts are retries after an answer, or none in time, of a node that could not
+// keep up: not after an attempt that was not sent or whose connection was lost, nor when a shard turns out to be led or served elsewhere.
 func WithRetryBudget(percent, kept int) Option {
 	return optionFunc(func(o *options) { o.retryPercent, o.retriesKept = percent, kept })
 }
 
+// WithAsyncLimit sets how many calls of Async may be under way at once, 1 to a million. The default is 4,096. The client holds the keys and values of all of them.
+func WithAsyncLimit(n int) Option {
+	return optionFunc(func(o *options) { o.async = n })
+}
+
 // resolve applies opts, and returns the addresses of endpoints as host:port.
 func resolve(endpoints []string, opts []Option) (options, []string, error) {
-	o := options{timeout: defaultTimeout, connections: 1, path: defaultPath, retryPercent: retryPercent, retriesKept: retriesKept}
+	o := options{timeout: defaultTimeout, connections: 1, path: defaultPath, retryPercent: retryPercent, retriesKept: retriesKept, async: asyncDefault}
 	for _, opt := range opts {
 		opt.apply(&o)
 	}
@@ -85,6 +93,9 @@ func resolve(endpoints []string, opts []Option) (options, []string, error) {
 	}
 	if o.retryPercent < 0 || o.retryPercent > 100 || o.retriesKept < 1 || o.retriesKept > retriesKeptMax {
 		errs = append(errs, fmt.Errorf("the retry budget must be 0 to 100 percent and 1 to %d kept, not %d and %d", retriesKeptMax, o.retryPercent, o.retriesKept))
+	}
+	if o.async < 1 || o.async > asyncMax {
+		errs = append(errs, fmt.Errorf("the limit of calls under way must be 1 to %d, not %d", asyncMax, o.async))
 	}
 	if len(endpoints) == 0 {
 		errs = append(errs, errors.New("no endpoints: give the address of one node at least, as host:port"))

@@ -20,9 +20,9 @@ type Range struct {
 // Prefix is the range of all keys that begin with p.
 func Prefix(p string) Range { return Range{Prefix: p} }
 
-// ScanOptions change what Scan and List return.
+// ScanOptions change what Scan, Pages and List return.
 type ScanOptions struct {
-	// Limit is how many keys to return at most. 0 is no limit for Scan, and the choice of the server for List.
+	// Limit is how many keys to return at most, of Pages and List in one page. 0 is no limit for Scan, and the choice of the server for a page.
 	Limit int
 	// Reverse goes from the last key to the first.
 	Reverse bool
@@ -39,7 +39,7 @@ type Page struct {
 
 // Scan returns the items of a range in key order. It reads page by page: each page is linearizable, the whole is not
 // one snapshot. A page that fails is retried; an error ends the sequence. The timeout of the client holds for each
-// page, the deadline of ctx for all of them.
+// page, the deadline of ctx for all of them. A loop may be left at any time: nothing stays open between pages.
 func (c *Client) Scan(ctx context.Context, r Range, o ScanOptions) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		token, left := "", o.Limit
@@ -64,6 +64,20 @@ func (c *Client) Scan(ctx context.Context, r Range, o ScanOptions) iter.Seq2[Ite
 			if token == "" || o.Limit > 0 && left <= 0 {
 				return
 			}
+		}
+	}
+}
+
+// Pages returns the pages of a range one after the other, of o.Limit items at most; 0 is the choice of the server. Errors, times and an early end are as in
+// Scan. A page may be empty, as the only one of an empty range is.
+func (c *Client) Pages(ctx context.Context, r Range, o ScanOptions) iter.Seq2[Page, error] {
+	return func(yield func(Page, error) bool) {
+		for token := ""; ; {
+			p, err := c.List(ctx, r, o, token)
+			if !yield(p, err) || err != nil || p.Next == "" {
+				return
+			}
+			token = p.Next
 		}
 	}
 }

@@ -60,17 +60,29 @@ type TxnResult struct {
 
 // Txn executes a transaction. That a compare does not hold is no error.
 func (c *Client) Txn(ctx context.Context, t Txn) (TxnResult, error) {
-	key, err := c.checkTxn(&t)
+	o, err := c.newTxn(&t)
 	if err != nil {
-		return TxnResult{}, &CallError{Operation: "txn", Err: err}
+		return TxnResult{}, err
 	}
-	o := newOp("txn on", key)
 	defer o.release()
-	o.setTxn(&t)
 	r, err := c.do(ctx, o)
 	if err != nil {
 		return TxnResult{}, err
 	}
+	return readTxn(o, r)
+}
+
+func (c *Client) newTxn(t *Txn) (*op, error) {
+	key, err := c.checkTxn(t)
+	if err != nil {
+		return nil, &CallError{Operation: "txn", Err: err}
+	}
+	o := newOp("txn on", key)
+	o.setTxn(t)
+	return o, nil
+}
+
+func readTxn(o *op, r *raftkvv1.ExecResult) (TxnResult, error) {
 	txn, ok := r.Result.(*raftkvv1.ExecResult_Txn)
 	if !ok {
 		return TxnResult{}, mixedUp(o, r)
@@ -83,9 +95,9 @@ func (c *Client) Txn(ctx context.Context, t Txn) (TxnResult, error) {
 	for _, one := range txn.Txn.GetResults() {
 		result.Results = append(result.Results, txnResult(one, h))
 	}
-	done := t.Then
+	done := o.txnRequest.Then
 	if !result.Succeeded {
-		done = t.Else
+		done = o.txnRequest.Else
 	}
 	if len(done) != len(result.Results) {
 		return TxnResult{}, mixedUp(o, r)
