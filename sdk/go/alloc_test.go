@@ -44,7 +44,9 @@ func benchmark(b *testing.B, callers, valueBytes int, put bool) {
 
 func BenchmarkPutAsync(b *testing.B) {
 	value := make([]byte, 256)
-	benchmarkAsync(b, func(c *raftkv.Client) *raftkv.Future[raftkv.Result] { return c.Async().Put(b.Context(), "key-0", value) })
+	benchmarkAsync(b, func(c *raftkv.Client) *raftkv.Future[raftkv.Result] {
+		return c.Async().Put(b.Context(), "key-0", value)
+	})
 }
 
 func BenchmarkGetAsync(b *testing.B) {

@@ -73,10 +73,12 @@ type call struct {
 	backoff   backoff
 	// charged: another attempt takes from the retry budget. starved: the budget was empty.
 	charged, starved bool
+	observation      *observation
 }
 
 // failed learns from a failed attempt, and returns how long to wait before the next, or the error of the call.
 func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
+	c.observation.attempt(asked, f)
 	if errors.Is(f.err, ErrNotFound) && !c.write {
 		return 0, f.err
 	}
@@ -153,6 +155,23 @@ func (c *call) end(err error) error {
 
 // do executes o at the leader of its shard, in as many attempts as it takes.
 func (c *Client) do(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
+	if c.telemetry == nil {
+		return c.execute(ctx, o)
+	}
+	ctx = o.observe(ctx, c.telemetry)
+	r, err := c.execute(ctx, o)
+	o.observation.end(err)
+	return r, err
+}
+
+// observe begins the observation of the call of o.
+func (o *op) observe(ctx context.Context, t *telemetry) context.Context {
+	ctx, o.observation = t.observe(ctx, o.name)
+	o.wire.Traceparent = o.observation.traceparent()
+	return ctx
+}
+
+func (c *Client) execute(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
 	c.prepare(ctx, o)
 	if o.write {
 		c.sessions.begin(o)
@@ -190,13 +209,14 @@ func (c *Client) route(o *op, not *endpoint) (*shard, *endpoint) {
 
 // answered learns from an answer.
 func (c *Client) answered(o *op, s *shard, e *endpoint) {
+	o.observation.attempt(e, nil)
 	e.health.works()
 	c.routes.served(headerOf(o.result), s)
 }
 
 // retry goes on with a call of which the first attempt, at e, failed.
 func (c *Client) retry(ctx context.Context, first *op, e *endpoint, f *failure) (*raftkvv1.ExecResult, error) {
-	story := &call{client: c, name: first.name, key: first.key, write: first.write}
+	story := &call{client: c, name: first.name, key: first.key, write: first.write, observation: first.observation}
 	o := first
 	for {
 		var expired *SessionExpiredError
@@ -208,12 +228,13 @@ func (c *Client) retry(ctx context.Context, first *op, e *endpoint, f *failure) 
 		if err != nil {
 			return nil, err
 		}
-		if err := c.await(ctx, first, story, wait); err != nil {
-			return nil, err
-		}
 		if o.left {
 			o = first.again()
 			defer o.release()
+		}
+		o.lost = first.lost
+		if err := c.await(ctx, o, story, wait); err != nil {
+			return nil, err
 		}
 		var not *endpoint
 		if f.slow {
@@ -291,24 +312,36 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 // unary makes a call outside the streams: at, or if that is nil any node, in as many attempts as it takes. write says
 // that the call changes something.
 func (c *Client) unary(ctx context.Context, name string, at *endpoint, write bool, rpc func(context.Context, *endpoint) error) error {
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
-	c.budget.called()
 	story := call{client: c, name: name, write: write}
+	if c.telemetry != nil {
+		ctx, story.observation = c.telemetry.observe(ctx, name)
+	}
+	err := story.unary(ctx, at, rpc)
+	story.observation.end(err)
+	return err
+}
+
+func (c *call) unary(ctx context.Context, at *endpoint, rpc func(context.Context, *endpoint) error) error {
+	client := c.client
+	ctx, cancel := client.bounded(ctx)
+	defer cancel()
+	client.budget.called()
+	ctx = c.observation.header(ctx)
 	var not *endpoint
 	for {
 		e := at
 		if e == nil {
-			e = c.routes.any(not)
+			e = client.routes.any(not)
 		}
-		f := c.attempt(ctx, e, at == nil && !write, rpc)
+		f := client.attempt(ctx, e, at == nil && !c.write, rpc)
 		if f == nil {
+			c.observation.attempt(e, nil)
 			e.health.works()
 			return nil
 		}
-		wait, err := story.failed(f, e)
+		wait, err := c.failed(f, e)
 		if err == nil {
-			err = story.await(ctx, nil, wait)
+			err = c.await(ctx, nil, wait)
 		}
 		if err != nil {
 			return err

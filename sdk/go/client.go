@@ -23,6 +23,8 @@ type Client struct {
 	routes   *routes
 	sessions sessions
 	budget   *budget
+	// telemetry is nil if nobody asked for it.
+	telemetry *telemetry
 	// places bounds the calls of Async under way: each one has put in a token.
 	places chan struct{}
 	epoch  time.Time
@@ -45,7 +47,11 @@ func Open(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	c := &Client{options: o, scheme: "http", calls: callOptions(o.gzip), epoch: time.Now()}
+	t, err := newTelemetry(&o)
+	if err != nil {
+		return nil, fmt.Errorf("open: instruments of the meter provider: %w", err)
+	}
+	c := &Client{options: o, telemetry: t, scheme: "http", calls: callOptions(o.gzip), epoch: time.Now()}
 	if o.tls != nil {
 		c.scheme = "https"
 	}

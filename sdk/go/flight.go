@@ -3,6 +3,7 @@ package raftkv
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,8 @@ type flight struct {
 	}
 	shard    *shard
 	endpoint *endpoint
+	// mu keeps what interrupts the first attempt back until launch has set all of it up. It guards what follows until then.
+	mu sync.Mutex
 	// unhook stops the watch of ctx; nil if ctx cannot end. armed says that the alarm of the operation is set.
 	unhook func() bool
 	armed  bool
@@ -33,12 +36,16 @@ type flight struct {
 // start takes a place among the calls under way and makes the first attempt.
 func (x *flight) start() {
 	c, o := x.client, x.op
+	if c.telemetry != nil {
+		x.ctx = o.observe(x.ctx, c.telemetry)
+	}
 	select {
 	case c.places <- struct{}{}:
 	default:
 		if err := x.place(); err != nil {
-			story := call{client: c, name: o.name, key: o.key}
-			x.future.settle(o, nil, story.end(err))
+			err = (&call{client: c, name: o.name, key: o.key}).end(err)
+			o.observation.end(err)
+			x.future.settle(o, nil, err)
 			o.release()
 			return
 		}
@@ -68,6 +75,7 @@ func (x *flight) place() error {
 func (x *flight) launch(l *lane, o *op) {
 	timer := o.timer // for the wait for room in the queue
 	o.state.Store(opQueued)
+	x.mu.Lock()
 	if x.ctx.Done() != nil {
 		x.unhook = context.AfterFunc(x.ctx, func() { x.interrupt(false) })
 	}
@@ -75,6 +83,7 @@ func (x *flight) launch(l *lane, o *op) {
 		x.armed = true
 		o.arm()
 	}
+	x.mu.Unlock()
 	select {
 	case l.queue <- o:
 	default:
@@ -109,6 +118,8 @@ func (o *op) arm() {
 
 // interrupt ends the first attempt because its time is over, or the context of the call.
 func (x *flight) interrupt(expired bool) {
+	x.mu.Lock()   // for launch, if it is not that far yet
+	x.mu.Unlock() //nolint:staticcheck // nothing is to be done in between
 	if !x.claimed.CompareAndSwap(false, true) {
 		return
 	}
@@ -150,7 +161,7 @@ func (x *flight) goOn(f *failure) {
 			return
 		}
 	}
-	story := call{client: c, name: o.name, key: o.key, write: o.write}
+	story := call{client: c, name: o.name, key: o.key, write: o.write, observation: o.observation}
 	_, err := story.failed(f, x.endpoint)
 	if err == nil {
 		err = story.end(ErrClosed) // the client is just closing
@@ -176,6 +187,7 @@ func (x *flight) end(r *raftkvv1.ExecResult, err error) {
 	if o.write {
 		x.client.sessions.end(o)
 	}
+	o.observation.end(err)
 	<-x.client.places
 	x.future.settle(o, r, err)
 	x.op = nil

@@ -37,6 +37,9 @@ type op struct {
 	txnRequest    raftkvv1.TxnRequest
 	id            raftkvv1.RequestId
 
+	// observation is nil if nobody looks at the call.
+	observation *observation
+
 	name  string // of the call, for errors
 	key   string // the key that routes it
 	slot  placement.Slot
@@ -97,7 +100,7 @@ func (o *op) release() {
 	if o.left {
 		return
 	}
-	o.wire.Operation = nil
+	o.wire.Operation, o.wire.Traceparent, o.observation = nil, "", nil
 	o.getRequest.Key, o.putRequest.Key, o.deleteRequest.Key = "", "", ""
 	o.putRequest.Value, o.batchRequest.Operations = nil, nil
 	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil

@@ -7,6 +7,9 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -39,6 +42,8 @@ type options struct {
 	// The retry budget: what calls add, and what it holds.
 	retryPercent, retriesKept int
 	async                     int
+	tracers                   trace.TracerProvider
+	meters                    metric.MeterProvider
 }
 
 // WithTLS makes the client speak TLS with every node. Without it, only endpoints that begin with https:// do so, by

@@ -1140,7 +1140,10 @@ type ExecOperation struct {
 	//	*ExecOperation_Delete
 	//	*ExecOperation_Batch
 	//	*ExecOperation_Txn
-	Operation     isExecOperation_Operation `protobuf_oneof:"operation"`
+	Operation isExecOperation_Operation `protobuf_oneof:"operation"`
+	// The trace of which the operation is a part, as in the header `traceparent` of W3C Trace Context, at most 55 bytes. Empty, the default, is none; what
+	// cannot be read is none, too. Calls of their own carry the header itself.
+	Traceparent   string `protobuf:"bytes,20,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1232,6 +1235,13 @@ func (x *ExecOperation) GetTxn() *TxnRequest {
 		}
 	}
 	return nil
+}
+
+func (x *ExecOperation) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type isExecOperation_Operation interface {
@@ -1760,14 +1770,15 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x06result\"t\n" +
 	"\rBatchResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x120\n" +
-	"\aresults\x18\x02 \x03(\v2\x16.raftkv.v1.BatchResultR\aresults\"\x99\x02\n" +
+	"\aresults\x18\x02 \x03(\v2\x16.raftkv.v1.BatchResultR\aresults\"\xc4\x02\n" +
 	"\rExecOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12)\n" +
 	"\x03get\x18\x02 \x01(\v2\x15.raftkv.v1.GetRequestH\x00R\x03get\x12)\n" +
 	"\x03put\x18\x03 \x01(\v2\x15.raftkv.v1.PutRequestH\x00R\x03put\x122\n" +
 	"\x06delete\x18\x04 \x01(\v2\x18.raftkv.v1.DeleteRequestH\x00R\x06delete\x12/\n" +
 	"\x05batch\x18\x05 \x01(\v2\x17.raftkv.v1.BatchRequestH\x00R\x05batch\x12)\n" +
-	"\x03txn\x18\x06 \x01(\v2\x15.raftkv.v1.TxnRequestH\x00R\x03txnB\x12\n" +
+	"\x03txn\x18\x06 \x01(\v2\x15.raftkv.v1.TxnRequestH\x00R\x03txn\x12)\n" +
+	"\vtraceparent\x18\x14 \x01(\tB\a\xbaH\x04r\x02(7R\vtraceparentB\x12\n" +
 	"\toperation\x12\x05\xbaH\x02\b\x01\"q\n" +
 	"\vExecRequest\x12C\n" +
 	"\n" +

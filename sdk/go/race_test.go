@@ -1,0 +1,6 @@
+//go:build race
+
+package raftkv
+
+// raceEnabled: the race detector allocates, and pools forget on purpose.
+const raceEnabled = true
