@@ -51,6 +51,7 @@ func (o *op) expired(sent bool) *failure {
 func (o *op) again() *op {
 	n := ops.Get().(*op)
 	n.name, n.key, n.slot, n.write, n.bytes = o.name, o.key, o.slot, o.write, o.bytes
+	n.spread = o.spread
 	n.until, n.patience, n.bounded = o.until, o.patience, o.bounded
 	n.wire.Operation, n.wire.Traceparent, n.observation = o.wire.Operation, o.wire.Traceparent, o.observation
 	return n

@@ -204,6 +204,9 @@ func (c *Client) route(o *op, not *endpoint) (*shard, *endpoint) {
 		// Until an attempt may have been applied, every attempt is a first one.
 		o.id.Seen = max(o.id.Seen, s.seen.Load())
 	}
+	if o.spread {
+		return s, c.routes.replica(s, not)
+	}
 	return s, c.routes.pick(s, not)
 }
 

@@ -103,6 +103,7 @@ func (c *Client) newGet(key string, options []GetOption) (*op, error) {
 		option.applyGet(&g)
 	}
 	o := newOp("get", key)
+	o.spread = c.options.followerReads
 	o.setGet(g.revision)
 	return o, nil
 }

@@ -44,7 +44,9 @@ type op struct {
 	key   string // the key that routes it
 	slot  placement.Slot
 	write bool
-	bytes int
+	// spread: any replica may serve it, and they do so in turn.
+	spread bool
+	bytes  int
 	// value is the op's own copy: it may still be read when the call has returned.
 	value []byte
 	// until is when the call ends; bounded says that the context of the caller ends it then.
@@ -107,7 +109,7 @@ func (o *op) release() {
 	o.txnRequest.Compare, o.txnRequest.Then, o.txnRequest.Else = nil, nil, nil
 	o.key, o.name, o.result, o.failure, o.flight = "", "", nil, nil, nil
 	o.write, o.lost = false, false
-	o.bounded, o.last = false, false
+	o.bounded, o.last, o.spread = false, false, false
 	if cap(o.value) > valueKeptMax {
 		o.value = nil
 	}

@@ -39,6 +39,8 @@ type options struct {
 	gzip        bool
 	connections int
 	path        path
+	// followerReads sends reads to any replica.
+	followerReads bool
 	// The retry budget: what calls add, and what it holds.
 	retryPercent, retriesKept int
 	async                     int
@@ -81,6 +83,12 @@ func WithRetryBudget(percent, kept int) Option {
 // WithAsyncLimit sets how many calls of Async may be under way at once, 1 to a million. The default is 4,096. The client holds the keys and values of all of them.
 func WithAsyncLimit(n int) Option {
 	return optionFunc(func(o *options) { o.async = n })
+}
+
+// WithFollowerReads sends reads to the replicas of a shard in turn instead of to its leader. They are as linearizable: a replica asks the leader how far it must have
+// come, and answers itself. It takes load off the leaders, at the price of that round trip and of messages that carry less each.
+func WithFollowerReads() Option {
+	return optionFunc(func(o *options) { o.followerReads = true })
 }
 
 // resolve applies opts, and returns the addresses of endpoints as host:port.

@@ -15,6 +15,9 @@ type shard struct {
 	// seen is the highest revision that the client has been told.
 	seen   atomic.Uint64
 	leader atomic.Pointer[leader]
+	// replicas are the nodes that hold a replica, the leader included; nil if unknown. turn is whose turn it is.
+	replicas atomic.Pointer[[]*endpoint]
+	turn     atomic.Uint32
 }
 
 // leader is a guess of who leads a shard.
@@ -129,6 +132,22 @@ func (r *routes) pick(s *shard, not *endpoint) *endpoint {
 	return r.any(not)
 }
 
+// replica returns where to send what any replica of s may serve: to those that the shard map names in turn, or to where other requests go if it names none
+// that is not ejected.
+func (r *routes) replica(s *shard, not *endpoint) *endpoint {
+	if s == nil || s.replicas.Load() == nil {
+		return r.pick(s, not)
+	}
+	replicas := *s.replicas.Load()
+	from := s.turn.Add(1)
+	for i := range uint32(len(replicas)) {
+		if e := replicas[(from+i)%uint32(len(replicas))]; e != not && e.health.admits() {
+			return e
+		}
+	}
+	return r.pick(s, not)
+}
+
 // any returns the next endpoint in turn that is not ejected. If all are, it is the one whose time ends first: a call must go somewhere.
 func (r *routes) any(not *endpoint) *endpoint {
 	ring := *r.ring.Load()
@@ -233,10 +252,24 @@ func (r *routes) install(shards *raftkvv1.ListShardsResponse, nodes []*raftkvv1.
 		if sh.LeaderNodeId != "" {
 			r.setLeader(s, sh.LeaderNodeId, sh.Term)
 		}
+		r.setReplicas(s, sh.Replicas)
 		s.observe(sh.Revision)
 	}
 	if t.version >= r.table.Load().version {
 		r.table.Store(t)
+	}
+}
+
+// setReplicas notes who holds s. A node that does not hold it itself may not know all. r.mu is held for writing.
+func (r *routes) setReplicas(s *shard, replicas []*raftkvv1.Replica) {
+	var at []*endpoint
+	for _, m := range replicas {
+		if address := r.nodes[m.NodeId]; address != "" {
+			at = append(at, r.endpoint(address))
+		}
+	}
+	if len(at) > 0 {
+		s.replicas.Store(&at)
 	}
 }
 
