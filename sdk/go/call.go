@@ -80,6 +80,7 @@ type call struct {
 func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
 	c.observation.attempt(asked, f)
 	if errors.Is(f.err, ErrNotFound) && !c.write {
+		asked.health.works()
 		return 0, f.err
 	}
 	c.record(asked.address, f.err)
@@ -112,6 +113,18 @@ func (c *call) learn(f *failure, asked *endpoint) (routed, redirected bool) {
 		server    *ServerError
 	)
 	switch {
+	case f.slow, errors.As(f.err, &full):
+		asked.failed(false)
+	case errors.As(f.err, &server):
+		switch server.Reason {
+		case reasonReadFailed, reasonStopping, reasonForming:
+			asked.failed(true)
+		}
+	case f.unknown, f.free, f.ended, errors.Is(f.err, ErrRefused): // no answer of a node
+	default:
+		asked.health.works()
+	}
+	switch {
 	case errors.As(f.err, &notLeader):
 		redirected = c.client.routes.redirected(notLeader, asked)
 		c.client.routes.learnSoon()
@@ -119,13 +132,6 @@ func (c *call) learn(f *failure, asked *endpoint) (routed, redirected bool) {
 	case errors.As(f.err, &stale):
 		c.client.routes.learnSoon()
 		return true, false
-	case errors.As(f.err, &server):
-		switch server.Reason {
-		case reasonReadFailed, reasonStopping, reasonForming:
-			asked.failed(true)
-		}
-	case f.slow, errors.As(f.err, &full):
-		asked.failed(false)
 	}
 	return false, false
 }
@@ -253,36 +259,45 @@ func (c *Client) retry(ctx context.Context, first *op, e *endpoint, f *failure) 
 	}
 }
 
-// await waits until the next attempt of a call may be made. An error is that of the call.
+// await waits until the next attempt of a call may be made, and until the budget has a retry. An error is that of the call.
 func (c *Client) await(ctx context.Context, o *op, story *call, wait time.Duration) error {
-	left := time.Until(o.until)
-	if left <= 0 { // the attempt may have taken the tick of the timer
-		return story.end(cmp.Or(ctx.Err(), ErrTimeout))
-	}
-	if !o.bounded {
-		o.timer.Reset(left)
-	}
-	// An attempt that could not be answered in time is not made: it would only make the outcome unknown.
-	if o.write && !o.lost && left-wait < leaveForAnswer(o.patience) {
-		wait = left + time.Second // which the caller's patience ends
-	}
-	return story.await(ctx, o.timer.C, wait)
-}
-
-// await waits, and then for the budget to have a retry.
-func (c *call) await(ctx context.Context, expired <-chan time.Time, wait time.Duration) error {
 	for {
-		if wait > 0 {
-			if err := pause(ctx, c.client.stopped, expired, wait); err != nil {
-				return c.end(err)
-			}
+		left := time.Until(o.until)
+		if left <= 0 { // the attempt may have taken the tick of the timer
+			return story.end(cmp.Or(ctx.Err(), ErrTimeout))
 		}
-		if !c.charged || c.client.budget.take() {
-			c.starved = false
+		if !o.bounded {
+			o.timer.Reset(left)
+		}
+		// An attempt that could not be answered in time is not made: it would only make the outcome unknown.
+		if o.write && !o.lost && left-wait < leaveForAnswer(o.patience) {
+			wait = left + time.Second // which the caller's patience ends
+		}
+		if err := story.pause(ctx, o.timer.C, wait); err != nil {
+			return err
+		}
+		if story.mayRetry() {
 			return nil
 		}
-		c.starved, wait = true, jitter(budgetPause)
+		wait = jitter(budgetPause)
 	}
+}
+
+// pause waits; an error is that of the call.
+func (c *call) pause(ctx context.Context, expired <-chan time.Time, wait time.Duration) error {
+	if wait == 0 {
+		return nil
+	}
+	if err := pause(ctx, c.client.stopped, expired, wait); err != nil {
+		return c.end(err)
+	}
+	return nil
+}
+
+// mayRetry takes a retry from the budget if the last attempt is charged to it.
+func (c *call) mayRetry() bool {
+	c.starved = c.charged && !c.client.budget.take()
+	return !c.starved
 }
 
 func headerOf(r *raftkvv1.ExecResult) *raftkvv1.ResponseHeader {
@@ -343,8 +358,11 @@ func (c *call) unary(ctx context.Context, at *endpoint, rpc func(context.Context
 			return nil
 		}
 		wait, err := c.failed(f, e)
-		if err == nil {
-			err = c.await(ctx, nil, wait)
+		for err == nil {
+			if err = c.pause(ctx, nil, wait); err == nil && c.mayRetry() {
+				break
+			}
+			wait = jitter(budgetPause)
 		}
 		if err != nil {
 			return err

@@ -1,6 +1,9 @@
 package raftkv
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -124,5 +127,54 @@ func TestNeverAllEjected(t *testing.T) {
 	ring[2].health.works()
 	if e := c.routes.any(nil); e != ring[2] {
 		t.Fatal("the answer to a call that had to go somewhere does not count")
+	}
+}
+
+// What a failed attempt says about the endpoint: an answer ends an ejection, whatever it says, but for one of a node that cannot serve.
+func TestFailuresSpeakForOrAgainst(t *testing.T) {
+	c := &Client{epoch: time.Now(), options: options{connections: 1}, stopped: context.Background()}
+	c.pool = newPool(&c.options, &connections{})
+	c.http = c.pool[0]
+	c.routes = newRoutes(c, []string{"a:1", "b:1"})
+	e := (*c.routes.ring.Load())[0]
+	const (
+		works   = "works"
+		nothing = "nothing"
+		strike  = "strike"
+		eject   = "eject"
+	)
+	unavailable := func(reason string) *failure {
+		return &failure{retry: true, err: fmt.Errorf("%w: %w", ErrUnavailable, &ServerError{Reason: reason})}
+	}
+	for want, failures := range map[string][]*failure{
+		works: {
+			{err: &KeyNotFoundError{}}, {err: &PreconditionFailedError{}, decided: true}, {err: &InvalidError{}}, {err: &LimitError{}},
+			{err: &NotLeaderError{}, retry: true}, {err: &StaleRouteError{}, retry: true}, {err: &OverloadedError{}, retry: true},
+		},
+		nothing: {
+			notSent(errors.New("no connection")), // which the lane has noted
+			brokenStream(errors.New("reset"), true), givenUp(context.Canceled, true), unavailable("TIMEOUT"), {err: ErrRefused},
+			{err: errors.New("unknown to the node"), unknown: true, retry: true},
+		},
+		strike: {{err: &DiskFullError{}}, (&op{attempt: time.Second}).expired(true)},
+		eject:  {unavailable(reasonStopping), unavailable(reasonForming), unavailable(reasonReadFailed)},
+	} {
+		for _, f := range failures {
+			e.health = health{now: c.now}
+			e.health.failed(false)
+			_, _ = (&call{client: c}).failed(f, e)
+			got := nothing
+			switch {
+			case e.health.ejected > 0:
+				got = eject
+			case e.health.strikes == 2:
+				got = strike
+			case e.health.strikes == 0:
+				got = works
+			}
+			if got != want {
+				t.Errorf("%v: %s, want %s", f.err, got, want)
+			}
+		}
 	}
 }

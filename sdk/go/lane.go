@@ -367,10 +367,7 @@ func (s *stream) receive(exec execStream) {
 			s.cancel(err)
 			return
 		}
-		if !s.served {
-			s.served = true
-			s.endpoint.health.works()
-		}
+		s.served = true
 		if s.deliver(response) {
 			select {
 			case s.wake <- struct{}{}:
