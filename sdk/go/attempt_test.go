@@ -44,6 +44,24 @@ func TestAttemptsAreGivenUp(t *testing.T) {
 	}
 }
 
+// The time of an attempt ends no pause after it.
+func TestPausesMayBeLongerThanAttempts(t *testing.T) {
+	for name, bounded := range map[string]bool{"context": true, "timeout": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster, client := open(t, 1, 1, raftkv.WithTimeout(3*time.Second))
+			cluster.SetHook(times(1, raftkvtest.Action{Refuse: raftkvtest.Overloaded(1100 * time.Millisecond)}))
+			ctx := t.Context()
+			if bounded {
+				ctx = within(t, 3*time.Second)
+			}
+			if _, err := client.Put(ctx, "k", nil); err != nil { // after 1.1 to 1.65 s; an attempt may take 1 s
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // When every attempt goes unanswered, the error lists them and says that the outcome is unknown.
 func TestUnansweredAttemptsAreListed(t *testing.T) {
 	cluster, client := open(t, 1, 1, raftkv.WithTimeout(1600*time.Millisecond))

@@ -266,7 +266,9 @@ func (c *Client) await(ctx context.Context, o *op, story *call, wait time.Durati
 		if left <= 0 { // the attempt may have taken the tick of the timer
 			return story.end(cmp.Or(ctx.Err(), ErrTimeout))
 		}
-		if !o.bounded {
+		if o.bounded {
+			o.timer.Stop() // it may still be that of the attempt
+		} else {
 			o.timer.Reset(left)
 		}
 		// An attempt that could not be answered in time is not made: it would only make the outcome unknown.
