@@ -115,3 +115,14 @@ func TestServerGetsLessTime(t *testing.T) {
 		}
 	}
 }
+
+// Names of metrics and spans do not differ from call to call.
+func TestOperationNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"get": "get", "batch of 3 from": "batch", "txn on": "txn", "list nodes": "list nodes", `locate "list 5"`: "locate", "keep lease 17 alive": "keep lease alive",
+	} {
+		if got := operationOf(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}

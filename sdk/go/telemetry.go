@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,12 +89,16 @@ func (t *telemetry) observe(ctx context.Context, name string) (context.Context, 
 	return ctx, w
 }
 
-// operationOf is the name of a call without what differs from call to call.
+// operationOf is the name of a call without what differs from call to call: numbers, and what it is done to.
 func operationOf(name string) string {
 	for _, cut := range []string{" of ", " on", " \""} {
 		name, _, _ = strings.Cut(name, cut)
 	}
-	return name
+	if !strings.ContainsAny(name, "0123456789") {
+		return name
+	}
+	words := slices.DeleteFunc(strings.Fields(name), func(w string) bool { return strings.Trim(w, "0123456789") == "" })
+	return strings.Join(words, " ")
 }
 
 // traceparent is the context of the span as W3C Trace Context writes it; empty without one.
