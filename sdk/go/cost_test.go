@@ -12,7 +12,7 @@ import (
 )
 
 // answering is a client of which every lane answers at once, without a node.
-func answering(t *testing.T, opts ...Option) *Client {
+func answering(t testing.TB, opts ...Option) *Client {
 	t.Helper()
 	o, addresses, err := resolve([]string{"localhost:1"}, opts)
 	if err != nil {
@@ -93,5 +93,31 @@ func TestAllocations(t *testing.T) {
 	traced := answering(t, WithTracerProvider(noop.NewTracerProvider()))
 	if _, err := traced.Put(ctx, "k", value); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What the client itself takes of the time of a call, with lanes that answer at once.
+func BenchmarkCall(b *testing.B) {
+	c := answering(b)
+	value := make([]byte, 256)
+	for _, put := range []bool{false, true} {
+		b.Run(map[bool]string{false: "get", true: "put"}[put], func(b *testing.B) {
+			b.SetParallelism(50)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					var err error
+					if put {
+						_, err = c.Put(b.Context(), "k", value)
+					} else {
+						_, err = c.Get(b.Context(), "k")
+					}
+					if err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
 	}
 }
