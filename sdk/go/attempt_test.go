@@ -124,7 +124,6 @@ func TestStoppingNodeIsPassedOver(t *testing.T) {
 	ctx := within(t, time.Minute)
 	cluster.SetHook(func(o raftkvtest.Operation) raftkvtest.Action {
 		if o.Node == 0 {
-
 			return raftkvtest.Action{Refuse: raftkvtest.Stopping()}
 		}
 		return raftkvtest.Action{}

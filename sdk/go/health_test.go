@@ -19,7 +19,7 @@ func (c *clock) pass(d time.Duration) { c.time += d }
 func TestEjection(t *testing.T) {
 	c := &clock{}
 	h := &health{now: c.now}
-	if !h.admits() || !h.admits() {
+	if !h.admits() {
 		t.Fatal("a fresh endpoint is passed over")
 	}
 	for i := range 12 {
@@ -55,8 +55,10 @@ func TestEjection(t *testing.T) {
 		}
 	}
 	h.works()
-	if !h.admits() || !h.admits() || h.left() != 0 || h.suspect.Load() {
-		t.Fatal("an answered probe does not end the ejection")
+	for range 2 {
+		if !h.admits() || h.left() != 0 || h.suspect.Load() {
+			t.Fatal("an answered probe does not end the ejection")
+		}
 	}
 	if h.failed(true); h.left() > ejectMin {
 		t.Fatalf("ejected for %s after an answer", h.left())
@@ -148,12 +150,18 @@ func TestFailuresSpeakForOrAgainst(t *testing.T) {
 	}
 	for want, failures := range map[string][]*failure{
 		works: {
-			{err: &KeyNotFoundError{}}, {err: &PreconditionFailedError{}, decided: true}, {err: &InvalidError{}}, {err: &LimitError{}},
-			{err: &NotLeaderError{}, retry: true}, {err: &StaleRouteError{}, retry: true}, {err: &OverloadedError{}, retry: true},
+			{err: &KeyNotFoundError{}},
+			{err: &PreconditionFailedError{}, decided: true},
+			{err: &InvalidError{}},
+			{err: &LimitError{}},
+			{err: &NotLeaderError{}, retry: true},
+			{err: &StaleRouteError{}, retry: true},
+			{err: &OverloadedError{}, retry: true},
 		},
 		nothing: {
 			notSent(errors.New("no connection")), // which the lane has noted
-			brokenStream(errors.New("reset"), true), givenUp(context.Canceled, true), unavailable("TIMEOUT"), {err: ErrRefused},
+			brokenStream(errors.New("reset"), true), givenUp(context.Canceled, true), unavailable("TIMEOUT"),
+			{err: ErrRefused},
 			{err: errors.New("unknown to the node"), unknown: true, retry: true},
 		},
 		strike: {{err: &DiskFullError{}}, (&op{attempt: time.Second}).expired(true)},

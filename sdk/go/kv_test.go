@@ -160,7 +160,10 @@ func TestPages(t *testing.T) {
 		t.Fatal(d)
 	}
 	pages := 0
-	for range client.Pages(ctx, raftkv.Prefix("k/"), raftkv.ScanOptions{Limit: 1}) {
+	for _, err := range client.Pages(ctx, raftkv.Prefix("k/"), raftkv.ScanOptions{Limit: 1}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if pages++; pages == 2 {
 			break // leaves nothing behind
 		}
