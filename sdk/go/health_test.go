@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 )
 
 // clock is a clock that the test turns.
@@ -184,5 +186,44 @@ func TestFailuresSpeakForOrAgainst(t *testing.T) {
 				t.Errorf("%v: %s, want %s", f.err, got, want)
 			}
 		}
+	}
+}
+
+// What any replica may serve goes to those that the shard map names in turn, but for learners and the ejected; without one of them to where all goes.
+func TestReplicasInTurn(t *testing.T) {
+	c := &Client{epoch: time.Now(), options: options{connections: 1}}
+	c.pool = newPool(&c.options, &connections{})
+	c.http = c.pool[0]
+	c.routes = newRoutes(c, []string{"a:1"})
+	r := c.routes
+	if e := r.replica(nil, nil); e == nil {
+		t.Fatal("no endpoint for a shard that is unknown")
+	}
+	nodes := []*raftkvv1.Node{{Id: "a", ClientAddress: "a:1"}, {Id: "b", ClientAddress: "b:1"}, {Id: "c", ClientAddress: "c:1"}, {Id: "d", ClientAddress: "d:1"}}
+	shards := &raftkvv1.ListShardsResponse{MapVersion: 1, Shards: []*raftkvv1.Shard{{Id: 1, LeaderNodeId: "a", Term: 1, Replicas: []*raftkvv1.Replica{
+		{NodeId: "a", Role: raftkvv1.Role_ROLE_LEADER}, {NodeId: "b", Role: raftkvv1.Role_ROLE_FOLLOWER}, {NodeId: "c", Role: raftkvv1.Role_ROLE_LEARNER},
+	}}}}
+	r.install(shards, nodes, nil)
+	s := r.shard(1)
+	asked := func(not *endpoint) map[string]int {
+		n := make(map[string]int)
+		for range 10 {
+			n[r.replica(s, not).address]++
+		}
+		return n
+	}
+	if n := asked(nil); n["a:1"] != 5 || n["b:1"] != 5 {
+		t.Errorf("%v", n)
+	}
+	if n := asked(r.endpoints["a:1"]); n["b:1"] != 10 {
+		t.Errorf("%v", n)
+	}
+	r.endpoints["b:1"].health.failed(true)
+	if n := asked(nil); n["a:1"] != 10 {
+		t.Errorf("%v", n)
+	}
+	r.install(&raftkvv1.ListShardsResponse{MapVersion: 2, Shards: []*raftkvv1.Shard{{Id: 1}}}, nodes, nil)
+	if n := asked(nil); n["a:1"] != 10 {
+		t.Errorf("a node that knows no replicas made the client forget them: %v", n)
 	}
 }

@@ -260,11 +260,11 @@ func (r *routes) install(shards *raftkvv1.ListShardsResponse, nodes []*raftkvv1.
 	}
 }
 
-// setReplicas notes who holds s. A node that does not hold it itself may not know all. r.mu is held for writing.
+// setReplicas notes who holds s, without learners: they may be far behind. A node that does not hold s itself may not know them. r.mu is held for writing.
 func (r *routes) setReplicas(s *shard, replicas []*raftkvv1.Replica) {
 	var at []*endpoint
 	for _, m := range replicas {
-		if address := r.nodes[m.NodeId]; address != "" {
+		if address := r.nodes[m.NodeId]; address != "" && m.Role != raftkvv1.Role_ROLE_LEARNER {
 			at = append(at, r.endpoint(address))
 		}
 	}
