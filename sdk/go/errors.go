@@ -295,8 +295,8 @@ type failure struct {
 	ended bool
 	// after is how long the server asked to wait before the next attempt.
 	after time.Duration
-	// slow: the attempt was given up because it took too long. free: another one takes nothing from the budget, because this one was not sent, or because
-	// its connection is lost, which ejection keeps from happening often.
+	// slow: the attempt was given up because it took too long. free: another one takes nothing from the budget, as this one was not sent or got lost on its
+	// way, which is no sign of load.
 	slow, free bool
 }
 
@@ -407,6 +407,9 @@ func gather(each func(yield func(proto.Message))) details {
 // the error may stem from something between the client and the server.
 func (d *details) judge(code connect.Code, message string, cause error) *failure {
 	if f := d.judgeTyped(); f != nil {
+		if _, lost := d.typed.(*raftkvv1.OutcomeUnknown); lost {
+			f.free = code != connect.CodeDeadlineExceeded // which may be a sign of load; otherwise the node has lost the leader
+		}
 		return f
 	}
 	var err error = &ServerError{Code: code.String(), Reason: d.info.GetReason(), Message: message}

@@ -126,3 +126,29 @@ func TestOperationNames(t *testing.T) {
 		}
 	}
 }
+
+// What got lost on its way tells nothing about load, so another attempt takes nothing from the budget.
+func TestWhatIsFree(t *testing.T) {
+	unknown := func(code connect.Code) *failure {
+		a, err := anypb.New(&raftkvv1.OutcomeUnknown{Cause: "a test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return judgeStatus(&status.Status{Code: int32(code), Details: []*anypb.Any{a}})
+	}
+	for _, row := range []struct {
+		f    *failure
+		free bool
+	}{
+		{notSent(errors.New("refused")), true},
+		{brokenStream(errors.New("reset"), true), true},
+		{unknown(connect.CodeUnknown), true},
+		{unknown(connect.CodeDeadlineExceeded), false},
+		{judgeStatus(&status.Status{Code: int32(connect.CodeUnavailable)}), false},
+		{(&op{attempt: time.Second}).expired(true), false},
+	} {
+		if row.f.free != row.free || !row.f.retry {
+			t.Errorf("%v: free %t", row.f.err, row.f.free)
+		}
+	}
+}
