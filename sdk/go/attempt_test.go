@@ -91,7 +91,7 @@ func TestUnaryAttemptsAreGivenUp(t *testing.T) {
 
 // A client whose retries are used up says so.
 func TestRetryBudget(t *testing.T) {
-	cluster, client := open(t, 1, 1, raftkv.WithTimeout(300*time.Millisecond), raftkv.WithRetryBudget(0, 1))
+	cluster, client := open(t, 1, 1, raftkv.WithTimeout(2*time.Second), raftkv.WithRetryBudget(0, 1))
 	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
 		return raftkvtest.Action{Refuse: raftkvtest.Overloaded(time.Millisecond)}
 	})

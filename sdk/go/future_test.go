@@ -155,7 +155,7 @@ func TestAsyncEnds(t *testing.T) {
 		if _, err := client.Async().Put(t.Context(), "k", nil).Wait(t.Context()); !errors.As(err, &unknown) || !errors.Is(err, raftkv.ErrTimeout) {
 			t.Fatalf("%v", err)
 		}
-		if _, err := client.Async().Put(t.Context(), "k", nil).Wait(t.Context()); err != nil {
+		if _, err := client.Async().Put(within(t, time.Minute), "k", nil).Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	})
