@@ -100,7 +100,7 @@ func TestErrorsBetweenNodes(t *testing.T) {
 		&StaleRouteError{Shard: 3, Slot: 4000},
 		&SessionExpiredError{Shard: 3, Floor: 7, Revision: 9},
 		&InvalidError{Field: "key", Problem: "is bad"},
-		&LeaseNotFoundError{ID: 7}, &LeaseExistsError{ID: 7},
+		&LeaseNotFoundError{ID: 7}, &LeaseExistsError{ID: 7}, &FencedError{Shard: 3}, &IdempotencyKeyReusedError{Shard: 3, Key: "k"},
 		ErrStopped, ErrTimeout,
 	} {
 		if got := errorOf(3, failureOf(err)); got.Error() != err.Error() {

@@ -272,17 +272,17 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 		r = new(readCall).prepare(v.Get)
 	case *raftkvv1.ExecOperation_Put:
 		o.key = v.Put.GetKey()
-		r = new(writeCall).put(v.Put)
+		r = x.service.keyed(new(writeCall).put(v.Put), v.Put.GetIdempotencyKey())
 	case *raftkvv1.ExecOperation_Delete:
 		o.key = v.Delete.GetKey()
-		r = new(writeCall).remove(v.Delete)
+		r = x.service.keyed(new(writeCall).remove(v.Delete), v.Delete.GetIdempotencyKey())
 	case *raftkvv1.ExecOperation_Batch:
 		o.batch = newBatch(v.Batch, o.deadline, func() { o.done(raftnode.Result{}) })
-		o.batch.submit(x.service.node)
+		o.batch.submit(x.service)
 		return
 	case *raftkvv1.ExecOperation_Txn:
 		o.txn = v.Txn
-		r = txnCall(v.Txn)
+		r = x.service.keyed(txnCall(v.Txn), v.Txn.GetIdempotencyKey())
 	}
 	r.Deadline = o.deadline
 	r.Done = o.done

@@ -29,6 +29,7 @@ var writeNames = func() map[string]bool {
 		names["condition."+name] = true
 	}
 	names["prev_kv"], names["prevKv"] = true, true
+	names["idempotency_key"], names["idempotencyKey"] = true, true
 	return names
 }()
 
@@ -213,6 +214,7 @@ func setAnswerHeaders(header http.Header, h *raftkvv1.ResponseHeader) {
 	header.Set("Raftkv-Revision", strconv.FormatUint(h.GetRevision(), 10))
 	header.Set("Raftkv-Role", strings.ToLower(strings.TrimPrefix(h.GetRole().String(), "ROLE_")))
 	header.Set("Raftkv-Freshness-Ms", strconv.FormatUint(h.GetFreshnessMs(), 10))
+	setReplayed(header, h.GetReplayed())
 	header.Set("Cache-Control", "no-store") // a cache is not linearizable
 }
 

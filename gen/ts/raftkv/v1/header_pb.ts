@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/header.proto.
  */
 export const file_raftkv_v1_header: GenFile = /*@__PURE__*/
-  fileDesc("ChZyYWZ0a3YvdjEvaGVhZGVyLnByb3RvEglyYWZ0a3YudjEirQEKDlJlc3BvbnNlSGVhZGVyEhIKCmNsdXN0ZXJfaWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCRINCgVzaGFyZBgDIAEoDRIMCgR0ZXJtGAQgASgEEhIKCnJhZnRfaW5kZXgYBSABKAQSEAoIcmV2aXNpb24YBiABKAQSHQoEcm9sZRgHIAEoDjIPLnJhZnRrdi52MS5Sb2xlEhQKDGZyZXNobmVzc19tcxgIIAEoBCpSCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX0xFQURFUhABEhEKDVJPTEVfRk9MTE9XRVIQAhIQCgxST0xFX0xFQVJORVIQA0I0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
+  fileDesc("ChZyYWZ0a3YvdjEvaGVhZGVyLnByb3RvEglyYWZ0a3YudjEivwEKDlJlc3BvbnNlSGVhZGVyEhIKCmNsdXN0ZXJfaWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCRINCgVzaGFyZBgDIAEoDRIMCgR0ZXJtGAQgASgEEhIKCnJhZnRfaW5kZXgYBSABKAQSEAoIcmV2aXNpb24YBiABKAQSHQoEcm9sZRgHIAEoDjIPLnJhZnRrdi52MS5Sb2xlEhQKDGZyZXNobmVzc19tcxgIIAEoBBIQCghyZXBsYXllZBgUIAEoCCpSCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX0xFQURFUhABEhEKDVJPTEVfRk9MTE9XRVIQAhIQCgxST0xFX0xFQVJORVIQA0I0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
 
 /**
  * ResponseHeader says who answered, from which state.
@@ -73,6 +73,13 @@ export type ResponseHeader = Message<"raftkv.v1.ResponseHeader"> & {
    * @generated from field: uint64 freshness_ms = 8;
    */
   freshnessMs: bigint;
+
+  /**
+   * The answer to a write is that of an earlier request under the same idempotency key.
+   *
+   * @generated from field: bool replayed = 20;
+   */
+  replayed: boolean;
 };
 
 /**
