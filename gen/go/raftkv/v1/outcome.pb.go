@@ -35,7 +35,7 @@ const (
 	// The write was not applied, and no attempt of it ever will be: one that still comes is refused with `RequestFenced` or `SessionExpired`.
 	Outcome_OUTCOME_NOT_APPLIED Outcome = 3
 	// Nobody can tell any more: the client has acknowledged the answer, or the shard has forgotten what the client asked for before it had seen a
-	// certain revision. The write may have been applied; attempts that still come are refused.
+	// certain revision. The write may have been applied, now or earlier, and nothing was done about attempts that still come.
 	Outcome_OUTCOME_FORGOTTEN Outcome = 4
 	// A lease that the write names did not live, or the one that it was to grant was there. It has changed nothing.
 	Outcome_OUTCOME_LEASE_REFUSED Outcome = 5

@@ -197,7 +197,7 @@ export enum Outcome {
 
   /**
    * Nobody can tell any more: the client has acknowledged the answer, or the shard has forgotten what the client asked for before it had seen a
-   * certain revision. The write may have been applied; attempts that still come are refused.
+   * certain revision. The write may have been applied, now or earlier, and nothing was done about attempts that still come.
    *
    * @generated from enum value: OUTCOME_FORGOTTEN = 4;
    */
