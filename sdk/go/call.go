@@ -64,6 +64,7 @@ type call struct {
 	client    *Client
 	name, key string
 	write     bool
+	op        *op // nil for calls outside the streams
 	// lost: an attempt may have been applied, or may still be.
 	lost      bool
 	attempts  []Attempt
@@ -119,7 +120,7 @@ func (c *call) end(err error) error {
 		operation += " " + quote(c.key)
 	}
 	if c.lost {
-		return &OutcomeUnknownError{Operation: operation, Err: err, Attempts: c.attempts, Omitted: c.omitted}
+		return &OutcomeUnknownError{Operation: operation, Err: err, Attempts: c.attempts, Omitted: c.omitted, Write: c.op.unresolved()}
 	}
 	return &CallError{Operation: operation, Err: err, Attempts: c.attempts, Omitted: c.omitted}
 }
@@ -151,7 +152,7 @@ func (c *Client) do(ctx context.Context, o *op) (*raftkvv1.ExecResult, error) {
 			return o.result, nil
 		}
 		if story == nil {
-			story = &call{client: c, name: o.name, key: o.key, write: o.write}
+			story = &call{client: c, name: o.name, key: o.key, write: o.write, op: o}
 		}
 		var expired *SessionExpiredError
 		if errors.As(f.err, &expired) && !o.lost {

@@ -58,6 +58,8 @@ type op struct {
 	// The links of session; its mutex guards them.
 	session      *session
 	older, newer *op
+	// place is what takes the place of o in its session, when nobody knows what came of it.
+	place *op
 }
 
 // valueKeptMax is the largest value buffer that stays with a pooled op.
@@ -93,7 +95,7 @@ func (o *op) release() {
 	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil
 	o.txnRequest.Compare, o.txnRequest.Then, o.txnRequest.Else = nil, nil, nil
 	o.key, o.name, o.result, o.failure = "", "", nil, nil
-	o.write, o.lost = false, false
+	o.write, o.lost, o.place = false, false, nil
 	if cap(o.value) > valueKeptMax {
 		o.value = nil
 	}

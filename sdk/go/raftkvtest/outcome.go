@@ -60,9 +60,12 @@ func (a answer) outcome(r *raftkvv1.GetOutcomeResponse) {
 	}
 }
 
-func requestFenced(s *shard) *Error {
+func requestFenced(s *shard) *Error { return Fenced(s.id) }
+
+// Fenced refuses a write because somebody was told that it is not applied.
+func Fenced(shard placement.ShardID) *Error {
 	return &Error{
 		code: connect.CodeFailedPrecondition, reason: "REQUEST_FENCED", message: "the request was fenced", decided: true,
-		details: []proto.Message{&raftkvv1.RequestFenced{Shard: uint32(s.id)}},
+		details: []proto.Message{&raftkvv1.RequestFenced{Shard: uint32(shard)}},
 	}
 }
