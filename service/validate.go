@@ -201,11 +201,14 @@ func checkKey(field, key string) error {
 	}
 }
 
-// checkIdentity checks what makes a write safe to retry.
-func checkIdentity(m interface {
+// identified is a write that may be made safe to retry.
+type identified interface {
 	GetRequestId() *raftkvv1.RequestId
 	GetIdempotencyKey() string
-}) error {
+}
+
+// checkIdentity checks what makes a write safe to retry.
+func checkIdentity(m identified) error {
 	if err := checkRequestID(m.GetRequestId()); err != nil {
 		return err
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
 )
 
-// lose makes a write whose outcome the client does not learn: a node holds its only attempt up for as long as the client waits. It returns its error, and what lets
-// the attempt go.
-func lose(t *testing.T, cluster *raftkvtest.Cluster, write func(context.Context) error) (err error, late func()) {
+// lose makes a write whose outcome the client does not learn: a node holds its only attempt up for as long as the client waits. It returns what lets the attempt
+// go, and the error of the write.
+func lose(t *testing.T, cluster *raftkvtest.Cluster, write func(context.Context) error) (late func(), err error) {
 	t.Helper()
 	held, going, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
@@ -30,7 +30,7 @@ func lose(t *testing.T, cluster *raftkvtest.Cluster, write func(context.Context)
 	if !errors.As(err, &unknown) || unknown.Write == nil || unknown.Write.Key != "k" || len(unknown.Write.ClientID) != 16 || unknown.Write.Sequence == 0 {
 		t.Fatalf("%v is no unknown outcome of a write", err)
 	}
-	return err, func() { close(held) }
+	return func() { close(held) }, err
 }
 
 func putIn(client *raftkv.Client, options ...raftkv.PutOption) func(context.Context) error {
@@ -44,7 +44,7 @@ func putIn(client *raftkv.Client, options ...raftkv.PutOption) func(context.Cont
 func TestResolveNotApplied(t *testing.T) {
 	cluster, client := open(t, 3, 1)
 	ctx := within(t, time.Minute)
-	lost, late := lose(t, cluster, putIn(client))
+	late, lost := lose(t, cluster, putIn(client))
 	for range 2 {
 		if o, err := client.Resolve(ctx, lost); err != nil || o.Kind != raftkv.NotApplied || o.Shard != 1 {
 			t.Fatalf("%+v, %v", o, err)
@@ -63,7 +63,7 @@ func TestResolveNotApplied(t *testing.T) {
 func TestResolveApplied(t *testing.T) {
 	cluster, client := open(t, 1, 1)
 	ctx := within(t, time.Minute)
-	lost, late := lose(t, cluster, putIn(client))
+	late, lost := lose(t, cluster, putIn(client))
 	late()
 	other := func(n int) {
 		t.Helper()
@@ -136,7 +136,7 @@ func TestResolveOfSomethingElse(t *testing.T) {
 func TestResolveForgotten(t *testing.T) {
 	cluster, client := open(t, 1, 1)
 	ctx := within(t, time.Minute)
-	lost, late := lose(t, cluster, putIn(client))
+	late, lost := lose(t, cluster, putIn(client))
 	defer late()
 	cluster.Forget(1)
 	if o, err := client.Resolve(ctx, lost); err != nil || o.Kind != raftkv.Forgotten {
