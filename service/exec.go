@@ -85,6 +85,9 @@ const pressedOperations = execOperationsMax
 
 // exec serves one stream and returns its error.
 func (s *Service) exec(ctx context.Context, stream execStream) error {
+	if keyLines(ctx) != nil {
+		return failureOf(&raftnode.InvalidError{Field: keyHeader, Problem: "is for one write; on a stream, give each write its idempotency_key"})
+	}
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
 	ctx, cancel := context.WithCancel(ctx)

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
@@ -123,6 +124,13 @@ func TestIdempotencyKeyInExec(t *testing.T) {
 	}
 	if failed := call(t, kvPath+"Delete", &raftkvv1.DeleteRequest{Key: "k", IdempotencyKey: "order-1"}, new(raftkvv1.DeleteResponse)); failed == nil {
 		t.Error("another write is taken")
+	}
+	stream, err := raftkvv1.NewKvServiceClient(f.dial(t)).Exec(metadata.AppendToOutgoingContext(t.Context(), "idempotency-key", "order-1"))
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("the header of a stream is ignored: %v", err)
 	}
 }
 

@@ -24,6 +24,7 @@ func newFull(t testing.TB, o Options) *machine {
 		)
 		if i%7 == 0 {
 			m.commit(writeCommand(deleteOp(key)))
+			m.commit(under(fmt.Sprintf("order-%d", i), 1, 1000, writeCommand(deleteOp("none"))), as(5, uint64(i+1), m.shard.meta.Revision, 0, fenceCommand("a")))
 		}
 		if i == 40 {
 			m.commit(trimCommand(20, 100))
