@@ -252,7 +252,7 @@ func TestWrongContentIsRefused(t *testing.T) {
 			t.Errorf("without key %x: %v", p.key, err)
 		}
 	}
-	if len(seen) != 6 {
+	if len(seen) != 8 {
 		t.Errorf("the snapshot has %d sections to try", len(seen))
 	}
 	h := &storev1.SnapshotHeader{Shard: header.Shard, Index: header.Index + 1, Term: header.Term, Configuration: header.Configuration}
