@@ -124,8 +124,11 @@ func (n *Node) abandon() {
 	for _, w := range n.workers {
 		w.abandon()
 	}
-	if n.readers != nil {
-		for _, j := range n.readers.queue.jobs {
+	for _, p := range []*readerPool{n.readers, n.pastReaders} {
+		if p == nil {
+			continue
+		}
+		for _, j := range p.queue.jobs {
 			failAll(j.requests, ErrStopped)
 		}
 	}
@@ -147,7 +150,8 @@ func (f *forwards) abandon() {
 
 // abandon answers everything that waits on the member.
 func (m *member) abandon() {
-	for _, rs := range [][]*Request{m.writes, m.reads, m.endRounds(^uint64(0))} {
+	rounds, _ := m.endRounds(^uint64(0))
+	for _, rs := range [][]*Request{m.writes, m.reads, rounds} {
 		failAll(rs, ErrStopped)
 	}
 	for _, c := range m.confirmed {

@@ -48,13 +48,18 @@ type Request struct {
 
 // done answers the request.
 func (r *Request) done(res Result) {
-	r.release()
 	if r.node != nil && res.Err == nil && res.Write != nil {
 		if past := r.After(res.Write); len(past) > 0 {
 			r.node.readAfter(r, res, past)
 			return
 		}
 	}
+	r.answer(res)
+}
+
+// answer gives up the room that the request has had in the budget: while it has some, a node that is leaving stays for it.
+func (r *Request) answer(res Result) {
+	r.release()
 	r.Done(res)
 }
 
@@ -89,6 +94,14 @@ type Page struct {
 	Origin *peerv1.Origin
 	// Shard is that shard; 0 if several took part.
 	Shard placement.ShardID
+	// Revisions are those of the states that the page shows, by ascending shard.
+	Revisions []ShardRevision
+}
+
+// ShardRevision is a revision of a shard.
+type ShardRevision struct {
+	Shard    placement.ShardID
+	Revision uint64
 }
 
 // Status describes a node.

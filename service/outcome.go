@@ -47,6 +47,7 @@ func (s *Service) outcome(ctx context.Context, req *raftkvv1.GetOutcomeRequest) 
 		}
 		answer.Outcome = raftkvv1.Outcome_OUTCOME_APPLIED
 	}
+	tellOne(answer.Header)
 	for _, o := range w.GetOperations() {
 		answer.Results = append(answer.Results, &raftkvv1.OutcomeResult{
 			Existed: o.GetExisted(), CreateRevision: o.GetCreateRevision(), Version: o.GetVersion(),

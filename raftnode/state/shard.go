@@ -56,6 +56,7 @@ type Shard struct {
 	due           soonest
 	dropped       bool
 
+	recent  recentRecords
 	open    *Batch  // the batch that holds changes of this shard; nil after its commit
 	overlay overlay // those changes, for reads before the commit
 	touched []placement.Slot
@@ -136,7 +137,7 @@ func (sh *Shard) reset() {
 	sh.configuration, sh.slotTable, sh.slots = nil, nil, nil
 	sh.summaries = [placement.SlotCount]slotSummary{}
 	sh.touched, sh.open, sh.checkpoint = nil, nil, Checkpoint{}
-	sh.dedup, sh.due = newDedupIndex(), nothingDue()
+	sh.dedup, sh.due, sh.recent = newDedupIndex(), nothingDue(), recentRecords{}
 	sh.overlay.init()
 	sh.publish()
 }

@@ -8,6 +8,8 @@ import type { Status } from "../../google/rpc/status_pb.js";
 import { file_google_rpc_status } from "../../google/rpc/status_pb.js";
 import type { Condition } from "./condition_pb.js";
 import { file_raftkv_v1_condition } from "./condition_pb.js";
+import type { Consistency } from "./consistency_pb.js";
+import { file_raftkv_v1_consistency } from "./consistency_pb.js";
 import type { ResponseHeader } from "./header_pb.js";
 import { file_raftkv_v1_header } from "./header_pb.js";
 import type { KeyValue } from "./key_value_pb.js";
@@ -24,7 +26,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/kv_service.proto.
  */
 export const file_raftkv_v1_kv_service: GenFile = /*@__PURE__*/
-  fileDesc("ChpyYWZ0a3YvdjEva3Zfc2VydmljZS5wcm90bxIJcmFmdGt2LnYxIisKCkdldFJlcXVlc3QSCwoDa2V5GAEgASgJEhAKCHJldmlzaW9uGAIgASgEIlkKC0dldFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIfCgJrdhgCIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZSLHAQoKUHV0UmVxdWVzdBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSKAoKcmVxdWVzdF9pZBgDIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWQSJwoJY29uZGl0aW9uGAQgASgLMhQucmFmdGt2LnYxLkNvbmRpdGlvbhIPCgdwcmV2X2t2GAUgASgIEg4KBnR0bF9tcxgGIAEoBBIQCghsZWFzZV9pZBgHIAEoBBIXCg9pZGVtcG90ZW5jeV9rZXkYCCABKAkiiAEKC1B1dFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIXCg9jcmVhdGVfcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoBBIkCgdwcmV2X2t2GAQgASgLMhMucmFmdGt2LnYxLktleVZhbHVlIpkBCg1EZWxldGVSZXF1ZXN0EgsKA2tleRgBIAEoCRIoCgpyZXF1ZXN0X2lkGAIgASgLMhQucmFmdGt2LnYxLlJlcXVlc3RJZBInCgljb25kaXRpb24YAyABKAsyFC5yYWZ0a3YudjEuQ29uZGl0aW9uEg8KB3ByZXZfa3YYBCABKAgSFwoPaWRlbXBvdGVuY3lfa2V5GAUgASgJInIKDkRlbGV0ZVJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIPCgdkZWxldGVkGAIgASgIEiQKB3ByZXZfa3YYAyABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUiNgoIS2V5UmFuZ2USDgoGcHJlZml4GAEgASgJEg0KBXN0YXJ0GAIgASgJEgsKA2VuZBgDIAEoCSJ3CgtTY2FuUmVxdWVzdBIiCgVyYW5nZRgBIAEoCzITLnJhZnRrdi52MS5LZXlSYW5nZRINCgVsaW1pdBgCIAEoBBIPCgdyZXZlcnNlGAMgASgIEhEKCWtleXNfb25seRgEIAEoCBIRCglwYWdlX3NpemUYBSABKA0iWwoMU2NhblJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIgCgNrdnMYAiADKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUigAEKC0xpc3RSZXF1ZXN0Eg4KBnByZWZpeBgBIAEoCRINCgVzdGFydBgCIAEoCRILCgNlbmQYAyABKAkSDQoFbGltaXQYBCABKA0SDwoHcmV2ZXJzZRgFIAEoCBIRCglrZXlzX29ubHkYBiABKAgSEgoKcGFnZV90b2tlbhgHIAEoCSJ0CgxMaXN0UmVzcG9uc2USKQoGaGVhZGVyGAEgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyEiAKA2t2cxgCIAMoCzITLnJhZnRrdi52MS5LZXlWYWx1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAki2wEKDkJhdGNoT3BlcmF0aW9uEiwKA3B1dBgBIAEoCzIdLnJhZnRrdi52MS5CYXRjaE9wZXJhdGlvbi5QdXRIABIyCgZkZWxldGUYAiABKAsyIC5yYWZ0a3YudjEuQmF0Y2hPcGVyYXRpb24uRGVsZXRlSAAaQwoDUHV0EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDBIOCgZ0dGxfbXMYAyABKAQSEAoIbGVhc2VfaWQYBCABKAQaFQoGRGVsZXRlEgsKA2tleRgBIAEoCUILCglvcGVyYXRpb24ioAEKDEJhdGNoUmVxdWVzdBItCgpvcGVyYXRpb25zGAEgAygLMhkucmFmdGt2LnYxLkJhdGNoT3BlcmF0aW9uEhMKBmF0b21pYxgCIAEoCEgAiAEBEigKCnJlcXVlc3RfaWQYAyABKAsyFC5yYWZ0a3YudjEuUmVxdWVzdElkEhcKD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIJCgdfYXRvbWljIpABCgtCYXRjaFJlc3VsdBIlCgNwdXQYASABKAsyFi5yYWZ0a3YudjEuUHV0UmVzcG9uc2VIABIrCgZkZWxldGUYAiABKAsyGS5yYWZ0a3YudjEuRGVsZXRlUmVzcG9uc2VIABIjCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCCAoGcmVzdWx0ImMKDUJhdGNoUmVzcG9uc2USKQoGaGVhZGVyGAEgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyEicKB3Jlc3VsdHMYAiADKAsyFi5yYWZ0a3YudjEuQmF0Y2hSZXN1bHQi8AEKDUV4ZWNPcGVyYXRpb24SCgoCaWQYASABKAQSJAoDZ2V0GAIgASgLMhUucmFmdGt2LnYxLkdldFJlcXVlc3RIABIkCgNwdXQYAyABKAsyFS5yYWZ0a3YudjEuUHV0UmVxdWVzdEgAEioKBmRlbGV0ZRgEIAEoCzIYLnJhZnRrdi52MS5EZWxldGVSZXF1ZXN0SAASKAoFYmF0Y2gYBSABKAsyFy5yYWZ0a3YudjEuQmF0Y2hSZXF1ZXN0SAASJAoDdHhuGAYgASgLMhUucmFmdGt2LnYxLlR4blJlcXVlc3RIAEILCglvcGVyYXRpb24iTwoLRXhlY1JlcXVlc3QSLAoKb3BlcmF0aW9ucxgBIAMoCzIYLnJhZnRrdi52MS5FeGVjT3BlcmF0aW9uEhIKCnRpbWVvdXRfbXMYAiABKA0ilAIKCkV4ZWNSZXN1bHQSCgoCaWQYASABKAQSJQoDZ2V0GAIgASgLMhYucmFmdGt2LnYxLkdldFJlc3BvbnNlSAASJQoDcHV0GAMgASgLMhYucmFmdGt2LnYxLlB1dFJlc3BvbnNlSAASKwoGZGVsZXRlGAQgASgLMhkucmFmdGt2LnYxLkRlbGV0ZVJlc3BvbnNlSAASKQoFYmF0Y2gYBSABKAsyGC5yYWZ0a3YudjEuQmF0Y2hSZXNwb25zZUgAEiMKBWVycm9yGAYgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIABIlCgN0eG4YByABKAsyFi5yYWZ0a3YudjEuVHhuUmVzcG9uc2VIAEIICgZyZXN1bHQiNgoMRXhlY1Jlc3BvbnNlEiYKB3Jlc3VsdHMYASADKAsyFS5yYWZ0a3YudjEuRXhlY1Jlc3VsdDLMBAoJS3ZTZXJ2aWNlEjkKA0dldBIVLnJhZnRrdi52MS5HZXRSZXF1ZXN0GhYucmFmdGt2LnYxLkdldFJlc3BvbnNlIgOQAgESOQoDUHV0EhUucmFmdGt2LnYxLlB1dFJlcXVlc3QaFi5yYWZ0a3YudjEuUHV0UmVzcG9uc2UiA5ACABJCCgZEZWxldGUSGC5yYWZ0a3YudjEuRGVsZXRlUmVxdWVzdBoZLnJhZnRrdi52MS5EZWxldGVSZXNwb25zZSIDkAIAEj4KBFNjYW4SFi5yYWZ0a3YudjEuU2NhblJlcXVlc3QaFy5yYWZ0a3YudjEuU2NhblJlc3BvbnNlIgOQAgEwARI8CgRMaXN0EhYucmFmdGt2LnYxLkxpc3RSZXF1ZXN0GhcucmFmdGt2LnYxLkxpc3RSZXNwb25zZSIDkAIBEj8KBUJhdGNoEhcucmFmdGt2LnYxLkJhdGNoUmVxdWVzdBoYLnJhZnRrdi52MS5CYXRjaFJlc3BvbnNlIgOQAgASOQoDVHhuEhUucmFmdGt2LnYxLlR4blJlcXVlc3QaFi5yYWZ0a3YudjEuVHhuUmVzcG9uc2UiA5ACABJOCgpHZXRPdXRjb21lEhwucmFmdGt2LnYxLkdldE91dGNvbWVSZXF1ZXN0Gh0ucmFmdGt2LnYxLkdldE91dGNvbWVSZXNwb25zZSIDkAICEjsKBEV4ZWMSFi5yYWZ0a3YudjEuRXhlY1JlcXVlc3QaFy5yYWZ0a3YudjEuRXhlY1Jlc3BvbnNlKAEwAUI0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z", [file_google_rpc_status, file_raftkv_v1_condition, file_raftkv_v1_header, file_raftkv_v1_key_value, file_raftkv_v1_outcome, file_raftkv_v1_request_id, file_raftkv_v1_txn]);
+  fileDesc("ChpyYWZ0a3YvdjEva3Zfc2VydmljZS5wcm90bxIJcmFmdGt2LnYxIoEBCgpHZXRSZXF1ZXN0EgsKA2tleRgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBBIrCgtjb25zaXN0ZW5jeRgDIAEoDjIWLnJhZnRrdi52MS5Db25zaXN0ZW5jeRIYChBtYXhfc3RhbGVuZXNzX21zGAQgASgEEg0KBXRva2VuGAUgASgJIlkKC0dldFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIfCgJrdhgCIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZSLHAQoKUHV0UmVxdWVzdBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSKAoKcmVxdWVzdF9pZBgDIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWQSJwoJY29uZGl0aW9uGAQgASgLMhQucmFmdGt2LnYxLkNvbmRpdGlvbhIPCgdwcmV2X2t2GAUgASgIEg4KBnR0bF9tcxgGIAEoBBIQCghsZWFzZV9pZBgHIAEoBBIXCg9pZGVtcG90ZW5jeV9rZXkYCCABKAkiiAEKC1B1dFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIXCg9jcmVhdGVfcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoBBIkCgdwcmV2X2t2GAQgASgLMhMucmFmdGt2LnYxLktleVZhbHVlIpkBCg1EZWxldGVSZXF1ZXN0EgsKA2tleRgBIAEoCRIoCgpyZXF1ZXN0X2lkGAIgASgLMhQucmFmdGt2LnYxLlJlcXVlc3RJZBInCgljb25kaXRpb24YAyABKAsyFC5yYWZ0a3YudjEuQ29uZGl0aW9uEg8KB3ByZXZfa3YYBCABKAgSFwoPaWRlbXBvdGVuY3lfa2V5GAUgASgJInIKDkRlbGV0ZVJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIPCgdkZWxldGVkGAIgASgIEiQKB3ByZXZfa3YYAyABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUiNgoIS2V5UmFuZ2USDgoGcHJlZml4GAEgASgJEg0KBXN0YXJ0GAIgASgJEgsKA2VuZBgDIAEoCSLNAQoLU2NhblJlcXVlc3QSIgoFcmFuZ2UYASABKAsyEy5yYWZ0a3YudjEuS2V5UmFuZ2USDQoFbGltaXQYAiABKAQSDwoHcmV2ZXJzZRgDIAEoCBIRCglrZXlzX29ubHkYBCABKAgSEQoJcGFnZV9zaXplGAUgASgNEisKC2NvbnNpc3RlbmN5GAYgASgOMhYucmFmdGt2LnYxLkNvbnNpc3RlbmN5EhgKEG1heF9zdGFsZW5lc3NfbXMYByABKAQSDQoFdG9rZW4YCCABKAkiWwoMU2NhblJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIgCgNrdnMYAiADKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUi1gEKC0xpc3RSZXF1ZXN0Eg4KBnByZWZpeBgBIAEoCRINCgVzdGFydBgCIAEoCRILCgNlbmQYAyABKAkSDQoFbGltaXQYBCABKA0SDwoHcmV2ZXJzZRgFIAEoCBIRCglrZXlzX29ubHkYBiABKAgSEgoKcGFnZV90b2tlbhgHIAEoCRIrCgtjb25zaXN0ZW5jeRgIIAEoDjIWLnJhZnRrdi52MS5Db25zaXN0ZW5jeRIYChBtYXhfc3RhbGVuZXNzX21zGAkgASgEEg0KBXRva2VuGAogASgJInQKDExpc3RSZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISIAoDa3ZzGAIgAygLMhMucmFmdGt2LnYxLktleVZhbHVlEhcKD25leHRfcGFnZV90b2tlbhgDIAEoCSLbAQoOQmF0Y2hPcGVyYXRpb24SLAoDcHV0GAEgASgLMh0ucmFmdGt2LnYxLkJhdGNoT3BlcmF0aW9uLlB1dEgAEjIKBmRlbGV0ZRgCIAEoCzIgLnJhZnRrdi52MS5CYXRjaE9wZXJhdGlvbi5EZWxldGVIABpDCgNQdXQSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgMEg4KBnR0bF9tcxgDIAEoBBIQCghsZWFzZV9pZBgEIAEoBBoVCgZEZWxldGUSCwoDa2V5GAEgASgJQgsKCW9wZXJhdGlvbiKgAQoMQmF0Y2hSZXF1ZXN0Ei0KCm9wZXJhdGlvbnMYASADKAsyGS5yYWZ0a3YudjEuQmF0Y2hPcGVyYXRpb24SEwoGYXRvbWljGAIgASgISACIAQESKAoKcmVxdWVzdF9pZBgDIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWQSFwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQgkKB19hdG9taWMikAEKC0JhdGNoUmVzdWx0EiUKA3B1dBgBIAEoCzIWLnJhZnRrdi52MS5QdXRSZXNwb25zZUgAEisKBmRlbGV0ZRgCIAEoCzIZLnJhZnRrdi52MS5EZWxldGVSZXNwb25zZUgAEiMKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQiYwoNQmF0Y2hSZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISJwoHcmVzdWx0cxgCIAMoCzIWLnJhZnRrdi52MS5CYXRjaFJlc3VsdCLwAQoNRXhlY09wZXJhdGlvbhIKCgJpZBgBIAEoBBIkCgNnZXQYAiABKAsyFS5yYWZ0a3YudjEuR2V0UmVxdWVzdEgAEiQKA3B1dBgDIAEoCzIVLnJhZnRrdi52MS5QdXRSZXF1ZXN0SAASKgoGZGVsZXRlGAQgASgLMhgucmFmdGt2LnYxLkRlbGV0ZVJlcXVlc3RIABIoCgViYXRjaBgFIAEoCzIXLnJhZnRrdi52MS5CYXRjaFJlcXVlc3RIABIkCgN0eG4YBiABKAsyFS5yYWZ0a3YudjEuVHhuUmVxdWVzdEgAQgsKCW9wZXJhdGlvbiJPCgtFeGVjUmVxdWVzdBIsCgpvcGVyYXRpb25zGAEgAygLMhgucmFmdGt2LnYxLkV4ZWNPcGVyYXRpb24SEgoKdGltZW91dF9tcxgCIAEoDSKUAgoKRXhlY1Jlc3VsdBIKCgJpZBgBIAEoBBIlCgNnZXQYAiABKAsyFi5yYWZ0a3YudjEuR2V0UmVzcG9uc2VIABIlCgNwdXQYAyABKAsyFi5yYWZ0a3YudjEuUHV0UmVzcG9uc2VIABIrCgZkZWxldGUYBCABKAsyGS5yYWZ0a3YudjEuRGVsZXRlUmVzcG9uc2VIABIpCgViYXRjaBgFIAEoCzIYLnJhZnRrdi52MS5CYXRjaFJlc3BvbnNlSAASIwoFZXJyb3IYBiABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAEiUKA3R4bhgHIAEoCzIWLnJhZnRrdi52MS5UeG5SZXNwb25zZUgAQggKBnJlc3VsdCI2CgxFeGVjUmVzcG9uc2USJgoHcmVzdWx0cxgBIAMoCzIVLnJhZnRrdi52MS5FeGVjUmVzdWx0MswECglLdlNlcnZpY2USOQoDR2V0EhUucmFmdGt2LnYxLkdldFJlcXVlc3QaFi5yYWZ0a3YudjEuR2V0UmVzcG9uc2UiA5ACARI5CgNQdXQSFS5yYWZ0a3YudjEuUHV0UmVxdWVzdBoWLnJhZnRrdi52MS5QdXRSZXNwb25zZSIDkAIAEkIKBkRlbGV0ZRIYLnJhZnRrdi52MS5EZWxldGVSZXF1ZXN0GhkucmFmdGt2LnYxLkRlbGV0ZVJlc3BvbnNlIgOQAgASPgoEU2NhbhIWLnJhZnRrdi52MS5TY2FuUmVxdWVzdBoXLnJhZnRrdi52MS5TY2FuUmVzcG9uc2UiA5ACATABEjwKBExpc3QSFi5yYWZ0a3YudjEuTGlzdFJlcXVlc3QaFy5yYWZ0a3YudjEuTGlzdFJlc3BvbnNlIgOQAgESPwoFQmF0Y2gSFy5yYWZ0a3YudjEuQmF0Y2hSZXF1ZXN0GhgucmFmdGt2LnYxLkJhdGNoUmVzcG9uc2UiA5ACABI5CgNUeG4SFS5yYWZ0a3YudjEuVHhuUmVxdWVzdBoWLnJhZnRrdi52MS5UeG5SZXNwb25zZSIDkAIAEk4KCkdldE91dGNvbWUSHC5yYWZ0a3YudjEuR2V0T3V0Y29tZVJlcXVlc3QaHS5yYWZ0a3YudjEuR2V0T3V0Y29tZVJlc3BvbnNlIgOQAgISOwoERXhlYxIWLnJhZnRrdi52MS5FeGVjUmVxdWVzdBoXLnJhZnRrdi52MS5FeGVjUmVzcG9uc2UoATABQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM", [file_google_rpc_status, file_raftkv_v1_condition, file_raftkv_v1_consistency, file_raftkv_v1_header, file_raftkv_v1_key_value, file_raftkv_v1_outcome, file_raftkv_v1_request_id, file_raftkv_v1_txn]);
 
 /**
  * Request of Get.
@@ -46,6 +48,28 @@ export type GetRequest = Message<"raftkv.v1.GetRequest"> & {
    * @generated from field: uint64 revision = 2;
    */
   revision: bigint;
+
+  /**
+   * Whether what is read must be the newest; LINEARIZABLE by default.
+   *
+   * @generated from field: raftkv.v1.Consistency consistency = 3;
+   */
+  consistency: Consistency;
+
+  /**
+   * How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+   *
+   * @generated from field: uint64 max_staleness_ms = 4;
+   */
+  maxStalenessMs: bigint;
+
+  /**
+   * What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+   * write, on any replica. Only for STALE; empty by default.
+   *
+   * @generated from field: string token = 5;
+   */
+  token: string;
 };
 
 /**
@@ -361,6 +385,28 @@ export type ScanRequest = Message<"raftkv.v1.ScanRequest"> & {
    * @generated from field: uint32 page_size = 5;
    */
   pageSize: number;
+
+  /**
+   * Whether what is read must be the newest; LINEARIZABLE by default.
+   *
+   * @generated from field: raftkv.v1.Consistency consistency = 6;
+   */
+  consistency: Consistency;
+
+  /**
+   * How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+   *
+   * @generated from field: uint64 max_staleness_ms = 7;
+   */
+  maxStalenessMs: bigint;
+
+  /**
+   * What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+   * write, on any replica. Only for STALE; empty by default.
+   *
+   * @generated from field: string token = 8;
+   */
+  token: string;
 };
 
 /**
@@ -448,12 +494,34 @@ export type ListRequest = Message<"raftkv.v1.ListRequest"> & {
   keysOnly: boolean;
 
   /**
-   * `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit`, must be the same as then. Empty, the default,
-   * starts anew.
+   * `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit` and those of consistency, must be the same
+   * as then. Empty, the default, starts anew.
    *
    * @generated from field: string page_token = 7;
    */
   pageToken: string;
+
+  /**
+   * Whether what is read must be the newest; LINEARIZABLE by default.
+   *
+   * @generated from field: raftkv.v1.Consistency consistency = 8;
+   */
+  consistency: Consistency;
+
+  /**
+   * How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+   *
+   * @generated from field: uint64 max_staleness_ms = 9;
+   */
+  maxStalenessMs: bigint;
+
+  /**
+   * What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+   * write, on any replica. Only for STALE; empty by default.
+   *
+   * @generated from field: string token = 10;
+   */
+  token: string;
 };
 
 /**
@@ -913,7 +981,7 @@ export const ExecResponseSchema: GenMessage<ExecResponse> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_kv_service, 18);
 
 /**
- * KvService reads and writes keys. Every operation is linearizable.
+ * KvService reads and writes keys. Every operation is linearizable, on any node, but for reads that ask for less.
  *
  * Raw values are read and written by `GET`, `PUT` and `DELETE` on `/v1/kv/KEY`; see the REST section of the README.
  *
