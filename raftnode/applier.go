@@ -140,7 +140,7 @@ func (a *applier) complete(j *applyJob, p proposal, leads bool) {
 			r.done(Result{Shard: j.shard, Opaque: res.opaque, Origin: a.n.origin(at, leads)})
 			continue
 		}
-		if err := writeError(j, res.write); err != nil {
+		if err := writeError(j, r.Command, res.write); err != nil {
 			r.fail(err)
 			continue
 		}
@@ -149,8 +149,15 @@ func (a *applier) complete(j *applyJob, p proposal, leads bool) {
 	}
 }
 
-// writeError is the error that an outcome means, if it is one.
-func writeError(j *applyJob, w *storev1.WriteResult) error {
+// writeError is the error that an outcome means, if it is one. Whoever asks by a fence what has come of a request wants to know, and nothing has failed.
+func writeError(j *applyJob, c *storev1.Command, w *storev1.WriteResult) error {
+	if c.GetFence() != nil {
+		switch w.GetOutcome() {
+		case storev1.WriteOutcome_WRITE_OUTCOME_FENCED, storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND, storev1.WriteOutcome_WRITE_OUTCOME_LEASE_EXISTS:
+			return nil
+		default:
+		}
+	}
 	switch w.GetOutcome() {
 	case storev1.WriteOutcome_WRITE_OUTCOME_APPLIED, storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED:
 		return nil
@@ -160,6 +167,12 @@ func writeError(j *applyJob, w *storev1.WriteResult) error {
 		return &SessionExpiredError{Shard: j.shard, Floor: w.GetSessionFloor(), Revision: w.GetRevision()}
 	case storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL:
 		return &OverloadedError{Field: "answers that the client has not acknowledged by acked_below", Limit: state.SessionResults, Actual: state.SessionResults + 1, RetryAfter: overloadRetry}
+	case storev1.WriteOutcome_WRITE_OUTCOME_FENCED:
+		return &FencedError{Shard: j.shard}
+	case storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED:
+		return &IdempotencyKeyReusedError{Shard: j.shard, Key: c.GetIdempotency().GetKey()}
+	case storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_FULL:
+		return &OverloadedError{Field: "answers that the shard keeps under idempotency keys", Limit: state.KeyedResults, Actual: state.KeyedResults + 1, RetryAfter: keysFullRetry}
 	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND:
 		return &LeaseNotFoundError{ID: w.GetLeaseId()}
 	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_EXISTS:

@@ -142,6 +142,25 @@ func (e *SessionExpiredError) Error() string {
 		"this attempt was not applied", e.Shard, e.Floor)
 }
 
+// FencedError says that somebody has asked what came of the request, and was told that it is not applied. It never will be.
+type FencedError struct {
+	Shard placement.ShardID
+}
+
+func (e *FencedError) Error() string {
+	return fmt.Sprintf("shard %d has told somebody who asked by GetOutcome that this request is not applied, so it never will be; write anew under another sequence", e.Shard)
+}
+
+// IdempotencyKeyReusedError says that another write stands under the idempotency key. The request was not applied.
+type IdempotencyKeyReusedError struct {
+	Shard placement.ShardID
+	Key   string
+}
+
+func (e *IdempotencyKeyReusedError) Error() string {
+	return fmt.Sprintf("another write was made under the idempotency key %q; choose a new key for each write, and send it again with retries of that write only", e.Key)
+}
+
 // TooStaleError says that what the replica has is not new enough for a stale read, and that a majority could not be asked.
 type TooStaleError struct {
 	Shard placement.ShardID

@@ -25,6 +25,8 @@ func failureOf(err error) *peerv1.Failure {
 		future    *FutureRevisionError
 		noLease   *LeaseNotFoundError
 		leased    *LeaseExistsError
+		fenced    *FencedError
+		reused    *IdempotencyKeyReusedError
 		tooStale  *TooStaleError
 	)
 	switch {
@@ -56,6 +58,10 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND, noLease.ID
 	case errors.As(err, &leased):
 		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS, leased.ID
+	case errors.As(err, &fenced):
+		f.Kind = peerv1.FailureKind_FAILURE_KIND_FENCED
+	case errors.As(err, &reused):
+		f.Kind, f.Field = peerv1.FailureKind_FAILURE_KIND_IDEMPOTENCY_KEY_REUSED, reused.Key
 	case errors.Is(err, ErrStopped), errors.Is(err, ErrForming):
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_STOPPED
 	case errors.Is(err, ErrTimeout):
@@ -96,6 +102,10 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 		return &LeaseNotFoundError{ID: f.GetLeaseId()}
 	case peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS:
 		return &LeaseExistsError{ID: f.GetLeaseId()}
+	case peerv1.FailureKind_FAILURE_KIND_FENCED:
+		return &FencedError{Shard: shard}
+	case peerv1.FailureKind_FAILURE_KIND_IDEMPOTENCY_KEY_REUSED:
+		return &IdempotencyKeyReusedError{Shard: shard, Key: f.GetField()}
 	case peerv1.FailureKind_FAILURE_KIND_STOPPED:
 		return ErrStopped
 	case peerv1.FailureKind_FAILURE_KIND_TIMEOUT:

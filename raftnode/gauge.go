@@ -133,9 +133,10 @@ func (w *worker) refuseGrowth(m *member) {
 	m.writes = rest
 }
 
-// grows says whether a command may need more room than it gives back: one with a put, a new lease, or one of a program's own, of which nothing is known.
+// grows says whether a command may need more room than it gives back: one with a put, a new lease, one whose answer is kept under an idempotency key
+// whatever follows, or one of a program's own, of which nothing is known. Other answers take the place of older ones.
 func grows(c *storev1.Command) bool {
-	if _, opaque := c.GetBody().(*storev1.Command_Opaque); opaque || c.GetLease().GetGrant() != nil {
+	if _, opaque := c.GetBody().(*storev1.Command_Opaque); opaque || c.GetLease().GetGrant() != nil || c.GetIdempotency() != nil {
 		return true
 	}
 	isPut := func(o *storev1.Operation) bool { return o.GetKind() == storev1.OperationKind_OPERATION_KIND_PUT }

@@ -100,7 +100,7 @@ func TestErrorsBetweenNodes(t *testing.T) {
 		&StaleRouteError{Shard: 3, Slot: 4000},
 		&SessionExpiredError{Shard: 3, Floor: 7, Revision: 9},
 		&InvalidError{Field: "key", Problem: "is bad"},
-		&LeaseNotFoundError{ID: 7}, &LeaseExistsError{ID: 7},
+		&LeaseNotFoundError{ID: 7}, &LeaseExistsError{ID: 7}, &FencedError{Shard: 3}, &IdempotencyKeyReusedError{Shard: 3, Key: "k"},
 		ErrStopped, ErrTimeout,
 	} {
 		if got := errorOf(3, failureOf(err)); got.Error() != err.Error() {
@@ -118,6 +118,8 @@ func TestExpiryDoesNotGrow(t *testing.T) {
 		{Body: &storev1.Command_Expire{Expire: &storev1.Expire{MaxKeys: 1}}}:                                                false,
 		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_Grant{Grant: &storev1.LeaseGrant{TtlMs: 1}}}):      true,
 		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_KeepAlive{KeepAlive: &storev1.LeaseKeepAlive{}}}):  false,
+		{Body: &storev1.Command_Fence{Fence: &storev1.Fence{}}, RequestId: &storev1.RequestId{}}:                            false,
+		{Body: &storev1.Command_Write{Write: &storev1.Write{}}, Idempotency: &storev1.Idempotency{}}:                        true,
 		lease(&storev1.LeaseCommand{Id: 1, Action: &storev1.LeaseCommand_Revoke{Revoke: &storev1.LeaseRevoke{MaxKeys: 1}}}): false,
 	} {
 		if got := grows(c); got != want {

@@ -26,10 +26,13 @@ const (
 	leaseAskInterval = time.Second
 )
 
-// leaseSlot returns the slot of the lease that a request is about, if it is about one.
-func leaseSlot(r *Request) (placement.Slot, bool) {
+// slotOf returns the slot that a request is about, if that does not follow from keys in it.
+func slotOf(r *Request) (placement.Slot, bool) {
 	if l := r.Command.GetLease(); l != nil {
 		return placement.SlotOfLease(l.GetId()), true
+	}
+	if f := r.Command.GetFence(); f != nil {
+		return placement.Slot(f.GetSlot() % placement.SlotCount), true // One that is too high is refused.
 	}
 	if ids := r.Read.GetLease().GetIds(); len(ids) == 1 {
 		return placement.SlotOfLease(ids[0]), true

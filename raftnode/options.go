@@ -122,6 +122,7 @@ const (
 	snapshotsWaiting  = 16   // taken in and waiting, per node
 	overloadRetry     = 50 * time.Millisecond
 	diskFullRetry     = time.Second
+	keysFullRetry     = time.Second
 	defaultTimeout    = 10 * time.Second
 	entryFormat       = 1
 	entryVersion      = 1

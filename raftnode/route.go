@@ -227,7 +227,7 @@ func checkKey(field, key string) error {
 
 // shardOf finds the one shard of the keys of a request.
 func (n *Node) shardOf(r *Request) (placement.ShardID, error) {
-	if slot, ok := leaseSlot(r); ok {
+	if slot, ok := slotOf(r); ok {
 		return n.shards.of(slot), nil
 	}
 	var first placement.ShardID

@@ -14,7 +14,7 @@ import (
 func (s *Service) batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftkvv1.BatchResponse, error) {
 	done := make(chan struct{})
 	call := newBatch(req, workUntil(ctx), func() { close(done) })
-	call.submit(s.node)
+	call.submit(s)
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -54,16 +54,16 @@ func newBatch(req *raftkvv1.BatchRequest, deadline time.Time, done func()) *batc
 }
 
 // submit gives the batch to the node.
-func (c *batchCall) submit(n Node) {
+func (c *batchCall) submit(s *Service) {
 	if c.atomic {
-		c.submitOne(n, 0, atomicBatch(c.request))
+		c.submitOne(s.node, 0, s.keyed(atomicBatch(c.request), c.request.GetIdempotencyKey()))
 		return
 	}
 	for i, op := range c.request.GetOperations() {
 		call := new(writeCall)
 		r := call.prepare(storev1.OperationKind_OPERATION_KIND_UNSPECIFIED, "", nil, nil)
 		batchWrite(&call.operation, op)
-		c.submitOne(n, i, r)
+		c.submitOne(s.node, i, r)
 	}
 }
 

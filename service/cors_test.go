@@ -14,7 +14,9 @@ func TestCORS(t *testing.T) {
 		return res.Header
 	}
 	if h := preflight(open, mine); h.Get("Access-Control-Allow-Origin") != mine || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "PUT") ||
-		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "If-Match, If-None-Match") {
+		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "If-Match, If-None-Match") ||
+		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "Idempotency-Key") ||
+		!strings.Contains(h.Get("Access-Control-Expose-Headers"), "Idempotency-Replayed") {
 		t.Error(h)
 	}
 	if h := preflight(open, theirs); h.Get("Access-Control-Allow-Origin") != "" {

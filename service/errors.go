@@ -125,6 +125,12 @@ var table = []row{
 	{"FUTURE_REVISION", connect.CodeOutOfRange, 400, as(func(e *raftnode.FutureRevisionError) (proto.Message, time.Duration) {
 		return &raftkvv1.FutureRevision{Revision: e.Revision, Current: e.Current, Shard: uint32(e.Shard)}, 0
 	})},
+	{"REQUEST_FENCED", connect.CodeFailedPrecondition, 409, as(func(e *raftnode.FencedError) (proto.Message, time.Duration) {
+		return &raftkvv1.RequestFenced{Shard: uint32(e.Shard)}, 0
+	})},
+	{"IDEMPOTENCY_KEY_REUSED", connect.CodeFailedPrecondition, 422, as(func(e *raftnode.IdempotencyKeyReusedError) (proto.Message, time.Duration) {
+		return &raftkvv1.IdempotencyKeyReused{IdempotencyKey: e.Key, Shard: uint32(e.Shard)}, 0
+	})},
 	{"LEASE_NOT_FOUND", connect.CodeFailedPrecondition, 404, as(func(e *raftnode.LeaseNotFoundError) (proto.Message, time.Duration) {
 		return &raftkvv1.LeaseNotFound{LeaseId: e.ID}, 0
 	})},
@@ -182,6 +188,8 @@ type failure struct {
 	message    string
 	detail     proto.Message
 	retryAfter time.Duration
+	// replayed: the answer is that of an earlier request under the same idempotency key.
+	replayed bool
 }
 
 // failureOf finds the row of an error.
@@ -196,6 +204,8 @@ func failureOf(err error) *failure {
 				code: table[i].code, http: table[i].http, reason: table[i].reason,
 				message: err.Error(), detail: detail, retryAfter: after,
 			}
+			var condition *preconditionError
+			f.replayed = errors.As(err, &condition) && condition.replayed
 			if f.reason == reasonReadFailed {
 				f.message = raftnode.ErrReadFailed.Error() // what it wraps is for the operator
 			}
@@ -296,6 +306,7 @@ type preconditionError struct {
 	key               string
 	current, revision uint64
 	shard             uint32
+	replayed          bool
 }
 
 func (e *preconditionError) Error() string {

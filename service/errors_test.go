@@ -60,6 +60,11 @@ var errorRows = []struct {
 		&raftkvv1.TooStale{Shard: 1, FreshnessMs: 31_000, MaxStalenessMs: 1000}, time.Millisecond,
 	},
 	{&raftnode.CutOffError{Shard: 1, For: 31 * time.Second}, codes.Unavailable, 503, "CUT_OFF", &raftkvv1.CutOff{Shard: 1, ForMs: 31_000}, time.Millisecond},
+	{&raftnode.FencedError{Shard: 3}, codes.FailedPrecondition, 409, "REQUEST_FENCED", &raftkvv1.RequestFenced{Shard: 3}, 0},
+	{
+		&raftnode.IdempotencyKeyReusedError{Shard: 3, Key: "k"}, codes.FailedPrecondition, 422, "IDEMPOTENCY_KEY_REUSED",
+		&raftkvv1.IdempotencyKeyReused{Shard: 3, IdempotencyKey: "k"}, 0,
+	},
 	{&raftnode.LeaseNotFoundError{ID: 7}, codes.FailedPrecondition, 404, "LEASE_NOT_FOUND", &raftkvv1.LeaseNotFound{LeaseId: 7}, 0},
 	{&raftnode.LeaseExistsError{ID: 7}, codes.FailedPrecondition, 409, "LEASE_EXISTS", &raftkvv1.LeaseExists{LeaseId: 7}, 0},
 	{

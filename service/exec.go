@@ -85,6 +85,9 @@ const pressedOperations = execOperationsMax
 
 // exec serves one stream and returns its error.
 func (s *Service) exec(ctx context.Context, stream execStream) error {
+	if keyLines(ctx) != nil {
+		return failureOf(&raftnode.InvalidError{Field: keyHeader, Problem: "is for one write; on a stream, give each write its idempotency_key"})
+	}
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
 	ctx, cancel := context.WithCancel(ctx)
@@ -277,17 +280,17 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 		r = new(readCall).prepare(v.Get, stale)
 	case *raftkvv1.ExecOperation_Put:
 		o.key = v.Put.GetKey()
-		r = new(writeCall).put(v.Put)
+		r = x.service.keyed(new(writeCall).put(v.Put), v.Put.GetIdempotencyKey())
 	case *raftkvv1.ExecOperation_Delete:
 		o.key = v.Delete.GetKey()
-		r = new(writeCall).remove(v.Delete)
+		r = x.service.keyed(new(writeCall).remove(v.Delete), v.Delete.GetIdempotencyKey())
 	case *raftkvv1.ExecOperation_Batch:
 		o.batch = newBatch(v.Batch, o.deadline, func() { o.done(raftnode.Result{}) })
-		o.batch.submit(x.service.node)
+		o.batch.submit(x.service)
 		return
 	case *raftkvv1.ExecOperation_Txn:
 		o.txn = v.Txn
-		r = txnCall(v.Txn)
+		r = x.service.keyed(txnCall(v.Txn), v.Txn.GetIdempotencyKey())
 	}
 	r.Deadline = o.deadline
 	r.Done = o.done

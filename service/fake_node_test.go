@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode"
@@ -31,9 +33,16 @@ type fakeNode struct {
 	revision uint64
 	index    uint64
 	dedup    map[string]*storev1.WriteResult
+	keyed    map[string]keyedResult
 	past     map[string][]pastRecord // oldest first
 	leases   map[uint64]uint64       // their times to live, in milliseconds; none passes
 	stale    *peerv1.Stale           // of the last read
+}
+
+// keyedResult is the answer to a write under an idempotency key.
+type keyedResult struct {
+	fingerprint string
+	result      *storev1.WriteResult
 }
 
 // pastRecord is a key as a revision left it.
@@ -45,6 +54,7 @@ type pastRecord struct {
 func newFakeNode() *fakeNode {
 	return &fakeNode{
 		records: map[string]*storev1.Record{}, dedup: map[string]*storev1.WriteResult{}, past: map[string][]pastRecord{}, leases: map[uint64]uint64{},
+		keyed:    map[string]keyedResult{},
 		heldNote: make(chan struct{}, 1<<20),
 	}
 }
@@ -140,6 +150,15 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 	if res.Write.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND {
 		return raftnode.Result{Shard: fakeShard, Err: &raftnode.LeaseNotFoundError{ID: res.Write.GetLeaseId()}}
 	}
+	switch res.Write.GetOutcome() {
+	case storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED:
+		return raftnode.Result{Shard: fakeShard, Err: &raftnode.IdempotencyKeyReusedError{Shard: fakeShard, Key: r.Command.GetIdempotency().GetKey()}}
+	case storev1.WriteOutcome_WRITE_OUTCOME_FENCED:
+		if r.Command.GetFence() == nil {
+			return raftnode.Result{Shard: fakeShard, Err: &raftnode.FencedError{Shard: fakeShard}}
+		}
+	default:
+	}
 	if r.After != nil {
 		if past := r.After(res.Write); len(past) > 0 {
 			res.Read = n.readPast(past)
@@ -180,15 +199,29 @@ func (n *fakeNode) write(c *storev1.Command) *storev1.WriteResult {
 	if id != nil && n.dedup[dedup] != nil {
 		return n.dedup[dedup]
 	}
+	k := c.GetIdempotency()
+	if was, ok := n.keyed[k.GetKey()]; ok {
+		if was.fingerprint != string(k.GetFingerprint()) {
+			return &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED}
+		}
+		again := proto.CloneOf(was.result)
+		again.Replayed = true
+		return again
+	}
 	var res *storev1.WriteResult
 	if l := c.GetLease(); l != nil {
 		res = n.lease(l)
+	} else if c.GetFence() != nil {
+		res = &storev1.WriteResult{Outcome: storev1.WriteOutcome_WRITE_OUTCOME_FENCED}
 	} else {
 		res = n.change(c.GetWrite())
 	}
 	res.Revision = n.revision
 	if id != nil {
 		n.dedup[dedup] = res
+	}
+	if k != nil {
+		n.keyed[k.GetKey()] = keyedResult{string(k.GetFingerprint()), res}
 	}
 	return res
 }

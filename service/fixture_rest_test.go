@@ -50,6 +50,8 @@ func restCall(t testing.TB, req proto.Message) (method, path string, body []byte
 		return http.MethodDelete, "/v1/kv/" + url.PathEscape(r.GetKey()) + "?" + v.Encode(), nil
 	case *raftkvv1.BatchRequest:
 		return http.MethodPost, "/v1/batch", asJSON(t, r)
+	case *raftkvv1.GetOutcomeRequest:
+		return http.MethodPost, "/v1/outcome", asJSON(t, r)
 	case *raftkvv1.TxnRequest:
 		return http.MethodPost, "/v1/txn", asJSON(t, r)
 	case *raftkvv1.ListRequest:

@@ -180,6 +180,8 @@ func (f *fixture) connectCaller(client *http.Client, options ...connect.ClientOp
 			m, err = kv.Batch(ctx, r)
 		case *raftkvv1.TxnRequest:
 			m, err = kv.Txn(ctx, r)
+		case *raftkvv1.GetOutcomeRequest:
+			m, err = kv.GetOutcome(ctx, r)
 		case *raftkvv1.StatusRequest:
 			m, err = cl.Status(ctx, r)
 		case *raftkvv1.ListNodesRequest:

@@ -52,6 +52,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	r = withKeyHeader(r)
 	switch {
 	case rpc != nil:
 		h.serveRPC(w, r, path, rpc)

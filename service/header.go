@@ -36,6 +36,7 @@ func (s *Service) fillHeader(h *raftkvv1.ResponseHeader, shard uint32, origin *p
 	h.Term = origin.GetTerm()
 	h.RaftIndex = origin.GetIndex()
 	h.Revision = revision
+	h.Replayed = false
 	switch {
 	case origin.GetTerm() == 0: // no single replica served
 		h.Role = raftkvv1.Role_ROLE_UNSPECIFIED
@@ -58,6 +59,12 @@ func (s *Service) readHeader(shard uint32, origin *peerv1.Origin) *raftkvv1.Resp
 // writeHeader is the header of a write.
 func (s *Service) writeHeader(r *raftnode.Result) *raftkvv1.ResponseHeader {
 	h := new(raftkvv1.ResponseHeader)
-	s.fillHeader(h, uint32(r.Shard), r.Origin, r.Write.GetRevision())
+	s.fillWriteHeader(h, r)
 	return h
+}
+
+// fillWriteHeader sets every field of h from the answer to a write.
+func (s *Service) fillWriteHeader(h *raftkvv1.ResponseHeader, r *raftnode.Result) {
+	s.fillHeader(h, uint32(r.Shard), r.Origin, r.Write.GetRevision())
+	h.Replayed = r.Write.GetReplayed()
 }

@@ -58,7 +58,7 @@ func (s *Service) get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.
 }
 
 func (s *Service) put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.PutResponse, error) {
-	res := s.do(ctx, new(writeCall).put(req))
+	res := s.do(ctx, s.keyed(new(writeCall).put(req), req.GetIdempotencyKey()))
 	answer := new(putAnswer)
 	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (s *Service) put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.
 }
 
 func (s *Service) delete(ctx context.Context, req *raftkvv1.DeleteRequest) (*raftkvv1.DeleteResponse, error) {
-	res := s.do(ctx, new(writeCall).remove(req))
+	res := s.do(ctx, s.keyed(new(writeCall).remove(req), req.GetIdempotencyKey()))
 	answer := new(deleteAnswer)
 	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (a *putAnswer) fill(s *Service, key string, r *raftnode.Result) error {
 	if err != nil {
 		return err
 	}
-	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Write.GetRevision())
+	s.fillWriteHeader(&a.header, r)
 	a.response.Header = &a.header
 	a.response.CreateRevision = op.GetCreateRevision()
 	a.response.Version = op.GetVersion()
@@ -133,7 +133,7 @@ func (a *deleteAnswer) fill(s *Service, key string, r *raftnode.Result) error {
 	if err != nil {
 		return err
 	}
-	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Write.GetRevision())
+	s.fillWriteHeader(&a.header, r)
 	a.response.Header = &a.header
 	a.response.Deleted = op.GetExisted()
 	a.response.PrevKv = previousAnswer(r)
@@ -172,6 +172,7 @@ func conditionalOperation(key string, r *raftnode.Result) (*storev1.OperationRes
 	if r.Err == nil && r.Write.GetOutcome() == storev1.WriteOutcome_WRITE_OUTCOME_COMPARE_FAILED {
 		return nil, &preconditionError{
 			key: key, current: r.Write.GetFailedModRevision(), revision: r.Write.GetRevision(), shard: uint32(r.Shard),
+			replayed: r.Write.GetReplayed(),
 		}
 	}
 	return singleOperation(r)

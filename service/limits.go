@@ -16,6 +16,8 @@ const (
 	pageItemsMax       = 10_000
 	pageItemsDefault   = 100 // of List; Scan takes Limits.PageItems
 	clientIDBytes      = 16
+
+	idempotencyWindowMax = 30 * 24 * time.Hour
 )
 
 // Limits bound what a request may ask for. A zero field takes its default.
@@ -34,6 +36,8 @@ type Limits struct {
 	RequestBytes uint64
 	// Timeout is how long the service works on a request that brings no timeout, and the longest it works on any; 10 s.
 	Timeout time.Duration
+	// IdempotencyWindow is for how long the answer to a write under an idempotency key is kept, by the clock of its shard; 1 h, a second to 30 days.
+	IdempotencyWindow time.Duration
 	// StreamOperations and StreamBytes bound what one Exec stream has in flight, from the receipt of an operation until its
 	// result is sent; 16,384 and 64 MiB. Past them the stream is read no further until results have gone out.
 	StreamOperations uint64
@@ -62,7 +66,13 @@ func (l Limits) withDefaults() (Limits, error) {
 	if l.Timeout == 0 {
 		l.Timeout = 10 * time.Second
 	}
+	if l.IdempotencyWindow == 0 {
+		l.IdempotencyWindow = time.Hour
+	}
 	var errs []error
+	if l.IdempotencyWindow < time.Second || l.IdempotencyWindow > idempotencyWindowMax {
+		errs = append(errs, fmt.Errorf("limits: IdempotencyWindow is %s, it must be 1s to %s", l.IdempotencyWindow, idempotencyWindowMax))
+	}
 	if l.BatchOperations > batchOperationsMax {
 		errs = append(errs, fmt.Errorf("limits: BatchOperations is %d, at most %d", l.BatchOperations, batchOperationsMax))
 	}
@@ -95,5 +105,7 @@ func (l Limits) message() *raftkvv1.Limits {
 		PageBytes:       l.PageBytes,
 		RequestBytes:    l.RequestBytes,
 		TimeoutMs:       uint64(l.Timeout.Milliseconds()),
+
+		IdempotencyWindowMs: uint64(l.IdempotencyWindow.Milliseconds()),
 	}
 }

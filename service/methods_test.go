@@ -98,6 +98,21 @@ var script = []struct {
 	{leasePath + "ListLeases", &raftkvv1.ListLeasesRequest{}, &raftkvv1.ListLeasesResponse{Header: nodeHeader, Leases: []*raftkvv1.Lease{scriptLease}}},
 	{leasePath + "Revoke", &raftkvv1.RevokeRequest{Id: scriptLease.Id, RequestId: requestID(8)}, &raftkvv1.RevokeResponse{Header: header(10)}},
 	{leasePath + "Revoke", &raftkvv1.RevokeRequest{Id: scriptLease.Id, RequestId: requestID(8)}, &raftkvv1.RevokeResponse{Header: header(10)}},
+	{kvPath + "GetOutcome", outcomeOf("b/c", 2), &raftkvv1.GetOutcomeResponse{
+		Header: header(5), Outcome: raftkvv1.Outcome_OUTCOME_APPLIED, Revision: 5, Results: []*raftkvv1.OutcomeResult{{Existed: true}},
+	}},
+	{kvPath + "GetOutcome", outcomeOf("a", 99), &raftkvv1.GetOutcomeResponse{Header: header(10), Outcome: raftkvv1.Outcome_OUTCOME_NOT_APPLIED, Revision: 10}},
+	{kvPath + "GetOutcome", &raftkvv1.GetOutcomeRequest{RequestId: requestID(7), Subject: &raftkvv1.GetOutcomeRequest_Grant{Grant: true}}, &raftkvv1.GetOutcomeResponse{
+		Header: header(8), Outcome: raftkvv1.Outcome_OUTCOME_APPLIED, Revision: 8, LeaseId: scriptLease.Id,
+	}},
+	{kvPath + "Put", keyedPut("1"), &raftkvv1.PutResponse{Header: header(11), CreateRevision: 11, Version: 1}},
+	{kvPath + "Put", keyedPut("1"), &raftkvv1.PutResponse{Header: replayed(11), CreateRevision: 11, Version: 1}},
+	{kvPath + "Batch", keyedBatch, &raftkvv1.BatchResponse{Header: header(12), Results: []*raftkvv1.BatchResult{
+		{Result: &raftkvv1.BatchResult_Delete{Delete: &raftkvv1.DeleteResponse{Deleted: true}}},
+	}}},
+	{kvPath + "Batch", keyedBatch, &raftkvv1.BatchResponse{Header: replayed(12), Results: []*raftkvv1.BatchResult{
+		{Result: &raftkvv1.BatchResult_Delete{Delete: &raftkvv1.DeleteResponse{Deleted: true}}},
+	}}},
 	{clusterPath + "ListNodes", &raftkvv1.ListNodesRequest{}, &raftkvv1.ListNodesResponse{Header: nodeHeader, Nodes: []*raftkvv1.Node{{
 		Id: fakeID, ClientAddress: "127.0.0.1:2", PeerAddress: "127.0.0.1:1", Reachable: true, Shards: []uint32{0, 1}, Leads: []uint32{1},
 	}}}},
@@ -109,10 +124,28 @@ var script = []struct {
 	{clusterPath + "LocateKey", &raftkvv1.LocateKeyRequest{Key: "x/y"}, &raftkvv1.LocateKeyResponse{Header: nodeHeader, RoutingPart: "x/y", Slot: 3, Shard: 1, LeaderNodeId: fakeID}},
 	{clusterPath + "GetLimits", &raftkvv1.GetLimitsRequest{}, &raftkvv1.GetLimitsResponse{Header: nodeHeader, Limits: &raftkvv1.Limits{
 		KeyBytes: 4096, ValueBytes: 1 << 20, BatchOperations: 1000, BatchBytes: 4 << 20, PageItems: 1000, PageBytes: 1 << 20, RequestBytes: 8 << 20, TimeoutMs: 10_000,
+		IdempotencyWindowMs: 3_600_000,
 	}}},
 	{clusterPath + "TransferLeader", &raftkvv1.TransferLeaderRequest{Shard: 1, NodeId: "n2"}, &raftkvv1.TransferLeaderResponse{
 		Header: &raftkvv1.ResponseHeader{ClusterId: fakeCluster, NodeId: fakeID, Shard: 1, Term: 4}, LeaderNodeId: "n2", Term: 4,
 	}},
+}
+
+func outcomeOf(key string, sequence uint64) *raftkvv1.GetOutcomeRequest {
+	return &raftkvv1.GetOutcomeRequest{RequestId: requestID(sequence), Subject: &raftkvv1.GetOutcomeRequest_Key{Key: key}}
+}
+
+func keyedPut(value string) *raftkvv1.PutRequest {
+	return &raftkvv1.PutRequest{Key: "keyed", Value: []byte(value), IdempotencyKey: "order-1"}
+}
+
+var keyedBatch = &raftkvv1.BatchRequest{Operations: []*raftkvv1.BatchOperation{deleteOp("keyed")}, IdempotencyKey: "order-2"}
+
+// replayed is the header of an answer that came before.
+func replayed(revision uint64) *raftkvv1.ResponseHeader {
+	h := header(revision)
+	h.Replayed = true
+	return h
 }
 
 // scriptLease has the id that its request's makes.

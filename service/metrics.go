@@ -31,12 +31,13 @@ const (
 	opGetLease
 	opListLeases
 	opWatch
+	opGetOutcome
 	operationCount
 )
 
 var operationNames = [operationCount]string{
 	"get", "put", "delete", "batch", "txn", "list", "scan", "status", "list_nodes", "list_shards", "locate_key", "get_limits", "transfer_leader",
-	"grant_lease", "keep_alive", "revoke_lease", "get_lease", "list_leases", "watch",
+	"grant_lease", "keep_alive", "revoke_lease", "get_lease", "list_leases", "watch", "get_outcome",
 }
 
 func (o operation) String() string { return operationNames[o] }
@@ -44,7 +45,7 @@ func (o operation) String() string { return operationNames[o] }
 // writes says whether the operation may have changed something when it fails.
 func (o operation) writes() bool {
 	switch o {
-	case opPut, opDelete, opBatch, opTxn, opTransferLeader, opGrantLease, opKeepAlive, opRevokeLease:
+	case opPut, opDelete, opBatch, opTxn, opTransferLeader, opGrantLease, opKeepAlive, opRevokeLease, opGetOutcome:
 		return true
 	default:
 		return false

@@ -29,6 +29,7 @@ var writeNames = func() map[string]bool {
 		names["condition."+name] = true
 	}
 	names["prev_kv"], names["prevKv"] = true, true
+	names["idempotency_key"], names["idempotencyKey"] = true, true
 	return names
 }()
 
@@ -223,6 +224,7 @@ func setAnswerHeaders(header http.Header, h *raftkvv1.ResponseHeader) {
 		header.Set("Raftkv-Freshness-Ms", strconv.FormatUint(h.GetFreshnessMs(), 10))
 	}
 	header.Set("Raftkv-Token", h.GetToken())
+	setReplayed(header, h.GetReplayed())
 	header.Set("Cache-Control", "no-store") // a cache is not linearizable
 }
 

@@ -195,6 +195,9 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 		}
 		s.metrics.observe(op, codeOK, time.Since(start))
 	}()
+	if err := takeKey(ctx, op, req); err != nil {
+		return res, err
+	}
 	if err := s.rules.check(req); err != nil {
 		return res, err
 	}

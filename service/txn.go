@@ -12,7 +12,7 @@ import (
 
 // txn executes a transaction.
 func (s *Service) txn(ctx context.Context, req *raftkvv1.TxnRequest) (*raftkvv1.TxnResponse, error) {
-	res := s.do(ctx, txnCall(req))
+	res := s.do(ctx, s.keyed(txnCall(req), req.GetIdempotencyKey()))
 	answer, err := s.txnResponse(req, &res)
 	if err == nil {
 		tellOne(answer.Header)

@@ -32,7 +32,7 @@ func (r *rules) checkTxn(m *raftkvv1.TxnRequest) error {
 	if total += then + otherwise; total > r.limits.BatchBytes {
 		return &raftnode.LimitError{Field: "request", Limit: r.limits.BatchBytes, Actual: total}
 	}
-	return checkRequestID(m.GetRequestId())
+	return checkIdentity(m)
 }
 
 // checkCompares returns the bytes of keys and values.

@@ -28,7 +28,7 @@ type rules struct {
 var annotations = sync.OnceValues(func() (protovalidate.Validator, error) {
 	return protovalidate.New(protovalidate.WithMessages(
 		new(raftkvv1.ScanRequest), new(raftkvv1.ListRequest), new(raftkvv1.LocateKeyRequest), new(raftkvv1.TransferLeaderRequest),
-		new(raftkvv1.WatchRequest),
+		new(raftkvv1.WatchRequest), new(raftkvv1.GetOutcomeRequest),
 		new(raftkvv1.GrantRequest), new(raftkvv1.KeepAliveRequest), new(raftkvv1.RevokeRequest), new(raftkvv1.GetLeaseRequest), new(raftkvv1.ListLeasesRequest),
 	))
 })
@@ -100,7 +100,7 @@ func (r *rules) checkPut(m *raftkvv1.PutRequest) error {
 	if n := uint64(len(m.GetValue())); n > r.limits.ValueBytes {
 		return &raftnode.LimitError{Field: "value", Limit: r.limits.ValueBytes, Actual: n}
 	}
-	if err := checkRequestID(m.GetRequestId()); err != nil {
+	if err := checkIdentity(m); err != nil {
 		return err
 	}
 	if err := checkLife("", m.GetTtlMs(), m.GetLeaseId()); err != nil {
@@ -113,7 +113,7 @@ func (r *rules) checkDelete(m *raftkvv1.DeleteRequest) error {
 	if err := checkKey("key", m.GetKey()); err != nil {
 		return err
 	}
-	if err := checkRequestID(m.GetRequestId()); err != nil {
+	if err := checkIdentity(m); err != nil {
 		return err
 	}
 	return checkCondition(m.GetCondition())
@@ -127,11 +127,11 @@ func (r *rules) checkBatch(m *raftkvv1.BatchRequest) error {
 	if n > r.limits.BatchOperations {
 		return &raftnode.LimitError{Field: "operations", Limit: r.limits.BatchOperations, Actual: n}
 	}
-	if err := checkRequestID(m.GetRequestId()); err != nil {
+	if err := checkIdentity(m); err != nil {
 		return err
 	}
-	if m.GetRequestId() != nil && m.Atomic != nil && !m.GetAtomic() {
-		return &raftnode.InvalidError{Field: "request_id", Problem: "needs an atomic batch"}
+	if m.Atomic != nil && !m.GetAtomic() && (m.GetRequestId() != nil || m.GetIdempotencyKey() != "") {
+		return &raftnode.InvalidError{Field: "atomic", Problem: "must be true for a batch with request_id or idempotency_key"}
 	}
 	seen := make(map[string]int, n)
 	total := uint64(0)
@@ -228,6 +228,20 @@ func checkKey(field, key string) error {
 	default:
 		return &raftnode.InvalidError{Field: field, Problem: "must be valid UTF-8"}
 	}
+}
+
+// identified is a write that may be made safe to retry.
+type identified interface {
+	GetRequestId() *raftkvv1.RequestId
+	GetIdempotencyKey() string
+}
+
+// checkIdentity checks what makes a write safe to retry.
+func checkIdentity(m identified) error {
+	if err := checkRequestID(m.GetRequestId()); err != nil {
+		return err
+	}
+	return checkIdempotencyKey(m.GetIdempotencyKey(), m.GetRequestId())
 }
 
 func checkRequestID(id *raftkvv1.RequestId) error {

@@ -48,6 +48,10 @@ func genRequestID() *rapid.Generator[*raftkvv1.RequestId] {
 	})
 }
 
+func genIdempotencyKey() *rapid.Generator[string] {
+	return rapid.SampledFrom([]string{"", "", "", "k", "a b", "é", "\x7f", strings.Repeat("k", 255), strings.Repeat("k", 256)})
+}
+
 func genCondition() *rapid.Generator[*raftkvv1.Condition] {
 	return rapid.Custom(func(t *rapid.T) *raftkvv1.Condition {
 		switch rapid.IntRange(0, 3).Draw(t, "condition") {
@@ -89,7 +93,7 @@ func genBatchOperation() *rapid.Generator[*raftkvv1.BatchOperation] {
 
 func genBatch() *rapid.Generator[*raftkvv1.BatchRequest] {
 	return rapid.Custom(func(t *rapid.T) *raftkvv1.BatchRequest {
-		m := &raftkvv1.BatchRequest{RequestId: genRequestID().Draw(t, "id")}
+		m := &raftkvv1.BatchRequest{RequestId: genRequestID().Draw(t, "id"), IdempotencyKey: genIdempotencyKey().Draw(t, "idempotency key")}
 		if rapid.Bool().Draw(t, "atomic set") {
 			m.Atomic = proto.Bool(rapid.Bool().Draw(t, "atomic"))
 		}
@@ -140,6 +144,7 @@ func genTxn() *rapid.Generator[*raftkvv1.TxnRequest] {
 		m := &raftkvv1.TxnRequest{
 			Compare: rapid.SliceOfN(genCompare(), 0, 2).Draw(t, "compare"), Then: rapid.SliceOfN(genTxnOperation(), 0, 3).Draw(t, "then"),
 			Else: rapid.SliceOfN(genTxnOperation(), 0, 2).Draw(t, "else"), RequestId: genRequestID().Draw(t, "id"),
+			IdempotencyKey: genIdempotencyKey().Draw(t, "idempotency key"),
 		}
 		if rapid.IntRange(0, 9).Draw(t, "many") == 0 {
 			for i := range rapid.SampledFrom([]int{128, 129}).Draw(t, "count") {
@@ -165,9 +170,13 @@ func genHot() *rapid.Generator[proto.Message] {
 			return &raftkvv1.PutRequest{
 				Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition"),
 				TtlMs: genTTL().Draw(t, "ttl"), LeaseId: genLeaseID().Draw(t, "lease"),
+				IdempotencyKey: genIdempotencyKey().Draw(t, "idempotency key"),
 			}
 		case 2:
-			return &raftkvv1.DeleteRequest{Key: key, RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition")}
+			return &raftkvv1.DeleteRequest{
+				Key: key, RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition"),
+				IdempotencyKey: genIdempotencyKey().Draw(t, "idempotency key"),
+			}
 		case 3:
 			return genTxn().Draw(t, "txn")
 		default:

@@ -8,7 +8,7 @@ const file = process.argv[2];
 const document = JSON.parse(readFileSync(file, "utf8"));
 const path = document.paths["/v1/kv/{key}"];
 const key = path.get.parameters.find((p) => p.name === "key");
-const ofWrites = path.delete.parameters.filter((p) => /^(requestId\.|condition\.|prevKv$)/.test(p.name));
+const ofWrites = path.delete.parameters.filter((p) => /^(requestId\.|condition\.|prevKv$|idempotencyKey$)/.test(p.name));
 
 const text = { type: "string" };
 const number = { type: "string", format: "uint64" };
@@ -27,7 +27,13 @@ const condition = (name, description) => ({ name, description, in: "header", req
 const headersOfWrites = [
   condition("If-Match", "An ETag: writes only if the value is still that one. `*`: only if there is one."),
   condition("If-None-Match", "`*`: writes only if the key does not exist."),
+  condition("Idempotency-Key", "1 to 255 visible characters of ASCII: the same write again under the same key gets the first answer; see `idempotencyKey`."),
 ];
+const replayed = { "Idempotency-Replayed": { ...text, description: "`true`: the answer is that of an earlier request under the same idempotency key." } };
+const keyReused = {
+  description: "Another write stands under the idempotency key. Nothing was done.",
+  schema: path.get.responses.default.schema,
+};
 const preconditionFailed = {
   description: "The condition does not hold, and nothing was done. The detail `PreconditionFailed` has the current mod revision.",
   schema: path.get.responses.default.schema,
@@ -49,7 +55,8 @@ path.get.responses["200"].headers = {
   "Raftkv-Ttl-Remaining-Ms": { ...number, description: "How long the key lives on; missing if it lives for ever or hangs on a lease." },
   "Raftkv-Lease": { ...number, description: "The lease on which the key hangs, if there is one." },
 };
-path.delete.responses["200"].headers = who;
+path.delete.responses["200"].headers = { ...who, ...replayed };
+path.delete.responses["422"] = keyReused;
 path.put = {
   summary: "Writes the body, whatever its media type, as the value of a key.",
   operationId: "putRawValue",
@@ -58,9 +65,10 @@ path.put = {
     200: {
       description: "A successful response.",
       schema: { $ref: "#/definitions/v1PutResponse" },
-      headers: { ...version, ...who },
+      headers: { ...version, ...who, ...replayed },
     },
     412: preconditionFailed,
+    422: keyReused,
     default: path.get.responses.default,
   },
   parameters: [
@@ -79,6 +87,13 @@ path.put = {
   ],
   tags: path.get.tags,
 };
+
+for (const route of ["/v1/kv", "/v1/batch", "/v1/txn"]) {
+  const post = document.paths[route].post;
+  post.parameters.push(headersOfWrites.find((p) => p.name === "Idempotency-Key"));
+  post.responses["200"].headers = replayed;
+  post.responses["422"] = keyReused;
+}
 
 // Watches as server-sent events are a route written by hand, too. Its parameters are the fields of WatchRequest.
 const query = (name, description, type = "string", format) => ({ name, description, in: "query", required: false, type, ...(format && { format }) });

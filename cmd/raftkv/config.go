@@ -40,6 +40,8 @@ type config struct {
 	HistorySize int64
 	HistoryAge  time.Duration
 
+	IdempotencyWindow time.Duration
+
 	MetricsPort, HealthCheckPort int // 0: derived
 	AdminHost                    string
 	LogLevel, LogFormat          string
@@ -62,6 +64,7 @@ func defaults() *config {
 		SnapshotThreshold: 50_000,
 		SnapshotInterval:  5 * time.Minute,
 		HistoryAge:        time.Hour,
+		IdempotencyWindow: time.Hour,
 		MaxLogEntries:     10_000,
 		DataDir:           "data",
 		SyncWrite:         true,

@@ -83,7 +83,7 @@ func TestConfigEverySettingFromEverySource(t *testing.T) {
 		"max_value_size": "2MiB", "peers": "n:127.0.0.1:1001:1002", "shards": "4", "replicas": "1",
 		"election_timeout": "3s", "heartbeat_interval": "20ms", "snapshot_threshold": "7", "snapshot_interval": "9s", "max_log_entries": "8",
 		"data_dir": "d", "sync_write": "false", "compression": "fast", "cache_size": "9MiB", "disk_reserve": "99MiB",
-		"history_size": "5MiB", "history_age": "3h",
+		"history_size": "5MiB", "history_age": "3h", "idempotency_window": "7m",
 		"metrics_port": "1004", "health_check_port": "1005", "admin_host": "127.0.0.3", "log_level": "debug", "log_format": "json",
 		"cert_file": "c", "key_file": "k", "ca_file": "a", "client_ca_file": "x",
 	}

@@ -160,6 +160,14 @@ func TestDescribe(t *testing.T) {
 		"grant lease 7 for 9 ms": {Body: &storev1.Command_Lease{Lease: &storev1.LeaseCommand{
 			Id: 7, Action: &storev1.LeaseCommand_Grant{Grant: &storev1.LeaseGrant{TtlMs: 9}},
 		}}},
+		"fence, unless it is answered, in slot 9; request 6161/3": {
+			RequestId: &storev1.RequestId{ClientId: []byte("aa"), Sequence: 3}, Body: &storev1.Command_Fence{Fence: &storev1.Fence{Slot: 9}},
+		},
+		"delete k; idempotency key order-1 for 5 ms": {
+			Idempotency: &storev1.Idempotency{Key: "order-1", WindowMs: 5}, Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{
+				{Kind: storev1.OperationKind_OPERATION_KIND_DELETE, Key: "k"},
+			}}},
+		},
 		"keep lease 7 alive": {Body: &storev1.Command_Lease{Lease: &storev1.LeaseCommand{Id: 7, Action: &storev1.LeaseCommand_KeepAlive{}}}},
 		"revoke lease 7, 9 keys at most": {Body: &storev1.Command_Lease{Lease: &storev1.LeaseCommand{
 			Id: 7, Action: &storev1.LeaseCommand_Revoke{Revoke: &storev1.LeaseRevoke{MaxKeys: 9}},

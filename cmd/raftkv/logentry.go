@@ -111,6 +111,8 @@ func describe(c *storev1.Command) string {
 		parts = append(parts, describeExpire(body.Expire))
 	case *storev1.Command_Lease:
 		parts = append(parts, describeLease(body.Lease))
+	case *storev1.Command_Fence:
+		parts = append(parts, fmt.Sprintf("fence, unless it is answered, in slot %d", body.Fence.GetSlot()))
 	case *storev1.Command_Opaque:
 		parts = append(parts, "command of an embedding program: "+cell(body.Opaque))
 	default:
@@ -118,6 +120,9 @@ func describe(c *storev1.Command) string {
 	}
 	if id := c.GetRequestId(); id != nil {
 		parts = append(parts, fmt.Sprintf("request %x/%d", id.GetClientId(), id.GetSequence()))
+	}
+	if k := c.GetIdempotency(); k != nil {
+		parts = append(parts, fmt.Sprintf("idempotency key %s for %d ms", cell([]byte(k.GetKey())), k.GetWindowMs()))
 	}
 	return strings.Join(parts, "; ")
 }

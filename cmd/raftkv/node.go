@@ -203,6 +203,8 @@ func serviceOptions(c *config, n *raftnode.Node, r prometheus.Registerer, log *s
 			ValueBytes:   uint64(c.MaxValueSize), //nolint:gosec // at least 1
 			BatchBytes:   batchBytes(c),
 			RequestBytes: 2 * batchBytes(c),
+
+			IdempotencyWindow: c.IdempotencyWindow,
 		},
 		Origins:    c.Origins,
 		Registerer: r,

@@ -135,6 +135,9 @@ var settings = []setting{
 		section: "storage", name: "history_age", kind: "duration", usage: "for how long it keeps it, if history_size does not end it sooner (default 1h)",
 		set: duration(func(c *config) *time.Duration { return &c.HistoryAge }, intervalMin),
 	}, {
+		section: "storage", name: "idempotency_window", kind: "duration", usage: "for how long the answer to a write under an Idempotency-Key is kept (default 1h)",
+		set: duration(func(c *config) *time.Duration { return &c.IdempotencyWindow }, time.Second),
+	}, {
 		section: "monitoring", name: "metrics_port", kind: "port", usage: "port for /metrics, probes and profiles (default port + 200)",
 		set: number(func(c *config) *int { return &c.MetricsPort }, portMax),
 	}, {

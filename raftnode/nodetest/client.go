@@ -1,7 +1,6 @@
 package nodetest
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -95,7 +94,12 @@ func (cl *client) begin() {
 	}
 	cs.busy++
 	a.sequence, a.named, a.previous = cl.sequence, s.chance(0.8), s.chance(0.3)
+	a.keyed = op.Kind == Write && (!a.named || s.chance(0.2))
+	a.named = a.named && !a.keyed
 	a.send()
+	if a.named && op.Kind == Write && s.chance(0.15) {
+		a.loseHeart()
+	}
 }
 
 // changes draws what a write does.
@@ -127,6 +131,11 @@ type attempt struct {
 	page     *peerv1.RangeRead
 	sequence uint64
 	named    bool
+	// keyed: the write stands under an idempotency key; first is when it was sent first.
+	keyed bool
+	first time.Duration
+	// asked counts the questions what came of the write.
+	asked int
 	// previous: a write is to show what it replaces.
 	previous bool
 	seen     uint64
@@ -143,7 +152,7 @@ func (a *attempt) send() {
 	a.try++
 	a.op.Attempts++
 	if a.try == 1 {
-		a.seen = cs.seenBy(a.op.Group)
+		a.seen, a.first = cs.seenBy(a.op.Group), s.now
 	}
 	try := a.try
 	s.add(s.between(50*time.Microsecond, time.Millisecond), &event{
@@ -224,9 +233,10 @@ func (a *attempt) request() *raftnode.Request {
 		r.After = a.replaced
 	}
 	if a.named {
-		id := make([]byte, 16)
-		binary.BigEndian.PutUint64(id, uint64(a.cl.number)+1)
-		r.Command.RequestId = &storev1.RequestId{ClientId: id, Sequence: a.sequence, Seen: a.seen, AckedBelow: a.sequence}
+		r.Command.RequestId = a.id()
+	}
+	if a.keyed {
+		r.Command.Idempotency = a.key()
 	}
 	return r
 }
@@ -350,6 +360,7 @@ func (a *attempt) finish(res raftnode.Result) {
 		cs.c.seen(Retried)
 	}
 	cs.revisions[res.Shard] = max(cs.revisions[res.Shard], res.Write.GetRevision())
+	a.repeat(res)
 	cs.close(a)
 }
 
@@ -423,12 +434,15 @@ func (a *attempt) lose() {
 // again sends a write whose outcome is in doubt once more, if it has a name, or gives it up.
 func (a *attempt) again() {
 	cs, s := a.cl.cs, a.cl.cs.c.scheduler
-	if a.named && a.op.Attempts < 6 && !cs.stopped {
+	switch more := a.op.Attempts < 6 && !cs.stopped; {
+	case a.named && (!more || s.chance(0.3)):
+		a.ask()
+	case a.named, a.keyed && more && a.inWindow():
 		s.after(s.about(200*time.Millisecond), "retry", a.send)
-		return
+	default:
+		a.op.Lose()
+		cs.close(a)
 	}
-	a.op.Lose()
-	cs.close(a)
 }
 
 // refuse forgets an operation that certainly did not happen; its values must never be seen.

@@ -85,6 +85,11 @@ const (
 	KeyExpired
 	LeaseEnded
 	LeaseEndedElsewhere
+	OutcomeFound
+	WriteFenced
+	LateWriteRefused
+	AnswerReplayed
+	KeyReuseRefused
 	eventCount
 )
 
@@ -104,6 +109,8 @@ var eventNames = [...]string{
 	WatchCaughtUp: "watch caught up from history", WatchSplit: "revision split between answers to a watch", WatchCompacted: "watch of a compacted history",
 	WatchCutOff: "watch ended by a node that is cut off",
 	KeyExpired:  "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
+	OutcomeFound: "unknown outcome found by asking", WriteFenced: "write fenced", LateWriteRefused: "late attempt of a fenced write refused",
+	AnswerReplayed: "answer replayed under an idempotency key", KeyReuseRefused: "another write under an idempotency key refused",
 }
 
 // String names the event.

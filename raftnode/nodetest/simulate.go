@@ -47,7 +47,7 @@ func Simulate(o Options, trace io.Writer) *Report {
 	r.c.scheduler.trace.print = trace
 	defer r.c.Close()
 	r.faults()
-	if r.live() && r.drain() && r.mortals.passed() {
+	if r.live() && r.drain() && r.mortals.passed() && r.windowsPassed() {
 		r.final()
 	}
 	return r.report()
@@ -217,7 +217,7 @@ func (r *Report) Check() error {
 	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckStale(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
-		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final))
+		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final), CheckNeverApplied(r.History, r.Disks))
 	}
 	errs = append(errs, CheckWatches(all, r.Watches, r.Disks))
 	return errors.Join(errs...)

@@ -49,6 +49,10 @@ const (
 	DuplicateApplied       Bug = "duplicate-applied"        // R23: a retry is executed again
 	FloorStays             Bug = "floor-stays"              // R23: a forgotten request is executed again
 	ResultsNotInSnapshot   Bug = "results-not-in-snapshot"  // R23: a snapshot has no results of requests
+	NotAppliedUnfenced     Bug = "not-applied-unfenced"     // R23: that a request is not applied is said without a fence that keeps it so
+	FenceForgotten         Bug = "fence-forgotten"          // R23: a fence goes with its session though a late attempt would pass the floor
+	KeyedNotInSnapshot     Bug = "keyed-not-in-snapshot"    // R23: a snapshot has no results of idempotency keys
+	KeyedForgottenEarly    Bug = "keyed-forgotten-early"    // R19: the result of an idempotency key goes before its window ends
 	CompareBeforeLookup    Bug = "compare-before-lookup"    // R23: a retry finds its own effect and is told that its condition failed
 	WatchSplitUnmarked     Bug = "watch-split-unmarked"     // R22: a part of a revision looks as if it were the last
 	DigestNotUpdated       Bug = "digest-not-updated"       // R25: the digest of a slot keeps a record that was replaced

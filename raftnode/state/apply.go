@@ -22,6 +22,7 @@ type scratch struct {
 	// The command under way removes keys that no client deletes.
 	expiring bool
 	lease    storev1.Lease
+	keyed    storev1.KeyedResult
 }
 
 // Apply applies the commands of an entry, one result for each. They see what earlier calls left in the batch.
@@ -128,7 +129,7 @@ func makeOperationResults(n int) []*storev1.OperationResult {
 func (sh *Shard) applyCommand(b *Batch, ordinal uint32, c *storev1.Command, r *storev1.WriteResult) (*storev1.WriteResult, error) {
 	switch body := c.Body.(type) {
 	case *storev1.Command_Write:
-		return sh.applyWrite(b, ordinal, c.RequestId, body.Write, r)
+		return sh.applyWrite(b, ordinal, c, body.Write, r)
 	case *storev1.Command_TrimHistory:
 		return sh.done(r), sh.trimHistory(b, body.TrimHistory)
 	case *storev1.Command_Bootstrap:
@@ -137,6 +138,8 @@ func (sh *Shard) applyCommand(b *Batch, ordinal uint32, c *storev1.Command, r *s
 		return r, sh.expire(b, body.Expire, r)
 	case *storev1.Command_Lease:
 		return sh.applyLease(b, ordinal, c.RequestId, body.Lease, r)
+	case *storev1.Command_Fence:
+		return sh.applyFence(b, ordinal, c.RequestId, body.Fence, r)
 	default:
 		return nil, fmt.Errorf("%w: %T", ErrInvalidEntry, body)
 	}

@@ -185,10 +185,12 @@ type overlay struct {
 	// results kept in the batch. They are looked up for a retry that is in one batch with its first attempt, which is rare enough
 	// to search through.
 	results []keptResult
-	// index has the pairs of the sections a, e and f that the batch has set (true) or removed; leases the stored leases, nil for those that
+	// index has the pairs of the sections a, e, f and j that the batch has set (true) or removed; leases the stored leases, nil for those that
 	// were removed.
 	index  map[string]bool
 	leases map[uint64][]byte
+	// keyed has the stored results by idempotency key that the batch has set; nil for those that were removed.
+	keyed map[string][]byte
 }
 
 // tombstone names a record that says that its key was deleted at a revision.
@@ -210,7 +212,10 @@ type keptResult struct {
 }
 
 func (o *overlay) init() {
-	*o = overlay{records: make(map[string][]byte), values: make(map[string][]byte), index: make(map[string]bool), leases: make(map[uint64][]byte)}
+	*o = overlay{
+		records: make(map[string][]byte), values: make(map[string][]byte), index: make(map[string]bool), leases: make(map[uint64][]byte),
+		keyed: make(map[string][]byte),
+	}
 }
 
 func (o *overlay) clear() {
@@ -218,6 +223,7 @@ func (o *overlay) clear() {
 	clear(o.values)
 	clear(o.index)
 	clear(o.leases)
+	clear(o.keyed)
 	clear(o.tombstones)
 	clear(o.replaced)
 	clear(o.results)

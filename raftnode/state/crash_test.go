@@ -40,6 +40,12 @@ func crashEntry(index int) []*storev1.Command {
 	case 2:
 		cs = append(cs, expireCommand(uint32(index%3)+1), revokeCommand(uint64(max(index, 7)-6), 1))
 	}
+	switch index % 5 {
+	case 0:
+		cs = append(cs, as(3, uint64(index), 0, uint64(index), fenceCommand("a")), as(3, uint64(index), 0, 0, putCommand("fenced", value)))
+	case 1, 2:
+		cs = append(cs, under(fmt.Sprintf("i%d", index%4), byte(index%2), uint64(index%7)+1, putCommand(keyName(index%3), value)))
+	}
 	if index%9 == 0 {
 		cs = append(cs, trimCommand(uint64(index), 12))
 	}

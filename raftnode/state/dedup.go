@@ -21,6 +21,9 @@ type dedupIndex struct {
 	sessions map[[clientIDLen]byte]*session
 	silent   *session // for the longest
 	latest   *session
+	// pinned is how many sessions are not to be forgotten before the shard makes a revision above pinnedAt.
+	pinned   int
+	pinnedAt uint64
 }
 
 type session struct {
@@ -28,7 +31,9 @@ type session struct {
 	// acked: the client has the answers below it.
 	acked uint64
 	// floor is the session floor of the shard from when it heard of the client: the client may have been forgotten before.
-	floor          uint64
+	floor uint64
+	// fenced requests of the client had seen less than this.
+	fenced         uint64
 	results        int
 	oldest, newest int32
 
@@ -59,9 +64,8 @@ func (d *dedupIndex) find(id *dedupID) *dedupEntry {
 	return nil
 }
 
-// add appends a result, which must be newer than all others and not be there yet. acked is what its client has acknowledged, floor that of its
-// session.
-func (d *dedupIndex) add(e dedupEntry, acked, floor uint64) *session {
+// add appends a result, which must be newer than all others and not be there yet. r says what is known of its session.
+func (d *dedupIndex) add(e dedupEntry, r *storev1.DedupResult) *session {
 	i := int32(len(d.entries))
 	if n := len(d.free); n > 0 {
 		i, d.free = d.free[n-1], d.free[:n-1]
@@ -73,14 +77,14 @@ func (d *dedupIndex) add(e dedupEntry, acked, floor uint64) *session {
 	d.byID[e.id] = i
 	s := d.sessions[e.id.client]
 	if s == nil {
-		s = &session{client: e.id.client, floor: floor, oldest: i, newest: i}
+		s = &session{client: e.id.client, floor: r.SessionFloor, oldest: i, newest: i}
 		d.sessions[e.id.client] = s
 	} else {
 		d.entries[s.newest].newer = i
 		s.newest = i
 		d.unlink(s)
 	}
-	s.acked = max(s.acked, acked)
+	s.acked, s.fenced = max(s.acked, r.AckedBelow), max(s.fenced, r.FencedBelow)
 	s.results++
 	if s.longer = d.latest; d.latest != nil {
 		d.latest.shorter = s
@@ -215,20 +219,26 @@ func (sh *Shard) asked(request *dedupID, id *storev1.RequestId, r *storev1.Write
 
 // remember keeps the answer to a request and forgets what there is no room for.
 func (sh *Shard) remember(b *Batch, id *dedupID, slot placement.Slot, ackedBelow uint64, ordinal uint32, r *storev1.WriteResult) error {
+	return sh.rememberFenced(b, id, slot, ackedBelow, 0, ordinal, r)
+}
+
+// rememberFenced also notes that requests of the client that had seen less than fencedBelow are fenced.
+func (sh *Shard) rememberFenced(b *Batch, id *dedupID, slot placement.Slot, ackedBelow, fencedBelow uint64, ordinal uint32, r *storev1.WriteResult) error {
 	index := sh.meta.AppliedIndex
 	floor := sh.meta.SessionFloor
 	if s := sh.dedup.sessions[id.client]; s != nil {
-		ackedBelow, floor = max(ackedBelow, s.acked), s.floor
+		ackedBelow, floor, fencedBelow = max(ackedBelow, s.acked), s.floor, max(fencedBelow, s.fenced)
 	}
 	d := &sh.scratch.dedup
 	d.ClientId, d.Sequence, d.Slot, d.Result, d.AckedBelow, d.SessionFloor = id.client[:], id.sequence, uint32(slot), r, ackedBelow, floor
+	d.FencedBelow = fencedBelow
 	sh.key = appendDedupKey(sh.key[:0], sh.id, index, ordinal)
 	stored, err := b.set(sh.key, d)
 	if err != nil {
 		return err
 	}
 	sh.overlay.results = append(sh.overlay.results, keptResult{id: *id, stored: stored})
-	s := sh.dedup.add(dedupEntry{id: *id, slot: slot, index: index, ordinal: ordinal, revision: r.Revision}, ackedBelow, floor)
+	s := sh.dedup.add(dedupEntry{id: *id, slot: slot, index: index, ordinal: ordinal, revision: r.Revision}, d)
 	for range ackedWindow {
 		if s.results == 1 || sh.dedup.entries[s.oldest].id.sequence >= s.acked {
 			break
@@ -237,8 +247,12 @@ func (sh *Shard) remember(b *Batch, id *dedupID, slot placement.Slot, ackedBelow
 			return err
 		}
 	}
-	for sh.dedup.len() > sh.store.options.DedupResults && sh.dedup.silent != s {
-		if err := sh.forgetSession(b, sh.dedup.silent); err != nil {
+	for sh.dedup.len() > sh.store.options.DedupResults {
+		silent := sh.dedup.forgettable(s, sh.meta.Revision)
+		if silent == nil {
+			break
+		}
+		if err := sh.forgetSession(b, silent); err != nil {
 			return err
 		}
 	}

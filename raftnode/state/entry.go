@@ -61,6 +61,9 @@ func CheckCommand(c *storev1.Command) error {
 		return fmt.Errorf("%w: request id with a client id of %d bytes and sequence %d, want %d bytes and at least 1",
 			ErrInvalidEntry, len(id.ClientId), id.Sequence, clientIDLen)
 	}
+	if err := checkIdempotency(c); err != nil {
+		return err
+	}
 	switch body := c.Body.(type) {
 	case *storev1.Command_Write:
 		return checkWrite(body.Write)
@@ -79,6 +82,8 @@ func CheckCommand(c *storev1.Command) error {
 		return checkExpire(body.Expire)
 	case *storev1.Command_Lease:
 		return checkLease(body.Lease)
+	case *storev1.Command_Fence:
+		return checkFence(c.RequestId, body.Fence)
 	case *storev1.Command_Opaque:
 		return fmt.Errorf("%w: a command of another state machine", ErrInvalidEntry)
 	default:

@@ -205,6 +205,9 @@ func (sh *Shard) expire(b *Batch, c *storev1.Expire, r *storev1.WriteResult) err
 	if _, err := sh.take(x, start, end); err != nil {
 		return err
 	}
+	if err := sh.forgetKeyed(b, x); err != nil {
+		return err
+	}
 	r.More = x.more
 	return sh.remove(b, x, r)
 }
@@ -229,8 +232,8 @@ func (sh *Shard) remove(b *Batch, x *removal, r *storev1.WriteResult) error {
 	return err
 }
 
-// soonest knows the first deadline of keys and that of leases. It is derived from what is stored.
-type soonest struct{ keys, leases first }
+// soonest knows the first deadline of keys, that of leases and that of results under idempotency keys. It is derived from what is stored.
+type soonest struct{ keys, leases, results first }
 
 // first is the first deadline of an index: exact after a commit, and not above the right one before.
 type first struct {
@@ -240,7 +243,9 @@ type first struct {
 
 const never = uint64(math.MaxUint64)
 
-func nothingDue() soonest { return soonest{first{deadline: never}, first{deadline: never}} }
+func nothingDue() soonest {
+	return soonest{first{deadline: never}, first{deadline: never}, first{deadline: never}}
+}
 
 // of returns what is known of the index of a key, nil if it has no deadlines.
 func (s *soonest) of(key []byte) *first {
@@ -249,6 +254,8 @@ func (s *soonest) of(key []byte) *first {
 		return &s.keys
 	case sectionLeaseDue:
 		return &s.leases
+	case sectionKeyedDue:
+		return &s.results
 	default:
 		return nil
 	}
@@ -268,7 +275,7 @@ func (s *soonest) remove(key []byte) {
 
 // next returns the first deadline of all, 0 if there is none.
 func (s *soonest) next() uint64 {
-	if d := min(s.keys.deadline, s.leases.deadline); d != never {
+	if d := min(s.keys.deadline, s.leases.deadline, s.results.deadline); d != never {
 		return d
 	}
 	return 0
@@ -279,7 +286,7 @@ func (sh *Shard) loadDue() error {
 	if planted.Is(planted.DeadlinesForgotten) { // R19
 		return nil
 	}
-	sh.due = soonest{first{stale: true}, first{stale: true}}
+	sh.due = soonest{first{stale: true}, first{stale: true}, first{stale: true}}
 	return sh.findDue()
 }
 
@@ -288,7 +295,7 @@ func (sh *Shard) findDue() error {
 	for _, x := range []struct {
 		s section
 		f *first
-	}{{sectionDue, &sh.due.keys}, {sectionLeaseDue, &sh.due.leases}} {
+	}{{sectionDue, &sh.due.keys}, {sectionLeaseDue, &sh.due.leases}, {sectionKeyedDue, &sh.due.results}} {
 		if !x.f.stale {
 			continue
 		}

@@ -97,6 +97,7 @@ func (m *model) expire(room int) *storev1.WriteResult {
 	if len(keys) > room {
 		keys, more = keys[:room], true
 	}
+	more = m.forgetKeyed(room-len(keys)) || more
 	r := result(applied, m.remove(append(gone, keys...)))
 	r.More = more
 	return r
@@ -155,12 +156,17 @@ func sameDeadlines(t *rapid.T, mo *model, m *machine) {
 			want = append(want, &peerv1.LeaseState{Id: id, TtlMs: l.TtlMs, DeadlineMs: l.DeadlineMs})
 		}
 	}
+	for _, k := range mo.keyed {
+		due(k.deadline)
+	}
 	slices.SortFunc(want, func(a, b *peerv1.LeaseState) int { return cmp.Compare(a.Id, b.Id) })
 	if got := m.shard.NextDeadline(); got != first {
 		t.Fatalf("the first deadline is %d, want %d", got, first)
 	}
 	if p := m.shard.Position(); p.LeasedKeys != leased || p.Leases != uint64(len(mo.leases)) {
 		t.Fatalf("%d keys on %d leases, want %d on %d", p.LeasedKeys, p.Leases, leased, len(mo.leases))
+	} else if p.KeyedResults != uint64(len(mo.keyed)) {
+		t.Fatalf("%d results under idempotency keys, want %d", p.KeyedResults, len(mo.keyed))
 	}
 	v := m.store.View()
 	defer v.Close()

@@ -111,6 +111,7 @@ func FuzzEntry(f *testing.F) {
 	seed()
 	seed(putCommand("a", "1"), as(1, 2, 3, 4, compares(writeCommand(deleteOp("b")), valueIs("a", "1"))))
 	seed(trimCommand(3, 4), bootstrapCommand())
+	seed(as(1, 2, 3, 4, fenceCommand("a")), under("k", 1, 9, putCommand("a", "1")), under("k", 2, 9, putCommand("b", "1")), expireCommand(1))
 	long := strings.Repeat("x", separateBytes)
 	seed(putCommand("a", long), putCommand("a", "short"), trimCommand(9, 9), putCommand("b", long))
 	seed(putCommand("a", "1"), writeCommand(&storev1.Operation{Kind: deletion, Key: "a", Value: []byte(long)}), trimCommand(99, 99))

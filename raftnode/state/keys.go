@@ -36,6 +36,8 @@ const (
 	sectionDue           section = 'e' // deadline(8) key → nothing; the time of the key passes at that clock
 	sectionLeaseDue      section = 'f' // deadline(8) lease(8) → nothing; the time of the lease does
 	sectionHistory       section = 'h' // revision(8) → History
+	sectionKeyed         section = 'i' // idempotency key → KeyedResult
+	sectionKeyedDue      section = 'j' // deadline(8) idempotency key → nothing; the result under the key is forgotten at that clock
 	sectionRecord        section = 'k' // key → Record
 	sectionLease         section = 'l' // lease(8) → Lease
 	sectionMeta          section = 'm' // → ShardMeta
@@ -69,7 +71,12 @@ func appendHistoryKey(b []byte, shard placement.ShardID, revision uint64) []byte
 	return binary.BigEndian.AppendUint64(appendKey(b, shard, sectionHistory), revision)
 }
 
-// appendRevisionKey makes the keys of the sections v, w and x, and those of a and e with a lease or a deadline for the revision.
+// appendKeyedKey takes an idempotency key.
+func appendKeyedKey(b []byte, shard placement.ShardID, key string) []byte {
+	return append(appendKey(b, shard, sectionKeyed), key...)
+}
+
+// appendRevisionKey makes the keys of the sections v, w and x, and those of a, e and j with a lease or a deadline for the revision.
 func appendRevisionKey(b []byte, shard placement.ShardID, s section, revision uint64, key string) []byte {
 	return append(binary.BigEndian.AppendUint64(appendKey(b, shard, s), revision), key...)
 }

@@ -32,6 +32,7 @@ type model struct {
 	replaced map[uint64]int       // by revision, how many values of 1 KiB and more it replaced
 	clock    uint64
 	leases   map[uint64]*storev1.Lease
+	keyed    map[string]*modelKeyed
 }
 
 type modelResult struct {
@@ -45,12 +46,14 @@ type modelSession struct {
 	client string
 	acked  uint64
 	floor  uint64
+	fenced uint64 // its requests that are fenced have seen less
 }
 
 func newModel(limit, most int) *model {
 	return &model{
 		limit: limit, most: most, floor: 1, states: []map[string]*record{{}},
 		deleted: map[string]uint64{}, replaced: map[uint64]int{}, leases: map[uint64]*storev1.Lease{},
+		keyed: map[string]*modelKeyed{},
 	}
 }
 
@@ -62,7 +65,11 @@ func (m *model) apply(c *storev1.Command) *storev1.WriteResult {
 		m.trim(b.TrimHistory.Below, int(b.TrimHistory.MaxRevisions))
 		return result(applied, m.revision)
 	case *storev1.Command_Write:
-		return m.answer(c.RequestId, func() *storev1.WriteResult { return m.execute(b.Write) })
+		return m.keep(c.Idempotency, func() *storev1.WriteResult {
+			return m.answer(c.RequestId, func() *storev1.WriteResult { return m.execute(b.Write) })
+		})
+	case *storev1.Command_Fence:
+		return m.fence(c.RequestId)
 	case *storev1.Command_Lease:
 		return m.answer(c.RequestId, func() *storev1.WriteResult { return m.lease(b.Lease) })
 	case *storev1.Command_Expire:
@@ -113,10 +120,17 @@ func (m *model) answer(id *storev1.RequestId, execute func() *storev1.WriteResul
 		return &storev1.WriteResult{Outcome: sessionFull, Revision: m.revision}
 	}
 	r := execute()
+	m.remember(id, r, 0)
+	return r
+}
+
+func (m *model) remember(id *storev1.RequestId, r *storev1.WriteResult, fenced uint64) {
+	name, client := fmt.Sprintf("%x/%d", id.ClientId, id.Sequence), string(id.ClientId)
+	s := m.session(client)
 	if s == nil {
 		s = &modelSession{client: client, floor: m.gone}
 	}
-	s.acked = max(s.acked, id.AckedBelow)
+	s.acked, s.fenced = max(s.acked, id.AckedBelow), max(s.fenced, fenced)
 	m.sessions = append(slices.DeleteFunc(m.sessions, func(other *modelSession) bool { return other == s }), s)
 	m.results = append(m.results, modelResult{name, client, id.Sequence, r})
 	for range ackedWindow {
@@ -124,15 +138,18 @@ func (m *model) answer(id *storev1.RequestId, execute func() *storev1.WriteResul
 			m.forget(of[0].id)
 		}
 	}
-	for len(m.results) > m.limit && m.sessions[0] != s {
-		of := m.of(m.sessions[0].client)
+	for len(m.results) > m.limit {
+		i := slices.IndexFunc(m.sessions, func(other *modelSession) bool { return other != s && other.fenced <= m.revision })
+		if i < 0 {
+			return
+		}
+		of := m.of(m.sessions[i].client)
 		m.gone = max(m.gone, of[len(of)-1].result.Revision+1)
 		for _, r := range of {
 			m.forget(r.id)
 		}
-		m.sessions = m.sessions[1:]
+		m.sessions = slices.Delete(m.sessions, i, i+1)
 	}
-	return r
 }
 
 func (m *model) session(client string) *modelSession {
@@ -253,7 +270,9 @@ func drawOperations(t *rapid.T) (ops []*storev1.Operation) {
 }
 
 func drawCommand(t *rapid.T, m *model) *storev1.Command {
-	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	switch rapid.IntRange(0, 14).Draw(t, "kind") {
+	case 4, 5:
+		return drawFence(t, m)
 	case 1:
 		return expireCommand(rapid.Uint32Range(1, 3).Draw(t, "most"))
 	case 2, 3:
@@ -274,7 +293,11 @@ func drawCommand(t *rapid.T, m *model) *storev1.Command {
 		w.Compares = append(w.Compares, c)
 		w.Otherwise = drawOperations(t)
 	}
-	return identify(t, m, &storev1.Command{Body: &storev1.Command_Write{Write: w}})
+	c := &storev1.Command{Body: &storev1.Command_Write{Write: w}}
+	if rapid.IntRange(0, 3).Draw(t, "keyed") == 0 {
+		return drawKey(t, c)
+	}
+	return identify(t, m, c)
 }
 
 func identify(t *rapid.T, m *model, c *storev1.Command) *storev1.Command {
@@ -308,6 +331,7 @@ func checkModel(t *testing.T, rt *rapid.T) {
 	const limit, most = 9, 5
 	o1, o2 := testOptions(newDisk()), testOptions(newDisk())
 	o1.DedupResults, o2.DedupResults, o1.SessionResults, o2.SessionResults = limit, limit, most, most
+	o1.KeyedResults, o2.KeyedResults = modelKeysMost, modelKeysMost
 	mo := newModel(limit, most)
 	a, b := newMachine(t, openStore(t, o1), testShard), newMachine(t, openStore(t, o2), testShard)
 	defer func() { _, _ = a.store.Close(), b.store.Close() }()

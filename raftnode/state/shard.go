@@ -27,13 +27,15 @@ type Position struct {
 	Keys uint64
 	// LeasedKeys are those of them that hang on a lease, Leases the leases whose home the shard is.
 	LeasedKeys, Leases uint64
+	// KeyedResults are the answers that are kept under idempotency keys, KeyedBytes what they take.
+	KeyedResults, KeyedBytes uint64
 }
 
 func position(m *shardMeta) Position {
 	return Position{
 		Index: m.AppliedIndex, Term: m.AppliedTerm, Revision: m.Revision, ClockMs: m.ClockMs,
 		HistoryFloor: m.HistoryFloor, HistoryBytes: m.HistoryEnd - m.HistoryStart, Keys: m.Keys,
-		LeasedKeys: m.LeasedKeys, Leases: m.Leases,
+		LeasedKeys: m.LeasedKeys, Leases: m.Leases, KeyedResults: m.KeyedResults, KeyedBytes: m.KeyedBytes,
 	}
 }
 
@@ -173,6 +175,7 @@ func (sh *Shard) load() error {
 	if err := sh.loadDedup(); err != nil {
 		return err
 	}
+	sh.dedup.pin(sh.meta.Revision)
 	if err := sh.loadDue(); err != nil {
 		return err
 	}
@@ -199,6 +202,7 @@ func copyMeta(to, from *shardMeta) {
 	to.HistoryFloor, to.HistoryStart, to.HistoryEnd = from.HistoryFloor, from.HistoryStart, from.HistoryEnd
 	to.CommandVersion, to.Keys, to.SessionFloor = from.CommandVersion, from.Keys, from.SessionFloor
 	to.LeasedKeys, to.Leases = from.LeasedKeys, from.Leases
+	to.KeyedResults, to.KeyedBytes = from.KeyedResults, from.KeyedBytes
 }
 
 func loadOne(sh *Shard, s section, m decoder, what string) (bool, error) {
@@ -256,7 +260,7 @@ func (sh *Shard) loadDedup() error {
 		if sh.dedup.find(&id) != nil {
 			return errTwoResults
 		}
-		sh.dedup.add(dedupEntry{id: id, slot: placement.Slot(r.Slot), index: index, ordinal: ordinal, revision: r.Result.Revision}, r.AckedBelow, r.SessionFloor)
+		sh.dedup.add(dedupEntry{id: id, slot: placement.Slot(r.Slot), index: index, ordinal: ordinal, revision: r.Result.Revision}, r)
 		return nil
 	})
 }

@@ -52,6 +52,9 @@ func export(it *pebble.Iterator, w io.Writer, h *storev1.SnapshotHeader) error {
 		if planted.Is(planted.ResultsNotInSnapshot) && section(it.Key()[shardPrefixLen]) == sectionDedup {
 			continue // R23
 		}
+		if s := section(it.Key()[shardPrefixLen]); planted.Is(planted.KeyedNotInSnapshot) && (s == sectionKeyed || s == sectionKeyedDue) {
+			continue // R23
+		}
 		value, err := it.ValueAndErr()
 		if err != nil {
 			return err

@@ -24,6 +24,7 @@ func newFull(t testing.TB, o Options) *machine {
 		)
 		if i%7 == 0 {
 			m.commit(writeCommand(deleteOp(key)))
+			m.commit(under(fmt.Sprintf("order-%d", i), 1, 1000, writeCommand(deleteOp("none"))), as(5, uint64(i+1), m.shard.meta.Revision, 0, fenceCommand("a")))
 		}
 		if i == 40 {
 			m.commit(trimCommand(20, 100))
@@ -251,7 +252,7 @@ func TestWrongContentIsRefused(t *testing.T) {
 			t.Errorf("without key %x: %v", p.key, err)
 		}
 	}
-	if len(seen) != 6 {
+	if len(seen) != 8 {
 		t.Errorf("the snapshot has %d sections to try", len(seen))
 	}
 	h := &storev1.SnapshotHeader{Shard: header.Shard, Index: header.Index + 1, Term: header.Term, Configuration: header.Configuration}

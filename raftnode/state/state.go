@@ -28,6 +28,12 @@ const (
 	defaultDedupResults  = 1 << 16
 )
 
+// KeyedResults and KeyedBytes bound what a shard keeps under idempotency keys, unless Options say otherwise.
+const (
+	KeyedResults = 1_000_000
+	KeyedBytes   = 256 << 20
+)
+
 // SessionResults is how many results that it has not acknowledged a shard keeps of one client, unless Options say otherwise.
 const SessionResults = 4096
 
@@ -46,6 +52,9 @@ type Options struct {
 	DedupResults int
 	// SessionResults is how many of them one client may have that it has not acknowledged, 4,096 by default. The same on every replica.
 	SessionResults int
+	// KeyedResults and KeyedBytes bound what a shard keeps under idempotency keys, by default 1,000,000 answers and 256 MiB of them; the second is
+	// passed by one answer at the most. The same on every replica.
+	KeyedResults, KeyedBytes uint64
 	// Logger hears what Pebble has to say; by default nobody does.
 	Logger *slog.Logger
 	// OnFlush is called after every flush, when DurableApplied may have risen. It is called with Pebble's locks held: it must not
@@ -71,6 +80,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.SessionResults == 0 {
 		o.SessionResults = min(SessionResults, o.DedupResults)
+	}
+	if o.KeyedResults == 0 {
+		o.KeyedResults = KeyedResults
+	}
+	if o.KeyedBytes == 0 {
+		o.KeyedBytes = KeyedBytes
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

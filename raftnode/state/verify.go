@@ -32,6 +32,8 @@ type verifier struct {
 	due, dueMarks             Digest // what has a deadline: keys and leases, and the indexes of both
 	leased, leasedMarks       Digest // the keys that hang on a lease, and their index
 	leasedKeys, leases        uint64
+	keyedDue, keyedMarks      Digest // the results under idempotency keys, and the index of their deadlines
+	keyedResults, keyedBytes  uint64
 	requests                  map[dedupID]struct{}
 	lastResult                uint64
 }
@@ -67,8 +69,10 @@ func (v *verifier) check(s section, rest, value []byte) error {
 		return v.history(rest, value)
 	case sectionRecord:
 		return v.record(rest, value)
-	case sectionLeased, sectionDue:
+	case sectionLeased, sectionDue, sectionKeyedDue:
 		return v.indexed(s, rest, value)
+	case sectionKeyed:
+		return v.keyed(rest, value)
 	case sectionLeaseDue:
 		deadline, id, err := parseLeaseDue(rest)
 		v.dueMarks.add(hashMark(deadline, id, nil))
@@ -203,7 +207,22 @@ func (v *verifier) record(rest, value []byte) error {
 	return decode(new(record), value, "record")
 }
 
-// indexed takes a pair of the sections a and e.
+// keyed takes a result under an idempotency key.
+func (v *verifier) keyed(rest, value []byte) error {
+	r, err := readKeyed(value)
+	if err != nil {
+		return err
+	}
+	if err := checkIdempotencyKey(string(rest)); err != nil {
+		return err
+	}
+	v.keyedResults++
+	v.keyedBytes += uint64(len(rest) + len(value))
+	v.keyedDue.add(hashMark(r.DeadlineMs, 0, rest))
+	return nil
+}
+
+// indexed takes a pair of the sections a, e and j.
 func (v *verifier) indexed(s section, rest, value []byte) error {
 	number, key, err := parseRevisionKey(rest)
 	if err != nil {
@@ -212,9 +231,12 @@ func (v *verifier) indexed(s section, rest, value []byte) error {
 	if len(value) != 0 {
 		return errors.New("index with a value")
 	}
-	if s == sectionDue {
+	switch s {
+	case sectionDue:
 		v.dueMarks.add(hashMark(number, 0, key))
-	} else {
+	case sectionKeyedDue:
+		v.keyedMarks.add(hashMark(number, 0, key))
+	default:
 		v.leasedMarks.add(hashMark(number, 0, key))
 	}
 	return nil
@@ -309,6 +331,8 @@ func (v *verifier) end() error {
 		return badStream("its values are not whole", nil)
 	case v.due != v.dueMarks || v.leased != v.leasedMarks || v.leasedKeys != m.LeasedKeys || v.leases != m.Leases:
 		return badStream("its deadlines and leases are not whole", nil)
+	case v.keyedDue != v.keyedMarks || v.keyedResults != m.KeyedResults || v.keyedBytes != m.KeyedBytes:
+		return badStream("its results under idempotency keys are not whole", nil)
 	case v.keys != m.Keys || v.lastRecord > m.Revision:
 		return badStream("its keys are not whole", nil)
 	case v.lastResult > m.AppliedIndex:

@@ -21,14 +21,17 @@ const (
 	noLease   = storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND
 
 	sessionFull = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL
+	fenced      = storev1.WriteOutcome_WRITE_OUTCOME_FENCED
+	keyReused   = storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED
+	keysFull    = storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_FULL
 )
 
 // applyWrite executes a write: look for the answer to an earlier attempt first, then refuse what may have been forgotten, then what is not
 // served here, then compare, then change one way or the other (R23, R17). What comes of the compares and the leases is an answer
 // that a retry must get again; the rest says that this attempt did nothing, and is not kept.
-func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *storev1.Write, r *storev1.WriteResult) (*storev1.WriteResult, error) {
+func (sh *Shard) applyWrite(b *Batch, ordinal uint32, c *storev1.Command, w *storev1.Write, r *storev1.WriteResult) (*storev1.WriteResult, error) {
 	var request dedupID
-	home := placement.SlotOf(firstKey(w))
+	id, home := c.RequestId, placement.SlotOf(firstKey(w))
 	if id != nil {
 		copy(request.client[:], id.ClientId)
 		request.sequence = id.Sequence
@@ -42,9 +45,18 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 			return answer, err
 		}
 	}
+	if c.Idempotency != nil {
+		if answer, err := sh.askedByKey(c.Idempotency, r); err != nil || answer != nil {
+			return answer, err
+		}
+	}
 	if slot, ok := sh.unserved(w); ok {
 		refuse(r, notServed, sh.meta.Revision)
 		r.Slot = uint32(slot)
+		return r, nil
+	}
+	if c.Idempotency != nil && sh.keysFull() {
+		refuse(r, keysFull, sh.meta.Revision)
 		return r, nil
 	}
 	if i, current, err := sh.compare(w.Compares); err != nil {
@@ -62,6 +74,11 @@ func (sh *Shard) applyWrite(b *Batch, ordinal uint32, id *storev1.RequestId, w *
 	}
 	if id != nil {
 		if err := sh.remember(b, &request, home, id.AckedBelow, ordinal, r); err != nil {
+			return nil, err
+		}
+	}
+	if c.Idempotency != nil {
+		if err := sh.keepKeyed(b, c.Idempotency, home, r); err != nil {
 			return nil, err
 		}
 	}

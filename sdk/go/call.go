@@ -65,6 +65,7 @@ type call struct {
 	client    *Client
 	name, key string
 	write     bool
+	op        *op // nil for calls outside the streams
 	// lost: an attempt may have been applied, or may still be.
 	lost      bool
 	attempts  []Attempt
@@ -154,7 +155,7 @@ func (c *call) end(err error) error {
 		err = &RetryBudgetError{Err: err}
 	}
 	if c.lost {
-		return &OutcomeUnknownError{Operation: operation, Err: err, Attempts: c.attempts, Omitted: c.omitted}
+		return &OutcomeUnknownError{Operation: operation, Err: err, Attempts: c.attempts, Omitted: c.omitted, Write: c.op.unresolved()}
 	}
 	return &CallError{Operation: operation, Err: err, Attempts: c.attempts, Omitted: c.omitted}
 }
@@ -225,7 +226,7 @@ func (c *Client) answered(o *op, s *shard, e *endpoint) {
 
 // retry goes on with a call of which the first attempt, at e, failed.
 func (c *Client) retry(ctx context.Context, first *op, e *endpoint, f *failure) (*raftkvv1.ExecResult, error) {
-	story := &call{client: c, name: first.name, key: first.key, write: first.write, observation: first.observation}
+	story := &call{client: c, name: first.name, key: first.key, write: first.write, op: first, observation: first.observation}
 	o := first
 	for {
 		var expired *SessionExpiredError

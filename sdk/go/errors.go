@@ -241,10 +241,12 @@ type OutcomeUnknownError struct {
 	// Attempts are the latest failed attempts, oldest first; Omitted counts those before them.
 	Attempts []Attempt
 	Omitted  int
+	// Write is what Client.Resolve asks by; nil if the call was no write of keys.
+	Write *WriteID
 }
 
 func (e *OutcomeUnknownError) Error() string {
-	return e.Operation + ": the outcome is unknown, read before you write again: " + e.Err.Error() +
+	return e.Operation + ": the outcome is unknown, ask with Resolve or read before you write again: " + e.Err.Error() +
 		describe(e.Attempts, e.Omitted, e.Err)
 }
 
@@ -474,6 +476,8 @@ func (d *details) judgeTyped() *failure {
 		return &failure{err: &FutureRevisionError{Revision: t.Revision, Current: t.Current, Shard: placement.ShardID(t.Shard)}}
 	case *raftkvv1.SessionExpired:
 		return &failure{err: &SessionExpiredError{Floor: t.Floor, Revision: t.Revision}}
+	case *raftkvv1.RequestFenced:
+		return &failure{decided: true, err: &FencedError{Shard: placement.ShardID(t.Shard)}}
 	}
 	return nil
 }

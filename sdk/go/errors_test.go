@@ -46,6 +46,7 @@ func TestJudgement(t *testing.T) {
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.CrossShard{}}, false, false, new(*CrossShardError)},
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.PreconditionFailed{}}, false, false, new(*PreconditionFailedError)},
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.SessionExpired{}}, false, false, new(*SessionExpiredError)},
+		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.RequestFenced{}}, false, false, new(*FencedError)},
 		{connect.CodePermissionDenied, []proto.Message{info}, false, false, nil},
 	} {
 		t.Run(fmt.Sprint(row.code, " ", len(row.details)), func(t *testing.T) {

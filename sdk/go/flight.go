@@ -161,7 +161,7 @@ func (x *flight) goOn(f *failure) {
 			return
 		}
 	}
-	story := call{client: c, name: o.name, key: o.key, write: o.write, observation: o.observation}
+	story := call{client: c, name: o.name, key: o.key, write: o.write, op: o, observation: o.observation}
 	_, err := story.failed(f, x.endpoint)
 	if err == nil {
 		err = story.end(ErrClosed) // the client is just closing

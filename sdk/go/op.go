@@ -73,6 +73,8 @@ type op struct {
 	// The links of session; its mutex guards them.
 	session      *session
 	older, newer *op
+	// place is what takes the place of o in its session, when nobody knows what came of it.
+	place *op
 }
 
 // valueKeptMax is the largest value buffer that stays with a pooled op.
@@ -108,7 +110,7 @@ func (o *op) release() {
 	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil
 	o.txnRequest.Compare, o.txnRequest.Then, o.txnRequest.Else = nil, nil, nil
 	o.key, o.name, o.result, o.failure, o.flight = "", "", nil, nil, nil
-	o.write, o.lost = false, false
+	o.write, o.lost, o.place = false, false, nil
 	o.bounded, o.last, o.spread = false, false, false
 	if cap(o.value) > valueKeptMax {
 		o.value = nil

@@ -52,6 +52,15 @@ func (s *sessions) begin(o *op) {
 func (s *sessions) end(o *op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if o.place != nil {
+		o.leave(o.place)
+		return
+	}
+	o.out()
+}
+
+// out takes o out of its session. The caller holds the lock.
+func (o *op) out() {
 	n := o.session
 	if o.older == nil {
 		n.oldest = o.newer

@@ -45,6 +45,8 @@ type shard struct {
 	items    map[string]*raftkvv1.KeyValue
 	versions map[string][]version // oldest first
 	results  map[string]answer
+	// acked is what each client has acknowledged.
+	acked map[string]uint64
 }
 
 // answer is what came of a write: a result, or the error of a condition that did not hold.
@@ -93,7 +95,7 @@ func New(nodes, shards int) *Cluster {
 		c.shards = append(c.shards, &shard{
 			id: placement.ShardID(i), leader: leader, term: 1,
 			items: make(map[string]*raftkvv1.KeyValue), versions: make(map[string][]version),
-			results: make(map[string]answer),
+			results: make(map[string]answer), acked: make(map[string]uint64),
 		})
 	}
 	for slot := range c.slots {

@@ -30,12 +30,13 @@ func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResul
 	if kept, ok := s.results[name]; ok {
 		return kept.result, kept.err
 	}
-	if id.Seen < s.floor {
+	if id.Seen < s.floor || id.Sequence < s.acked[string(id.ClientId)] {
 		return nil, sessionExpired(s)
 	}
 	r, e := c.apply(s, o)
 	if e == nil || e.decided {
 		s.results[name] = answer{r, e}
+		s.acked[string(id.ClientId)] = max(s.acked[string(id.ClientId)], id.AckedBelow)
 		for sequence := id.AckedBelow; sequence > 0; sequence-- {
 			old := fmt.Sprintf("%x/%d", id.ClientId, sequence-1)
 			if _, ok := s.results[old]; !ok {

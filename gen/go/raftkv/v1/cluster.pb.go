@@ -394,9 +394,11 @@ type Limits struct {
 	// A request message, in bytes; 8 MiB by default.
 	RequestBytes uint64 `protobuf:"varint,7,opt,name=request_bytes,json=requestBytes,proto3" json:"request_bytes,omitempty"`
 	// The longest that the server works on a request, in milliseconds; 10 s by default, also for requests that bring no timeout.
-	TimeoutMs     uint64 `protobuf:"varint,8,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TimeoutMs uint64 `protobuf:"varint,8,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// For how long a shard keeps the answer to a write under an idempotency key, in milliseconds by its own clock; 1 h by default.
+	IdempotencyWindowMs uint64 `protobuf:"varint,20,opt,name=idempotency_window_ms,json=idempotencyWindowMs,proto3" json:"idempotency_window_ms,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
@@ -485,6 +487,13 @@ func (x *Limits) GetTimeoutMs() uint64 {
 	return 0
 }
 
+func (x *Limits) GetIdempotencyWindowMs() uint64 {
+	if x != nil {
+		return x.IdempotencyWindowMs
+	}
+	return 0
+}
+
 var File_raftkv_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_cluster_proto_rawDesc = "" +
@@ -518,7 +527,7 @@ const file_raftkv_v1_cluster_proto_rawDesc = "" +
 	"\x0ffirst_log_index\x18\t \x01(\x04R\rfirstLogIndex\x12$\n" +
 	"\x0elast_log_index\x18\n" +
 	" \x01(\x04R\flastLogIndex\x12\x1a\n" +
-	"\brevision\x18\v \x01(\x04R\brevision\"\x94\x02\n" +
+	"\brevision\x18\v \x01(\x04R\brevision\"\xc8\x02\n" +
 	"\x06Limits\x12\x1b\n" +
 	"\tkey_bytes\x18\x01 \x01(\x04R\bkeyBytes\x12\x1f\n" +
 	"\vvalue_bytes\x18\x02 \x01(\x04R\n" +
@@ -532,7 +541,8 @@ const file_raftkv_v1_cluster_proto_rawDesc = "" +
 	"page_bytes\x18\x06 \x01(\x04R\tpageBytes\x12#\n" +
 	"\rrequest_bytes\x18\a \x01(\x04R\frequestBytes\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\b \x01(\x04R\ttimeoutMsB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
+	"timeout_ms\x18\b \x01(\x04R\ttimeoutMs\x122\n" +
+	"\x15idempotency_window_ms\x18\x14 \x01(\x04R\x13idempotencyWindowMsB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
 	file_raftkv_v1_cluster_proto_rawDescOnce sync.Once

@@ -497,6 +497,107 @@ func (x *PreconditionFailed) GetShard() uint32 {
 	return 0
 }
 
+// Detail of FAILED_PRECONDITION: somebody has asked by GetOutcome for the request, and was told that it is not applied. It was not, and never will be.
+type RequestFenced struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard of the request.
+	Shard         uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestFenced) Reset() {
+	*x = RequestFenced{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestFenced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestFenced) ProtoMessage() {}
+
+func (x *RequestFenced) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestFenced.ProtoReflect.Descriptor instead.
+func (*RequestFenced) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RequestFenced) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+// Detail of FAILED_PRECONDITION: another write stands under the idempotency key of the request, which was not applied. Choose another key.
+type IdempotencyKeyReused struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The idempotency key.
+	IdempotencyKey string `protobuf:"bytes,1,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// The shard of the request.
+	Shard         uint32 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdempotencyKeyReused) Reset() {
+	*x = IdempotencyKeyReused{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdempotencyKeyReused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdempotencyKeyReused) ProtoMessage() {}
+
+func (x *IdempotencyKeyReused) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdempotencyKeyReused.ProtoReflect.Descriptor instead.
+func (*IdempotencyKeyReused) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *IdempotencyKeyReused) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *IdempotencyKeyReused) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
 // Detail of FAILED_PRECONDITION: a lease does not exist, or has ended. The request was not applied, and no retry of it will be.
 type LeaseNotFound struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -508,7 +609,7 @@ type LeaseNotFound struct {
 
 func (x *LeaseNotFound) Reset() {
 	*x = LeaseNotFound{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	mi := &file_raftkv_v1_error_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +621,7 @@ func (x *LeaseNotFound) String() string {
 func (*LeaseNotFound) ProtoMessage() {}
 
 func (x *LeaseNotFound) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[8]
+	mi := &file_raftkv_v1_error_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +634,7 @@ func (x *LeaseNotFound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseNotFound.ProtoReflect.Descriptor instead.
 func (*LeaseNotFound) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LeaseNotFound) GetLeaseId() uint64 {
@@ -554,7 +655,7 @@ type LeaseExists struct {
 
 func (x *LeaseExists) Reset() {
 	*x = LeaseExists{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	mi := &file_raftkv_v1_error_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +667,7 @@ func (x *LeaseExists) String() string {
 func (*LeaseExists) ProtoMessage() {}
 
 func (x *LeaseExists) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[9]
+	mi := &file_raftkv_v1_error_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +680,7 @@ func (x *LeaseExists) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseExists.ProtoReflect.Descriptor instead.
 func (*LeaseExists) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LeaseExists) GetLeaseId() uint64 {
@@ -603,7 +704,7 @@ type DiskFull struct {
 
 func (x *DiskFull) Reset() {
 	*x = DiskFull{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[10]
+	mi := &file_raftkv_v1_error_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +716,7 @@ func (x *DiskFull) String() string {
 func (*DiskFull) ProtoMessage() {}
 
 func (x *DiskFull) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[10]
+	mi := &file_raftkv_v1_error_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +729,7 @@ func (x *DiskFull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskFull.ProtoReflect.Descriptor instead.
 func (*DiskFull) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DiskFull) GetNodeId() string {
@@ -660,7 +761,7 @@ type Compacted struct {
 
 func (x *Compacted) Reset() {
 	*x = Compacted{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[11]
+	mi := &file_raftkv_v1_error_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +773,7 @@ func (x *Compacted) String() string {
 func (*Compacted) ProtoMessage() {}
 
 func (x *Compacted) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[11]
+	mi := &file_raftkv_v1_error_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +786,7 @@ func (x *Compacted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compacted.ProtoReflect.Descriptor instead.
 func (*Compacted) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Compacted) GetRevision() uint64 {
@@ -724,7 +825,7 @@ type FutureRevision struct {
 
 func (x *FutureRevision) Reset() {
 	*x = FutureRevision{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[12]
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +837,7 @@ func (x *FutureRevision) String() string {
 func (*FutureRevision) ProtoMessage() {}
 
 func (x *FutureRevision) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[12]
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +850,7 @@ func (x *FutureRevision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FutureRevision.ProtoReflect.Descriptor instead.
 func (*FutureRevision) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FutureRevision) GetRevision() uint64 {
@@ -786,7 +887,7 @@ type CutOff struct {
 
 func (x *CutOff) Reset() {
 	*x = CutOff{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[13]
+	mi := &file_raftkv_v1_error_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -798,7 +899,7 @@ func (x *CutOff) String() string {
 func (*CutOff) ProtoMessage() {}
 
 func (x *CutOff) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[13]
+	mi := &file_raftkv_v1_error_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -811,7 +912,7 @@ func (x *CutOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutOff.ProtoReflect.Descriptor instead.
 func (*CutOff) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CutOff) GetShard() uint32 {
@@ -843,7 +944,7 @@ type TooStale struct {
 
 func (x *TooStale) Reset() {
 	*x = TooStale{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[14]
+	mi := &file_raftkv_v1_error_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +956,7 @@ func (x *TooStale) String() string {
 func (*TooStale) ProtoMessage() {}
 
 func (x *TooStale) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[14]
+	mi := &file_raftkv_v1_error_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +969,7 @@ func (x *TooStale) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TooStale.ProtoReflect.Descriptor instead.
 func (*TooStale) Descriptor() ([]byte, []int) {
-	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TooStale) GetShard() uint32 {
@@ -905,7 +1006,7 @@ type CrossShard_Group struct {
 
 func (x *CrossShard_Group) Reset() {
 	*x = CrossShard_Group{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[15]
+	mi := &file_raftkv_v1_error_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1018,7 @@ func (x *CrossShard_Group) String() string {
 func (*CrossShard_Group) ProtoMessage() {}
 
 func (x *CrossShard_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[15]
+	mi := &file_raftkv_v1_error_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1085,12 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
 	"\acurrent\x18\x02 \x01(\x04R\acurrent\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05shard\x18\x04 \x01(\rR\x05shard\"*\n" +
+	"\x05shard\x18\x04 \x01(\rR\x05shard\"%\n" +
+	"\rRequestFenced\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\"U\n" +
+	"\x14IdempotencyKeyReused\x12'\n" +
+	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\"*\n" +
 	"\rLeaseNotFound\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\x04R\aleaseId\"(\n" +
 	"\vLeaseExists\x12\x19\n" +
@@ -1020,27 +1126,29 @@ func file_raftkv_v1_error_proto_rawDescGZIP() []byte {
 	return file_raftkv_v1_error_proto_rawDescData
 }
 
-var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_raftkv_v1_error_proto_goTypes = []any{
-	(*KeyNotFound)(nil),        // 0: raftkv.v1.KeyNotFound
-	(*NotLeader)(nil),          // 1: raftkv.v1.NotLeader
-	(*StaleRoute)(nil),         // 2: raftkv.v1.StaleRoute
-	(*LimitExceeded)(nil),      // 3: raftkv.v1.LimitExceeded
-	(*OutcomeUnknown)(nil),     // 4: raftkv.v1.OutcomeUnknown
-	(*CrossShard)(nil),         // 5: raftkv.v1.CrossShard
-	(*SessionExpired)(nil),     // 6: raftkv.v1.SessionExpired
-	(*PreconditionFailed)(nil), // 7: raftkv.v1.PreconditionFailed
-	(*LeaseNotFound)(nil),      // 8: raftkv.v1.LeaseNotFound
-	(*LeaseExists)(nil),        // 9: raftkv.v1.LeaseExists
-	(*DiskFull)(nil),           // 10: raftkv.v1.DiskFull
-	(*Compacted)(nil),          // 11: raftkv.v1.Compacted
-	(*FutureRevision)(nil),     // 12: raftkv.v1.FutureRevision
-	(*CutOff)(nil),             // 13: raftkv.v1.CutOff
-	(*TooStale)(nil),           // 14: raftkv.v1.TooStale
-	(*CrossShard_Group)(nil),   // 15: raftkv.v1.CrossShard.Group
+	(*KeyNotFound)(nil),          // 0: raftkv.v1.KeyNotFound
+	(*NotLeader)(nil),            // 1: raftkv.v1.NotLeader
+	(*StaleRoute)(nil),           // 2: raftkv.v1.StaleRoute
+	(*LimitExceeded)(nil),        // 3: raftkv.v1.LimitExceeded
+	(*OutcomeUnknown)(nil),       // 4: raftkv.v1.OutcomeUnknown
+	(*CrossShard)(nil),           // 5: raftkv.v1.CrossShard
+	(*SessionExpired)(nil),       // 6: raftkv.v1.SessionExpired
+	(*PreconditionFailed)(nil),   // 7: raftkv.v1.PreconditionFailed
+	(*RequestFenced)(nil),        // 8: raftkv.v1.RequestFenced
+	(*IdempotencyKeyReused)(nil), // 9: raftkv.v1.IdempotencyKeyReused
+	(*LeaseNotFound)(nil),        // 10: raftkv.v1.LeaseNotFound
+	(*LeaseExists)(nil),          // 11: raftkv.v1.LeaseExists
+	(*DiskFull)(nil),             // 12: raftkv.v1.DiskFull
+	(*Compacted)(nil),            // 13: raftkv.v1.Compacted
+	(*FutureRevision)(nil),       // 14: raftkv.v1.FutureRevision
+	(*CutOff)(nil),               // 15: raftkv.v1.CutOff
+	(*TooStale)(nil),             // 16: raftkv.v1.TooStale
+	(*CrossShard_Group)(nil),     // 17: raftkv.v1.CrossShard.Group
 }
 var file_raftkv_v1_error_proto_depIdxs = []int32{
-	15, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
+	17, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
 	1,  // [1:1] is the sub-list for method output_type
 	1,  // [1:1] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
@@ -1059,7 +1167,7 @@ func file_raftkv_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_v1_error_proto_rawDesc), len(file_raftkv_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

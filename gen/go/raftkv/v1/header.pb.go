@@ -101,7 +101,9 @@ type ResponseHeader struct {
 	FreshnessUnknown bool `protobuf:"varint,9,opt,name=freshness_unknown,json=freshnessUnknown,proto3" json:"freshness_unknown,omitempty"`
 	// What the answer shows or has done, for later reads that must not be behind it. Opaque. Empty in the results of Exec and of a batch, whose
 	// token is that of the shard and revision.
-	Token         string `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
+	// The answer to a write is that of an earlier request under the same idempotency key.
+	Replayed      bool `protobuf:"varint,20,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,11 +208,18 @@ func (x *ResponseHeader) GetToken() string {
 	return ""
 }
 
+func (x *ResponseHeader) GetReplayed() bool {
+	if x != nil {
+		return x.Replayed
+	}
+	return false
+}
+
 var File_raftkv_v1_header_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_header_proto_rawDesc = "" +
 	"\n" +
-	"\x16raftkv/v1/header.proto\x12\traftkv.v1\"\xb8\x02\n" +
+	"\x16raftkv/v1/header.proto\x12\traftkv.v1\"\xd4\x02\n" +
 	"\x0eResponseHeader\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -224,7 +233,8 @@ const file_raftkv_v1_header_proto_rawDesc = "" +
 	"\ffreshness_ms\x18\b \x01(\x04R\vfreshnessMs\x12+\n" +
 	"\x11freshness_unknown\x18\t \x01(\bR\x10freshnessUnknown\x12\x14\n" +
 	"\x05token\x18\n" +
-	" \x01(\tR\x05token*R\n" +
+	" \x01(\tR\x05token\x12\x1a\n" +
+	"\breplayed\x18\x14 \x01(\bR\breplayed*R\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_LEADER\x10\x01\x12\x11\n" +

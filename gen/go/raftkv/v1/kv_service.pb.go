@@ -181,9 +181,13 @@ type PutRequest struct {
 	TtlMs uint64 `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	// The lease on which the key hangs: when the lease ends, the key goes. 0, the default, is none. One that does not exist or has ended is
 	// FAILED_PRECONDITION with detail `LeaseNotFound`. Not with `ttl_ms`.
-	LeaseId       uint64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LeaseId uint64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	// Makes the write safe to retry without a client id: a write with the same key, within `Limits.idempotency_window_ms`, gets the first answer, and
+	// another write is refused (`IdempotencyKeyReused`). 1 to 255 visible characters of ASCII, known to the shard of the first key; empty, the
+	// default, is none. Not with `request_id`.
+	IdempotencyKey string `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PutRequest) Reset() {
@@ -263,6 +267,13 @@ func (x *PutRequest) GetLeaseId() uint64 {
 		return x.LeaseId
 	}
 	return 0
+}
+
+func (x *PutRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
 }
 
 // Response of Put.
@@ -348,9 +359,13 @@ type DeleteRequest struct {
 	// What must hold of the key, or nothing is removed and the answer is FAILED_PRECONDITION with detail `PreconditionFailed`. Optional.
 	Condition *Condition `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
 	// Return the key as it was before; false by default.
-	PrevKv        bool `protobuf:"varint,4,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PrevKv bool `protobuf:"varint,4,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	// Makes the write safe to retry without a client id: a write with the same key, within `Limits.idempotency_window_ms`, gets the first answer, and
+	// another write is refused (`IdempotencyKeyReused`). 1 to 255 visible characters of ASCII, known to the shard of the first key; empty, the
+	// default, is none. Not with `request_id`.
+	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DeleteRequest) Reset() {
@@ -409,6 +424,13 @@ func (x *DeleteRequest) GetPrevKv() bool {
 		return x.PrevKv
 	}
 	return false
+}
+
+func (x *DeleteRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
 }
 
 // Response of Delete.
@@ -995,9 +1017,14 @@ type BatchRequest struct {
 	// `false` applies each write by itself and reports each result.
 	Atomic *bool `protobuf:"varint,2,opt,name=atomic,proto3,oneof" json:"atomic,omitempty"`
 	// Makes the batch safe to retry. Optional; only for an atomic batch.
-	RequestId     *RequestId `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId *RequestId `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Makes the write safe to retry without a client id: a write with the same key, within `Limits.idempotency_window_ms`, gets the first answer, and
+	// another write is refused (`IdempotencyKeyReused`). 1 to 255 visible characters of ASCII, known to the shard of the first key; empty, the
+	// default, is none. Not with
+	// `request_id`; only for an atomic batch.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *BatchRequest) Reset() {
@@ -1049,6 +1076,13 @@ func (x *BatchRequest) GetRequestId() *RequestId {
 		return x.RequestId
 	}
 	return nil
+}
+
+func (x *BatchRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
 }
 
 // The result of one write of a batch.
@@ -1757,7 +1791,7 @@ var File_raftkv_v1_kv_service_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x19raftkv/v1/condition.proto\x1a\x1braftkv/v1/consistency.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x1araftkv/v1/request_id.proto\x1a\x13raftkv/v1/txn.proto\"\xc4\x04\n" +
+	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x19raftkv/v1/condition.proto\x1a\x1braftkv/v1/consistency.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x17raftkv/v1/outcome.proto\x1a\x1araftkv/v1/request_id.proto\x1a\x13raftkv/v1/txn.proto\"\xc4\x04\n" +
 	"\n" +
 	"GetRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
@@ -1771,7 +1805,7 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x10get_request.past\x12trevision cannot be combined with consistency STALE: any replica that has the revision shows it without asking others\x1a1this.revision == uint(0) || this.consistency != 2\"e\n" +
 	"\vGetResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12#\n" +
-	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\x8d\x03\n" +
+	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\xd2\x04\n" +
 	"\n" +
 	"PutRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
@@ -1783,20 +1817,24 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\aprev_kv\x18\x05 \x01(\bR\x06prevKv\x12#\n" +
 	"\x06ttl_ms\x18\x06 \x01(\x04B\f\xbaH\t2\a\x18\x80\xf0\xae\xe7\x96\tR\x05ttlMs\x12*\n" +
 	"\blease_id\x18\a \x01(\x04B\x0f\xbaH\f2\n" +
-	"\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fR\aleaseId:x\xbaHu\x1as\n" +
+	"\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fR\aleaseId\x12;\n" +
+	"\x0fidempotency_key\x18\b \x01(\tB\x12\xbaH\x0fr\r(\xff\x012\b^[!-~]*$R\x0eidempotencyKey:\xff\x01\xbaH\xfb\x01\x1a\x83\x01\n" +
+	"\x18put_request.one_identity\x122idempotency_key cannot be combined with request_id\x1a3this.idempotency_key == '' || !has(this.request_id)\x1as\n" +
 	"\x14put_request.one_life\x12'lease_id cannot be combined with ttl_ms\x1a2this.ttl_ms == uint(0) || this.lease_id == uint(0)\"\xb1\x01\n" +
 	"\vPutResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12,\n" +
-	"\aprev_kv\x18\x04 \x01(\v2\x13.raftkv.v1.KeyValueR\x06prevKv\"\xaf\x01\n" +
+	"\aprev_kv\x18\x04 \x01(\v2\x13.raftkv.v1.KeyValueR\x06prevKv\"\xfc\x02\n" +
 	"\rDeleteRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x123\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x122\n" +
 	"\tcondition\x18\x03 \x01(\v2\x14.raftkv.v1.ConditionR\tcondition\x12\x17\n" +
-	"\aprev_kv\x18\x04 \x01(\bR\x06prevKv\"\x8b\x01\n" +
+	"\aprev_kv\x18\x04 \x01(\bR\x06prevKv\x12;\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\tB\x12\xbaH\x0fr\r(\xff\x012\b^[!-~]*$R\x0eidempotencyKey:\x8d\x01\xbaH\x89\x01\x1a\x86\x01\n" +
+	"\x1bdelete_request.one_identity\x122idempotency_key cannot be combined with request_id\x1a3this.idempotency_key == '' || !has(this.request_id)\"\x8b\x01\n" +
 	"\x0eDeleteResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12\x18\n" +
 	"\adeleted\x18\x02 \x01(\bR\adeleted\x12,\n" +
@@ -1854,14 +1892,17 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x06Delete\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03keyB\x12\n" +
-	"\toperation\x12\x05\xbaH\x02\b\x01\"\xba\x02\n" +
+	"\toperation\x12\x05\xbaH\x02\b\x01\"\x8f\x05\n" +
 	"\fBatchRequest\x12F\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x19.raftkv.v1.BatchOperationB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\n" +
 	"operations\x12\x1b\n" +
 	"\x06atomic\x18\x02 \x01(\bH\x00R\x06atomic\x88\x01\x01\x123\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId:\x84\x01\xbaH\x80\x01\x1a~\n" +
+	"request_id\x18\x03 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x12;\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tB\x12\xbaH\x0fr\r(\xff\x012\b^[!-~]*$R\x0eidempotencyKey:\x9c\x03\xbaH\x98\x03\x1a\x85\x01\n" +
+	"\x1abatch_request.one_identity\x122idempotency_key cannot be combined with request_id\x1a3this.idempotency_key == '' || !has(this.request_id)\x1a\x8d\x01\n" +
+	"$batch_request.idempotency_key_atomic\x12%idempotency_key needs an atomic batch\x1a>this.idempotency_key == '' || !has(this.atomic) || this.atomic\x1a~\n" +
 	"\x1fbatch_request.request_id_atomic\x12 request_id needs an atomic batch\x1a9!has(this.request_id) || !has(this.atomic) || this.atomicB\t\n" +
 	"\a_atomic\"\xa4\x01\n" +
 	"\vBatchResult\x12*\n" +
@@ -1898,7 +1939,7 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x03txn\x18\a \x01(\v2\x16.raftkv.v1.TxnResponseH\x00R\x03txnB\b\n" +
 	"\x06result\"?\n" +
 	"\fExecResponse\x12/\n" +
-	"\aresults\x18\x01 \x03(\v2\x15.raftkv.v1.ExecResultR\aresults2\xef\x04\n" +
+	"\aresults\x18\x01 \x03(\v2\x15.raftkv.v1.ExecResultR\aresults2\xd5\x05\n" +
 	"\tKvService\x12P\n" +
 	"\x03Get\x12\x15.raftkv.v1.GetRequest\x1a\x16.raftkv.v1.GetResponse\"\x1a\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/kv/{key=**}\x90\x02\x01\x12J\n" +
 	"\x03Put\x12\x15.raftkv.v1.PutRequest\x1a\x16.raftkv.v1.PutResponse\"\x14\x82\xd3\xe4\x93\x02\v:\x01*\"\x06/v1/kv\x90\x02\x00\x12Y\n" +
@@ -1906,7 +1947,9 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x04Scan\x12\x16.raftkv.v1.ScanRequest\x1a\x17.raftkv.v1.ScanResponse\"\x03\x90\x02\x010\x01\x12J\n" +
 	"\x04List\x12\x16.raftkv.v1.ListRequest\x1a\x17.raftkv.v1.ListResponse\"\x11\x82\xd3\xe4\x93\x02\b\x12\x06/v1/kv\x90\x02\x01\x12S\n" +
 	"\x05Batch\x12\x17.raftkv.v1.BatchRequest\x1a\x18.raftkv.v1.BatchResponse\"\x17\x82\xd3\xe4\x93\x02\x0e:\x01*\"\t/v1/batch\x90\x02\x00\x12K\n" +
-	"\x03Txn\x12\x15.raftkv.v1.TxnRequest\x1a\x16.raftkv.v1.TxnResponse\"\x15\x82\xd3\xe4\x93\x02\f:\x01*\"\a/v1/txn\x90\x02\x00\x12;\n" +
+	"\x03Txn\x12\x15.raftkv.v1.TxnRequest\x1a\x16.raftkv.v1.TxnResponse\"\x15\x82\xd3\xe4\x93\x02\f:\x01*\"\a/v1/txn\x90\x02\x00\x12d\n" +
+	"\n" +
+	"GetOutcome\x12\x1c.raftkv.v1.GetOutcomeRequest\x1a\x1d.raftkv.v1.GetOutcomeResponse\"\x19\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/v1/outcome\x90\x02\x02\x12;\n" +
 	"\x04Exec\x12\x16.raftkv.v1.ExecRequest\x1a\x17.raftkv.v1.ExecResponse(\x010\x01B4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
@@ -1952,6 +1995,8 @@ var file_raftkv_v1_kv_service_proto_goTypes = []any{
 	(*status.Status)(nil),         // 26: google.rpc.Status
 	(*TxnRequest)(nil),            // 27: raftkv.v1.TxnRequest
 	(*TxnResponse)(nil),           // 28: raftkv.v1.TxnResponse
+	(*GetOutcomeRequest)(nil),     // 29: raftkv.v1.GetOutcomeRequest
+	(*GetOutcomeResponse)(nil),    // 30: raftkv.v1.GetOutcomeResponse
 }
 var file_raftkv_v1_kv_service_proto_depIdxs = []int32{
 	21, // 0: raftkv.v1.GetRequest.consistency:type_name -> raftkv.v1.Consistency
@@ -2001,17 +2046,19 @@ var file_raftkv_v1_kv_service_proto_depIdxs = []int32{
 	9,  // 44: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
 	12, // 45: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
 	27, // 46: raftkv.v1.KvService.Txn:input_type -> raftkv.v1.TxnRequest
-	16, // 47: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
-	1,  // 48: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
-	3,  // 49: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
-	5,  // 50: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
-	8,  // 51: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
-	10, // 52: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
-	14, // 53: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
-	28, // 54: raftkv.v1.KvService.Txn:output_type -> raftkv.v1.TxnResponse
-	18, // 55: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
-	48, // [48:56] is the sub-list for method output_type
-	40, // [40:48] is the sub-list for method input_type
+	29, // 47: raftkv.v1.KvService.GetOutcome:input_type -> raftkv.v1.GetOutcomeRequest
+	16, // 48: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
+	1,  // 49: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
+	3,  // 50: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
+	5,  // 51: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
+	8,  // 52: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
+	10, // 53: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
+	14, // 54: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
+	28, // 55: raftkv.v1.KvService.Txn:output_type -> raftkv.v1.TxnResponse
+	30, // 56: raftkv.v1.KvService.GetOutcome:output_type -> raftkv.v1.GetOutcomeResponse
+	18, // 57: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
+	49, // [49:58] is the sub-list for method output_type
+	40, // [40:49] is the sub-list for method input_type
 	40, // [40:40] is the sub-list for extension type_name
 	40, // [40:40] is the sub-list for extension extendee
 	0,  // [0:40] is the sub-list for field type_name
@@ -2026,6 +2073,7 @@ func file_raftkv_v1_kv_service_proto_init() {
 	file_raftkv_v1_consistency_proto_init()
 	file_raftkv_v1_header_proto_init()
 	file_raftkv_v1_key_value_proto_init()
+	file_raftkv_v1_outcome_proto_init()
 	file_raftkv_v1_request_id_proto_init()
 	file_raftkv_v1_txn_proto_init()
 	file_raftkv_v1_kv_service_proto_msgTypes[11].OneofWrappers = []any{

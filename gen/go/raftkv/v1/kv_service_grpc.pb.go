@@ -19,14 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KvService_Get_FullMethodName    = "/raftkv.v1.KvService/Get"
-	KvService_Put_FullMethodName    = "/raftkv.v1.KvService/Put"
-	KvService_Delete_FullMethodName = "/raftkv.v1.KvService/Delete"
-	KvService_Scan_FullMethodName   = "/raftkv.v1.KvService/Scan"
-	KvService_List_FullMethodName   = "/raftkv.v1.KvService/List"
-	KvService_Batch_FullMethodName  = "/raftkv.v1.KvService/Batch"
-	KvService_Txn_FullMethodName    = "/raftkv.v1.KvService/Txn"
-	KvService_Exec_FullMethodName   = "/raftkv.v1.KvService/Exec"
+	KvService_Get_FullMethodName        = "/raftkv.v1.KvService/Get"
+	KvService_Put_FullMethodName        = "/raftkv.v1.KvService/Put"
+	KvService_Delete_FullMethodName     = "/raftkv.v1.KvService/Delete"
+	KvService_Scan_FullMethodName       = "/raftkv.v1.KvService/Scan"
+	KvService_List_FullMethodName       = "/raftkv.v1.KvService/List"
+	KvService_Batch_FullMethodName      = "/raftkv.v1.KvService/Batch"
+	KvService_Txn_FullMethodName        = "/raftkv.v1.KvService/Txn"
+	KvService_GetOutcome_FullMethodName = "/raftkv.v1.KvService/GetOutcome"
+	KvService_Exec_FullMethodName       = "/raftkv.v1.KvService/Exec"
 )
 
 // KvServiceClient is the client API for KvService service.
@@ -54,6 +55,9 @@ type KvServiceClient interface {
 	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
 	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
 	Txn(ctx context.Context, in *TxnRequest, opts ...grpc.CallOption) (*TxnResponse, error)
+	// GetOutcome says what came of a write of which the answer was lost, and sees to it that this stays so: a write that has not been applied by then
+	// never will be, whatever attempts of it are still under way. A retry is always safe.
+	GetOutcome(ctx context.Context, in *GetOutcomeRequest, opts ...grpc.CallOption) (*GetOutcomeResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
@@ -146,6 +150,16 @@ func (c *kvServiceClient) Txn(ctx context.Context, in *TxnRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *kvServiceClient) GetOutcome(ctx context.Context, in *GetOutcomeRequest, opts ...grpc.CallOption) (*GetOutcomeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetOutcomeResponse)
+	err := c.cc.Invoke(ctx, KvService_GetOutcome_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *kvServiceClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &KvService_ServiceDesc.Streams[1], KvService_Exec_FullMethodName, cOpts...)
@@ -184,6 +198,9 @@ type KvServiceServer interface {
 	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
 	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
 	Txn(context.Context, *TxnRequest) (*TxnResponse, error)
+	// GetOutcome says what came of a write of which the answer was lost, and sees to it that this stays so: a write that has not been applied by then
+	// never will be, whatever attempts of it are still under way. A retry is always safe.
+	GetOutcome(context.Context, *GetOutcomeRequest) (*GetOutcomeResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
@@ -217,6 +234,9 @@ func (UnimplementedKvServiceServer) Batch(context.Context, *BatchRequest) (*Batc
 }
 func (UnimplementedKvServiceServer) Txn(context.Context, *TxnRequest) (*TxnResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Txn not implemented")
+}
+func (UnimplementedKvServiceServer) GetOutcome(context.Context, *GetOutcomeRequest) (*GetOutcomeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetOutcome not implemented")
 }
 func (UnimplementedKvServiceServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
 	return status.Error(codes.Unimplemented, "method Exec not implemented")
@@ -361,6 +381,24 @@ func _KvService_Txn_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KvService_GetOutcome_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetOutcomeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KvServiceServer).GetOutcome(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KvService_GetOutcome_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KvServiceServer).GetOutcome(ctx, req.(*GetOutcomeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KvService_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(KvServiceServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
 }
@@ -398,6 +436,10 @@ var KvService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Txn",
 			Handler:    _KvService_Txn_Handler,
+		},
+		{
+			MethodName: "GetOutcome",
+			Handler:    _KvService_GetOutcome_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

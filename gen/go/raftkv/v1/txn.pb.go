@@ -249,9 +249,13 @@ type TxnRequest struct {
 	// What is done if one does not: at most 128 operations, every key at most once.
 	Else []*TxnOperation `protobuf:"bytes,3,rep,name=else,proto3" json:"else,omitempty"`
 	// Makes the transaction safe to retry: a retry gets the first answer. Optional.
-	RequestId     *RequestId `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId *RequestId `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Makes the write safe to retry without a client id: a write with the same key, within `Limits.idempotency_window_ms`, gets the first answer, and
+	// another write is refused (`IdempotencyKeyReused`). 1 to 255 visible characters of ASCII, known to the shard of the first key; empty, the
+	// default, is none. Not with `request_id`.
+	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TxnRequest) Reset() {
@@ -310,6 +314,13 @@ func (x *TxnRequest) GetRequestId() *RequestId {
 		return x.RequestId
 	}
 	return nil
+}
+
+func (x *TxnRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
 }
 
 // The result of one operation of a transaction.
@@ -935,14 +946,16 @@ const file_raftkv_v1_txn_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x12\x17\n" +
 	"\aprev_kv\x18\x02 \x01(\bR\x06prevKvB\x12\n" +
-	"\toperation\x12\x05\xbaH\x02\b\x01\"\xd3\x03\n" +
+	"\toperation\x12\x05\xbaH\x02\b\x01\"\x96\x05\n" +
 	"\n" +
 	"TxnRequest\x127\n" +
 	"\acompare\x18\x01 \x03(\v2\x12.raftkv.v1.CompareB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\acompare\x126\n" +
 	"\x04then\x18\x02 \x03(\v2\x17.raftkv.v1.TxnOperationB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x04then\x126\n" +
 	"\x04else\x18\x03 \x03(\v2\x17.raftkv.v1.TxnOperationB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x04else\x123\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId:\xe6\x01\xbaH\xe2\x01\x1af\n" +
+	"request_id\x18\x04 \x01(\v2\x14.raftkv.v1.RequestIdR\trequestId\x12;\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\tB\x12\xbaH\x0fr\r(\xff\x012\b^[!-~]*$R\x0eidempotencyKey:\xec\x02\xbaH\xe8\x02\x1a\x83\x01\n" +
+	"\x18txn_request.one_identity\x122idempotency_key cannot be combined with request_id\x1a3this.idempotency_key == '' || !has(this.request_id)\x1af\n" +
 	"\x15txn_request.something\x12#compare or then must have something\x1a(size(this.compare) + size(this.then) > 0\x1ax\n" +
 	"\x1etxn_request.else_needs_compare\x12&else needs a compare that may not hold\x1a.size(this.else) == 0 || size(this.compare) > 0\"\x9e\x03\n" +
 	"\tTxnResult\x12,\n" +

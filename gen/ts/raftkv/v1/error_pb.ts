@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/error.proto.
  */
 export const file_raftkv_v1_error: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIhCg1MZWFzZU5vdEZvdW5kEhAKCGxlYXNlX2lkGAEgASgEIh8KC0xlYXNlRXhpc3RzEhAKCGxlYXNlX2lkGAEgASgEIioKCERpc2tGdWxsEg8KB25vZGVfaWQYASABKAkSDQoFc2hhcmQYAiABKA0iPAoJQ29tcGFjdGVkEhAKCHJldmlzaW9uGAEgASgEEg4KBm9sZGVzdBgCIAEoBBINCgVzaGFyZBgDIAEoDSJCCg5GdXR1cmVSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBIPCgdjdXJyZW50GAIgASgEEg0KBXNoYXJkGAMgASgNIicKBkN1dE9mZhINCgVzaGFyZBgBIAEoDRIOCgZmb3JfbXMYAiABKAQiSQoIVG9vU3RhbGUSDQoFc2hhcmQYASABKA0SFAoMZnJlc2huZXNzX21zGAIgASgEEhgKEG1heF9zdGFsZW5lc3NfbXMYAyABKARCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw");
+  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIeCg1SZXF1ZXN0RmVuY2VkEg0KBXNoYXJkGAEgASgNIj4KFElkZW1wb3RlbmN5S2V5UmV1c2VkEhcKD2lkZW1wb3RlbmN5X2tleRgBIAEoCRINCgVzaGFyZBgCIAEoDSIhCg1MZWFzZU5vdEZvdW5kEhAKCGxlYXNlX2lkGAEgASgEIh8KC0xlYXNlRXhpc3RzEhAKCGxlYXNlX2lkGAEgASgEIioKCERpc2tGdWxsEg8KB25vZGVfaWQYASABKAkSDQoFc2hhcmQYAiABKA0iPAoJQ29tcGFjdGVkEhAKCHJldmlzaW9uGAEgASgEEg4KBm9sZGVzdBgCIAEoBBINCgVzaGFyZBgDIAEoDSJCCg5GdXR1cmVSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBIPCgdjdXJyZW50GAIgASgEEg0KBXNoYXJkGAMgASgNIicKBkN1dE9mZhINCgVzaGFyZBgBIAEoDRIOCgZmb3JfbXMYAiABKAQiSQoIVG9vU3RhbGUSDQoFc2hhcmQYASABKA0SFAoMZnJlc2huZXNzX21zGAIgASgEEhgKEG1heF9zdGFsZW5lc3NfbXMYAyABKARCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw");
 
 /**
  * Detail of NOT_FOUND: the key does not exist at `revision`.
@@ -293,6 +293,55 @@ export const PreconditionFailedSchema: GenMessage<PreconditionFailed> = /*@__PUR
   messageDesc(file_raftkv_v1_error, 7);
 
 /**
+ * Detail of FAILED_PRECONDITION: somebody has asked by GetOutcome for the request, and was told that it is not applied. It was not, and never will be.
+ *
+ * @generated from message raftkv.v1.RequestFenced
+ */
+export type RequestFenced = Message<"raftkv.v1.RequestFenced"> & {
+  /**
+   * The shard of the request.
+   *
+   * @generated from field: uint32 shard = 1;
+   */
+  shard: number;
+};
+
+/**
+ * Describes the message raftkv.v1.RequestFenced.
+ * Use `create(RequestFencedSchema)` to create a new message.
+ */
+export const RequestFencedSchema: GenMessage<RequestFenced> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 8);
+
+/**
+ * Detail of FAILED_PRECONDITION: another write stands under the idempotency key of the request, which was not applied. Choose another key.
+ *
+ * @generated from message raftkv.v1.IdempotencyKeyReused
+ */
+export type IdempotencyKeyReused = Message<"raftkv.v1.IdempotencyKeyReused"> & {
+  /**
+   * The idempotency key.
+   *
+   * @generated from field: string idempotency_key = 1;
+   */
+  idempotencyKey: string;
+
+  /**
+   * The shard of the request.
+   *
+   * @generated from field: uint32 shard = 2;
+   */
+  shard: number;
+};
+
+/**
+ * Describes the message raftkv.v1.IdempotencyKeyReused.
+ * Use `create(IdempotencyKeyReusedSchema)` to create a new message.
+ */
+export const IdempotencyKeyReusedSchema: GenMessage<IdempotencyKeyReused> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 9);
+
+/**
  * Detail of FAILED_PRECONDITION: a lease does not exist, or has ended. The request was not applied, and no retry of it will be.
  *
  * @generated from message raftkv.v1.LeaseNotFound
@@ -311,7 +360,7 @@ export type LeaseNotFound = Message<"raftkv.v1.LeaseNotFound"> & {
  * Use `create(LeaseNotFoundSchema)` to create a new message.
  */
 export const LeaseNotFoundSchema: GenMessage<LeaseNotFound> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 8);
+  messageDesc(file_raftkv_v1_error, 10);
 
 /**
  * Detail of FAILED_PRECONDITION: the id under which a lease was to be granted is taken. The request was not applied; another id may be free.
@@ -332,7 +381,7 @@ export type LeaseExists = Message<"raftkv.v1.LeaseExists"> & {
  * Use `create(LeaseExistsSchema)` to create a new message.
  */
 export const LeaseExistsSchema: GenMessage<LeaseExists> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 9);
+  messageDesc(file_raftkv_v1_error, 11);
 
 /**
  * Detail of RESOURCE_EXHAUSTED: a node that the write would reach has little room left on its disk, so nothing is taken that needs more.
@@ -361,7 +410,7 @@ export type DiskFull = Message<"raftkv.v1.DiskFull"> & {
  * Use `create(DiskFullSchema)` to create a new message.
  */
 export const DiskFullSchema: GenMessage<DiskFull> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 10);
+  messageDesc(file_raftkv_v1_error, 12);
 
 /**
  * Detail of OUT_OF_RANGE: the shard has forgotten the revision that was asked for. Nothing was changed.
@@ -396,7 +445,7 @@ export type Compacted = Message<"raftkv.v1.Compacted"> & {
  * Use `create(CompactedSchema)` to create a new message.
  */
 export const CompactedSchema: GenMessage<Compacted> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 11);
+  messageDesc(file_raftkv_v1_error, 13);
 
 /**
  * Detail of OUT_OF_RANGE: the shard has not reached the revision that was asked for: it is of another shard or cluster. Nothing was changed.
@@ -431,7 +480,7 @@ export type FutureRevision = Message<"raftkv.v1.FutureRevision"> & {
  * Use `create(FutureRevisionSchema)` to create a new message.
  */
 export const FutureRevisionSchema: GenMessage<FutureRevision> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 12);
+  messageDesc(file_raftkv_v1_error, 14);
 
 /**
  * Detail of UNAVAILABLE: the node has not reached a majority of the shard for some time, so it cannot tell what it misses. Go on at another node.
@@ -459,7 +508,7 @@ export type CutOff = Message<"raftkv.v1.CutOff"> & {
  * Use `create(CutOffSchema)` to create a new message.
  */
 export const CutOffSchema: GenMessage<CutOff> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 13);
+  messageDesc(file_raftkv_v1_error, 15);
 
 /**
  * What a replica can show is not new enough for a stale read, and a majority could not be asked at the moment. Another replica may be fresher.
@@ -494,5 +543,5 @@ export type TooStale = Message<"raftkv.v1.TooStale"> & {
  * Use `create(TooStaleSchema)` to create a new message.
  */
 export const TooStaleSchema: GenMessage<TooStale> = /*@__PURE__*/
-  messageDesc(file_raftkv_v1_error, 14);
+  messageDesc(file_raftkv_v1_error, 16);
 

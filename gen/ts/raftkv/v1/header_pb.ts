@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/header.proto.
  */
 export const file_raftkv_v1_header: GenFile = /*@__PURE__*/
-  fileDesc("ChZyYWZ0a3YvdjEvaGVhZGVyLnByb3RvEglyYWZ0a3YudjEi1wEKDlJlc3BvbnNlSGVhZGVyEhIKCmNsdXN0ZXJfaWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCRINCgVzaGFyZBgDIAEoDRIMCgR0ZXJtGAQgASgEEhIKCnJhZnRfaW5kZXgYBSABKAQSEAoIcmV2aXNpb24YBiABKAQSHQoEcm9sZRgHIAEoDjIPLnJhZnRrdi52MS5Sb2xlEhQKDGZyZXNobmVzc19tcxgIIAEoBBIZChFmcmVzaG5lc3NfdW5rbm93bhgJIAEoCBINCgV0b2tlbhgKIAEoCSpSCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX0xFQURFUhABEhEKDVJPTEVfRk9MTE9XRVIQAhIQCgxST0xFX0xFQVJORVIQA0I0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
+  fileDesc("ChZyYWZ0a3YvdjEvaGVhZGVyLnByb3RvEglyYWZ0a3YudjEi6QEKDlJlc3BvbnNlSGVhZGVyEhIKCmNsdXN0ZXJfaWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCRINCgVzaGFyZBgDIAEoDRIMCgR0ZXJtGAQgASgEEhIKCnJhZnRfaW5kZXgYBSABKAQSEAoIcmV2aXNpb24YBiABKAQSHQoEcm9sZRgHIAEoDjIPLnJhZnRrdi52MS5Sb2xlEhQKDGZyZXNobmVzc19tcxgIIAEoBBIZChFmcmVzaG5lc3NfdW5rbm93bhgJIAEoCBINCgV0b2tlbhgKIAEoCRIQCghyZXBsYXllZBgUIAEoCCpSCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX0xFQURFUhABEhEKDVJPTEVfRk9MTE9XRVIQAhIQCgxST0xFX0xFQVJORVIQA0I0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
 
 /**
  * ResponseHeader says who answered, from which state.
@@ -88,6 +88,13 @@ export type ResponseHeader = Message<"raftkv.v1.ResponseHeader"> & {
    * @generated from field: string token = 10;
    */
   token: string;
+
+  /**
+   * The answer to a write is that of an earlier request under the same idempotency key.
+   *
+   * @generated from field: bool replayed = 20;
+   */
+  replayed: boolean;
 };
 
 /**

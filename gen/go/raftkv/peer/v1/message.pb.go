@@ -120,6 +120,10 @@ const (
 	FailureKind_FAILURE_KIND_LEASE_NOT_FOUND FailureKind = 20
 	// The lease to be granted exists.
 	FailureKind_FAILURE_KIND_LEASE_EXISTS FailureKind = 21
+	// The request was fenced: it never will be applied.
+	FailureKind_FAILURE_KIND_FENCED FailureKind = 22
+	// Another write stands under the idempotency key, which is `field`.
+	FailureKind_FAILURE_KIND_IDEMPOTENCY_KEY_REUSED FailureKind = 23
 )
 
 // Enum value maps for FailureKind.
@@ -143,26 +147,30 @@ var (
 		17: "FAILURE_KIND_TOO_STALE",
 		20: "FAILURE_KIND_LEASE_NOT_FOUND",
 		21: "FAILURE_KIND_LEASE_EXISTS",
+		22: "FAILURE_KIND_FENCED",
+		23: "FAILURE_KIND_IDEMPOTENCY_KEY_REUSED",
 	}
 	FailureKind_value = map[string]int32{
-		"FAILURE_KIND_UNSPECIFIED":     0,
-		"FAILURE_KIND_NOT_LEADER":      1,
-		"FAILURE_KIND_NO_REPLICA":      2,
-		"FAILURE_KIND_OVERLOADED":      3,
-		"FAILURE_KIND_STOPPED":         4,
-		"FAILURE_KIND_TIMEOUT":         5,
-		"FAILURE_KIND_UNKNOWN":         6,
-		"FAILURE_KIND_NOT_SERVING":     7,
-		"FAILURE_KIND_INVALID":         8,
-		"FAILURE_KIND_LIMIT":           9,
-		"FAILURE_KIND_SESSION_EXPIRED": 10,
-		"FAILURE_KIND_READ_FAILED":     11,
-		"FAILURE_KIND_DISK_FULL":       14,
-		"FAILURE_KIND_COMPACTED":       15,
-		"FAILURE_KIND_FUTURE_REVISION": 16,
-		"FAILURE_KIND_TOO_STALE":       17,
-		"FAILURE_KIND_LEASE_NOT_FOUND": 20,
-		"FAILURE_KIND_LEASE_EXISTS":    21,
+		"FAILURE_KIND_UNSPECIFIED":            0,
+		"FAILURE_KIND_NOT_LEADER":             1,
+		"FAILURE_KIND_NO_REPLICA":             2,
+		"FAILURE_KIND_OVERLOADED":             3,
+		"FAILURE_KIND_STOPPED":                4,
+		"FAILURE_KIND_TIMEOUT":                5,
+		"FAILURE_KIND_UNKNOWN":                6,
+		"FAILURE_KIND_NOT_SERVING":            7,
+		"FAILURE_KIND_INVALID":                8,
+		"FAILURE_KIND_LIMIT":                  9,
+		"FAILURE_KIND_SESSION_EXPIRED":        10,
+		"FAILURE_KIND_READ_FAILED":            11,
+		"FAILURE_KIND_DISK_FULL":              14,
+		"FAILURE_KIND_COMPACTED":              15,
+		"FAILURE_KIND_FUTURE_REVISION":        16,
+		"FAILURE_KIND_TOO_STALE":              17,
+		"FAILURE_KIND_LEASE_NOT_FOUND":        20,
+		"FAILURE_KIND_LEASE_EXISTS":           21,
+		"FAILURE_KIND_FENCED":                 22,
+		"FAILURE_KIND_IDEMPOTENCY_KEY_REUSED": 23,
 	}
 )
 
@@ -2612,7 +2620,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PURPOSE_MESSAGES\x10\x01\x12\x14\n" +
 	"\x10PURPOSE_SNAPSHOT\x10\x02\x12\x10\n" +
-	"\fPURPOSE_CALL\x10\x03*\x97\x04\n" +
+	"\fPURPOSE_CALL\x10\x03*\xd9\x04\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FAILURE_KIND_NOT_LEADER\x10\x01\x12\x1b\n" +
@@ -2632,7 +2640,9 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x1cFAILURE_KIND_FUTURE_REVISION\x10\x10\x12\x1a\n" +
 	"\x16FAILURE_KIND_TOO_STALE\x10\x11\x12 \n" +
 	"\x1cFAILURE_KIND_LEASE_NOT_FOUND\x10\x14\x12\x1d\n" +
-	"\x19FAILURE_KIND_LEASE_EXISTS\x10\x15B7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
+	"\x19FAILURE_KIND_LEASE_EXISTS\x10\x15\x12\x17\n" +
+	"\x13FAILURE_KIND_FENCED\x10\x16\x12'\n" +
+	"#FAILURE_KIND_IDEMPOTENCY_KEY_REUSED\x10\x17B7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_raftkv_peer_v1_message_proto_rawDescOnce sync.Once

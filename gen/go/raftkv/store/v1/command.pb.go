@@ -155,6 +155,12 @@ const (
 	WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED WriteOutcome = 4
 	// The client has too many answers that it has not acknowledged; nothing was changed.
 	WriteOutcome_WRITE_OUTCOME_SESSION_FULL WriteOutcome = 21
+	// The request was fenced before any attempt of it came: nothing was changed, and no attempt ever will change anything.
+	WriteOutcome_WRITE_OUTCOME_FENCED WriteOutcome = 20
+	// Another write stands under the idempotency key; nothing was changed.
+	WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED WriteOutcome = 22
+	// The shard keeps as many answers under idempotency keys as it may; nothing was changed.
+	WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_FULL WriteOutcome = 23
 	// A lease of the command does not exist, or has ended; nothing was changed.
 	WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND WriteOutcome = 10
 	// The lease to be granted exists; nothing was changed.
@@ -170,18 +176,24 @@ var (
 		3:  "WRITE_OUTCOME_NOT_SERVING",
 		4:  "WRITE_OUTCOME_SESSION_EXPIRED",
 		21: "WRITE_OUTCOME_SESSION_FULL",
+		20: "WRITE_OUTCOME_FENCED",
+		22: "WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED",
+		23: "WRITE_OUTCOME_IDEMPOTENCY_FULL",
 		10: "WRITE_OUTCOME_LEASE_NOT_FOUND",
 		11: "WRITE_OUTCOME_LEASE_EXISTS",
 	}
 	WriteOutcome_value = map[string]int32{
-		"WRITE_OUTCOME_UNSPECIFIED":     0,
-		"WRITE_OUTCOME_APPLIED":         1,
-		"WRITE_OUTCOME_COMPARE_FAILED":  2,
-		"WRITE_OUTCOME_NOT_SERVING":     3,
-		"WRITE_OUTCOME_SESSION_EXPIRED": 4,
-		"WRITE_OUTCOME_SESSION_FULL":    21,
-		"WRITE_OUTCOME_LEASE_NOT_FOUND": 10,
-		"WRITE_OUTCOME_LEASE_EXISTS":    11,
+		"WRITE_OUTCOME_UNSPECIFIED":            0,
+		"WRITE_OUTCOME_APPLIED":                1,
+		"WRITE_OUTCOME_COMPARE_FAILED":         2,
+		"WRITE_OUTCOME_NOT_SERVING":            3,
+		"WRITE_OUTCOME_SESSION_EXPIRED":        4,
+		"WRITE_OUTCOME_SESSION_FULL":           21,
+		"WRITE_OUTCOME_FENCED":                 20,
+		"WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED": 22,
+		"WRITE_OUTCOME_IDEMPOTENCY_FULL":       23,
+		"WRITE_OUTCOME_LEASE_NOT_FOUND":        10,
+		"WRITE_OUTCOME_LEASE_EXISTS":           11,
 	}
 )
 
@@ -302,7 +314,10 @@ type Command struct {
 	//	*Command_Opaque
 	//	*Command_Expire
 	//	*Command_Lease
-	Body          isCommand_Body `protobuf_oneof:"body"`
+	//	*Command_Fence
+	Body isCommand_Body `protobuf_oneof:"body"`
+	// Makes a write apply at most once within a time; absent without. Not with a request id.
+	Idempotency   *Idempotency `protobuf:"bytes,20,opt,name=idempotency,proto3" json:"idempotency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +420,22 @@ func (x *Command) GetLease() *LeaseCommand {
 	return nil
 }
 
+func (x *Command) GetFence() *Fence {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Fence); ok {
+			return x.Fence
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetIdempotency() *Idempotency {
+	if x != nil {
+		return x.Idempotency
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -439,6 +470,11 @@ type Command_Lease struct {
 	Lease *LeaseCommand `protobuf:"bytes,7,opt,name=lease,proto3,oneof"`
 }
 
+type Command_Fence struct {
+	// Find the answer to the request of the id, or see to it that there never is one.
+	Fence *Fence `protobuf:"bytes,8,opt,name=fence,proto3,oneof"`
+}
+
 func (*Command_Write) isCommand_Body() {}
 
 func (*Command_TrimHistory) isCommand_Body() {}
@@ -450,6 +486,8 @@ func (*Command_Opaque) isCommand_Body() {}
 func (*Command_Expire) isCommand_Body() {}
 
 func (*Command_Lease) isCommand_Body() {}
+
+func (*Command_Fence) isCommand_Body() {}
 
 // TraceContext links a command with the trace of its caller (W3C Trace Context).
 type TraceContext struct {
@@ -597,6 +635,117 @@ func (x *RequestId) GetAckedBelow() uint64 {
 	return 0
 }
 
+// Idempotency is the name that a client has given to a write, by which attempts are known for a time by the clock of the shard.
+type Idempotency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: 1 to 255 visible characters of ASCII. It is one for the whole shard.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// A hash over what the write asks for, 16 bytes: another write under the same name is refused.
+	Fingerprint []byte `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// For how long the answer is kept, in milliseconds by the clock of the shard; at least 1.
+	WindowMs      uint64 `protobuf:"varint,3,opt,name=window_ms,json=windowMs,proto3" json:"window_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Idempotency) Reset() {
+	*x = Idempotency{}
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Idempotency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Idempotency) ProtoMessage() {}
+
+func (x *Idempotency) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Idempotency.ProtoReflect.Descriptor instead.
+func (*Idempotency) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Idempotency) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Idempotency) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+func (x *Idempotency) GetWindowMs() uint64 {
+	if x != nil {
+		return x.WindowMs
+	}
+	return 0
+}
+
+// Fence gives the answer to the request under whose id it stands. If there is none, it keeps one that says so: no attempt of the request is
+// executed any more.
+type Fence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The slot of the first key of the request, with which the answer moves.
+	Slot          uint32 `protobuf:"varint,1,opt,name=slot,proto3" json:"slot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fence) Reset() {
+	*x = Fence{}
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fence) ProtoMessage() {}
+
+func (x *Fence) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fence.ProtoReflect.Descriptor instead.
+func (*Fence) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Fence) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
 // Write changes keys of slots that the shard serves, if all compares hold.
 type Write struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -612,7 +761,7 @@ type Write struct {
 
 func (x *Write) Reset() {
 	*x = Write{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[4]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +773,7 @@ func (x *Write) String() string {
 func (*Write) ProtoMessage() {}
 
 func (x *Write) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[4]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +786,7 @@ func (x *Write) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Write.ProtoReflect.Descriptor instead.
 func (*Write) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{4}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Write) GetCompares() []*Compare {
@@ -680,7 +829,7 @@ type Compare struct {
 
 func (x *Compare) Reset() {
 	*x = Compare{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[5]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +841,7 @@ func (x *Compare) String() string {
 func (*Compare) ProtoMessage() {}
 
 func (x *Compare) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[5]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +854,7 @@ func (x *Compare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compare.ProtoReflect.Descriptor instead.
 func (*Compare) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{5}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Compare) GetKey() string {
@@ -796,7 +945,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[6]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +957,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[6]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +970,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{6}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Operation) GetKind() OperationKind {
@@ -880,7 +1029,7 @@ type TrimHistory struct {
 
 func (x *TrimHistory) Reset() {
 	*x = TrimHistory{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[7]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1041,7 @@ func (x *TrimHistory) String() string {
 func (*TrimHistory) ProtoMessage() {}
 
 func (x *TrimHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[7]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1054,7 @@ func (x *TrimHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistory.ProtoReflect.Descriptor instead.
 func (*TrimHistory) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{7}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TrimHistory) GetBelow() uint64 {
@@ -937,7 +1086,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1098,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1111,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Expire) GetMaxKeys() uint32 {
@@ -998,7 +1147,7 @@ type LeaseCommand struct {
 
 func (x *LeaseCommand) Reset() {
 	*x = LeaseCommand{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1159,7 @@ func (x *LeaseCommand) String() string {
 func (*LeaseCommand) ProtoMessage() {}
 
 func (x *LeaseCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1172,7 @@ func (x *LeaseCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseCommand.ProtoReflect.Descriptor instead.
 func (*LeaseCommand) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LeaseCommand) GetId() uint64 {
@@ -1103,7 +1252,7 @@ type LeaseGrant struct {
 
 func (x *LeaseGrant) Reset() {
 	*x = LeaseGrant{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1264,7 @@ func (x *LeaseGrant) String() string {
 func (*LeaseGrant) ProtoMessage() {}
 
 func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1277,7 @@ func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
 func (*LeaseGrant) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LeaseGrant) GetTtlMs() uint64 {
@@ -1147,7 +1296,7 @@ type LeaseKeepAlive struct {
 
 func (x *LeaseKeepAlive) Reset() {
 	*x = LeaseKeepAlive{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1308,7 @@ func (x *LeaseKeepAlive) String() string {
 func (*LeaseKeepAlive) ProtoMessage() {}
 
 func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1321,7 @@ func (x *LeaseKeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseKeepAlive.ProtoReflect.Descriptor instead.
 func (*LeaseKeepAlive) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{13}
 }
 
 // LeaseRevoke ends a lease. Its keys in the shard go with it, up to max_keys at once and the others soon after.
@@ -1186,7 +1335,7 @@ type LeaseRevoke struct {
 
 func (x *LeaseRevoke) Reset() {
 	*x = LeaseRevoke{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1347,7 @@ func (x *LeaseRevoke) String() string {
 func (*LeaseRevoke) ProtoMessage() {}
 
 func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1360,7 @@ func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
 func (*LeaseRevoke) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LeaseRevoke) GetMaxKeys() uint32 {
@@ -1232,7 +1381,7 @@ type Bootstrap struct {
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1393,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1406,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Bootstrap) GetSlots() *SlotTable {
@@ -1280,7 +1429,7 @@ type SlotTable struct {
 
 func (x *SlotTable) Reset() {
 	*x = SlotTable{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1441,7 @@ func (x *SlotTable) String() string {
 func (*SlotTable) ProtoMessage() {}
 
 func (x *SlotTable) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1454,7 @@ func (x *SlotTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotTable.ProtoReflect.Descriptor instead.
 func (*SlotTable) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SlotTable) GetEpoch() uint64 {
@@ -1344,14 +1493,16 @@ type WriteResult struct {
 	// The time to live of that lease, in milliseconds, when it was granted or kept.
 	LeaseTtlMs uint64 `protobuf:"varint,11,opt,name=lease_ttl_ms,json=leaseTtlMs,proto3" json:"lease_ttl_ms,omitempty"`
 	// An expiry has come to its bound, and there is more to remove.
-	More          bool `protobuf:"varint,12,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,12,opt,name=more,proto3" json:"more,omitempty"`
+	// The answer is that of an earlier attempt under the same idempotency key. Never kept.
+	Replayed      bool `protobuf:"varint,20,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WriteResult) Reset() {
 	*x = WriteResult{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1514,7 @@ func (x *WriteResult) String() string {
 func (*WriteResult) ProtoMessage() {}
 
 func (x *WriteResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1527,7 @@ func (x *WriteResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteResult.ProtoReflect.Descriptor instead.
 func (*WriteResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WriteResult) GetOutcome() WriteOutcome {
@@ -1449,6 +1600,13 @@ func (x *WriteResult) GetMore() bool {
 	return false
 }
 
+func (x *WriteResult) GetReplayed() bool {
+	if x != nil {
+		return x.Replayed
+	}
+	return false
+}
+
 // OperationResult is the answer to one operation.
 type OperationResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1464,7 +1622,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1634,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1647,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OperationResult) GetExisted() bool {
@@ -1528,7 +1686,7 @@ type SlotTable_Run struct {
 
 func (x *SlotTable_Run) Reset() {
 	*x = SlotTable_Run{}
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1698,7 @@ func (x *SlotTable_Run) String() string {
 func (*SlotTable_Run) ProtoMessage() {}
 
 func (x *SlotTable_Run) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_command_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1711,7 @@ func (x *SlotTable_Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotTable_Run.ProtoReflect.Descriptor instead.
 func (*SlotTable_Run) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{14, 0}
+	return file_raftkv_store_v1_command_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *SlotTable_Run) GetFirst() uint32 {
@@ -1586,7 +1744,7 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x0fcommand_version\x18\x01 \x01(\rR\x0ecommandVersion\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x124\n" +
 	"\bcommands\x18\x03 \x03(\v2\x18.raftkv.store.v1.CommandR\bcommands\x125\n" +
-	"\x06traces\x18\x04 \x03(\v2\x1d.raftkv.store.v1.TraceContextR\x06traces\"\xff\x02\n" +
+	"\x06traces\x18\x04 \x03(\v2\x1d.raftkv.store.v1.TraceContextR\x06traces\"\xef\x03\n" +
 	"\aCommand\x129\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\v2\x1a.raftkv.store.v1.RequestIdR\trequestId\x12.\n" +
@@ -1595,7 +1753,9 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\tbootstrap\x18\x04 \x01(\v2\x1a.raftkv.store.v1.BootstrapH\x00R\tbootstrap\x12\x18\n" +
 	"\x06opaque\x18\x05 \x01(\fH\x00R\x06opaque\x121\n" +
 	"\x06expire\x18\x06 \x01(\v2\x17.raftkv.store.v1.ExpireH\x00R\x06expire\x125\n" +
-	"\x05lease\x18\a \x01(\v2\x1d.raftkv.store.v1.LeaseCommandH\x00R\x05leaseB\x06\n" +
+	"\x05lease\x18\a \x01(\v2\x1d.raftkv.store.v1.LeaseCommandH\x00R\x05lease\x12.\n" +
+	"\x05fence\x18\b \x01(\v2\x16.raftkv.store.v1.FenceH\x00R\x05fence\x12>\n" +
+	"\vidempotency\x18\x14 \x01(\v2\x1c.raftkv.store.v1.IdempotencyR\vidempotencyB\x06\n" +
 	"\x04body\"r\n" +
 	"\fTraceContext\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\rR\acommand\x12\x19\n" +
@@ -1607,7 +1767,13 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04seen\x18\x03 \x01(\x04R\x04seen\x12\x1f\n" +
 	"\vacked_below\x18\x04 \x01(\x04R\n" +
-	"ackedBelow\"\xb3\x01\n" +
+	"ackedBelow\"^\n" +
+	"\vIdempotency\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12 \n" +
+	"\vfingerprint\x18\x02 \x01(\fR\vfingerprint\x12\x1b\n" +
+	"\twindow_ms\x18\x03 \x01(\x04R\bwindowMs\"\x1b\n" +
+	"\x05Fence\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\rR\x04slot\"\xb3\x01\n" +
 	"\x05Write\x124\n" +
 	"\bcompares\x18\x01 \x03(\v2\x18.raftkv.store.v1.CompareR\bcompares\x12:\n" +
 	"\n" +
@@ -1656,7 +1822,7 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x03Run\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\rR\x04last\x120\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\x85\x03\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1a.raftkv.store.v1.SlotStateR\x05state\"\xa1\x03\n" +
 	"\vWriteResult\x127\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1d.raftkv.store.v1.WriteOutcomeR\aoutcome\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12@\n" +
@@ -1671,7 +1837,8 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	" \x01(\x04R\aleaseId\x12 \n" +
 	"\flease_ttl_ms\x18\v \x01(\x04R\n" +
 	"leaseTtlMs\x12\x12\n" +
-	"\x04more\x18\f \x01(\bR\x04more\"n\n" +
+	"\x04more\x18\f \x01(\bR\x04more\x12\x1a\n" +
+	"\breplayed\x18\x14 \x01(\bR\breplayed\"n\n" +
 	"\x0fOperationResult\x12\x18\n" +
 	"\aexisted\x18\x01 \x01(\bR\aexisted\x12'\n" +
 	"\x0fcreate_revision\x18\x02 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
@@ -1686,14 +1853,17 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x12SLOT_STATE_SERVING\x10\x01\x12\x18\n" +
 	"\x14SLOT_STATE_IMPORTING\x10\x02\x12\x15\n" +
 	"\x11SLOT_STATE_FROZEN\x10\x03\x12\x13\n" +
-	"\x0fSLOT_STATE_GONE\x10\x04*\x8f\x02\n" +
+	"\x0fSLOT_STATE_GONE\x10\x04*\xf7\x02\n" +
 	"\fWriteOutcome\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WRITE_OUTCOME_APPLIED\x10\x01\x12 \n" +
 	"\x1cWRITE_OUTCOME_COMPARE_FAILED\x10\x02\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_NOT_SERVING\x10\x03\x12!\n" +
 	"\x1dWRITE_OUTCOME_SESSION_EXPIRED\x10\x04\x12\x1e\n" +
-	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15\x12!\n" +
+	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15\x12\x18\n" +
+	"\x14WRITE_OUTCOME_FENCED\x10\x14\x12(\n" +
+	"$WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED\x10\x16\x12\"\n" +
+	"\x1eWRITE_OUTCOME_IDEMPOTENCY_FULL\x10\x17\x12!\n" +
 	"\x1dWRITE_OUTCOME_LEASE_NOT_FOUND\x10\n" +
 	"\x12\x1e\n" +
 	"\x1aWRITE_OUTCOME_LEASE_EXISTS\x10\vB9Z7github.com/raftkv/raftkv/gen/go/raftkv/store/v1;storev1b\x06proto3"
@@ -1711,7 +1881,7 @@ func file_raftkv_store_v1_command_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_store_v1_command_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_raftkv_store_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_raftkv_store_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_raftkv_store_v1_command_proto_goTypes = []any{
 	(OperationKind)(0),      // 0: raftkv.store.v1.OperationKind
 	(SlotState)(0),          // 1: raftkv.store.v1.SlotState
@@ -1720,47 +1890,51 @@ var file_raftkv_store_v1_command_proto_goTypes = []any{
 	(*Command)(nil),         // 4: raftkv.store.v1.Command
 	(*TraceContext)(nil),    // 5: raftkv.store.v1.TraceContext
 	(*RequestId)(nil),       // 6: raftkv.store.v1.RequestId
-	(*Write)(nil),           // 7: raftkv.store.v1.Write
-	(*Compare)(nil),         // 8: raftkv.store.v1.Compare
-	(*Operation)(nil),       // 9: raftkv.store.v1.Operation
-	(*TrimHistory)(nil),     // 10: raftkv.store.v1.TrimHistory
-	(*Expire)(nil),          // 11: raftkv.store.v1.Expire
-	(*LeaseCommand)(nil),    // 12: raftkv.store.v1.LeaseCommand
-	(*LeaseGrant)(nil),      // 13: raftkv.store.v1.LeaseGrant
-	(*LeaseKeepAlive)(nil),  // 14: raftkv.store.v1.LeaseKeepAlive
-	(*LeaseRevoke)(nil),     // 15: raftkv.store.v1.LeaseRevoke
-	(*Bootstrap)(nil),       // 16: raftkv.store.v1.Bootstrap
-	(*SlotTable)(nil),       // 17: raftkv.store.v1.SlotTable
-	(*WriteResult)(nil),     // 18: raftkv.store.v1.WriteResult
-	(*OperationResult)(nil), // 19: raftkv.store.v1.OperationResult
-	(*SlotTable_Run)(nil),   // 20: raftkv.store.v1.SlotTable.Run
+	(*Idempotency)(nil),     // 7: raftkv.store.v1.Idempotency
+	(*Fence)(nil),           // 8: raftkv.store.v1.Fence
+	(*Write)(nil),           // 9: raftkv.store.v1.Write
+	(*Compare)(nil),         // 10: raftkv.store.v1.Compare
+	(*Operation)(nil),       // 11: raftkv.store.v1.Operation
+	(*TrimHistory)(nil),     // 12: raftkv.store.v1.TrimHistory
+	(*Expire)(nil),          // 13: raftkv.store.v1.Expire
+	(*LeaseCommand)(nil),    // 14: raftkv.store.v1.LeaseCommand
+	(*LeaseGrant)(nil),      // 15: raftkv.store.v1.LeaseGrant
+	(*LeaseKeepAlive)(nil),  // 16: raftkv.store.v1.LeaseKeepAlive
+	(*LeaseRevoke)(nil),     // 17: raftkv.store.v1.LeaseRevoke
+	(*Bootstrap)(nil),       // 18: raftkv.store.v1.Bootstrap
+	(*SlotTable)(nil),       // 19: raftkv.store.v1.SlotTable
+	(*WriteResult)(nil),     // 20: raftkv.store.v1.WriteResult
+	(*OperationResult)(nil), // 21: raftkv.store.v1.OperationResult
+	(*SlotTable_Run)(nil),   // 22: raftkv.store.v1.SlotTable.Run
 }
 var file_raftkv_store_v1_command_proto_depIdxs = []int32{
 	4,  // 0: raftkv.store.v1.Entry.commands:type_name -> raftkv.store.v1.Command
 	5,  // 1: raftkv.store.v1.Entry.traces:type_name -> raftkv.store.v1.TraceContext
 	6,  // 2: raftkv.store.v1.Command.request_id:type_name -> raftkv.store.v1.RequestId
-	7,  // 3: raftkv.store.v1.Command.write:type_name -> raftkv.store.v1.Write
-	10, // 4: raftkv.store.v1.Command.trim_history:type_name -> raftkv.store.v1.TrimHistory
-	16, // 5: raftkv.store.v1.Command.bootstrap:type_name -> raftkv.store.v1.Bootstrap
-	11, // 6: raftkv.store.v1.Command.expire:type_name -> raftkv.store.v1.Expire
-	12, // 7: raftkv.store.v1.Command.lease:type_name -> raftkv.store.v1.LeaseCommand
-	8,  // 8: raftkv.store.v1.Write.compares:type_name -> raftkv.store.v1.Compare
-	9,  // 9: raftkv.store.v1.Write.operations:type_name -> raftkv.store.v1.Operation
-	9,  // 10: raftkv.store.v1.Write.otherwise:type_name -> raftkv.store.v1.Operation
-	0,  // 11: raftkv.store.v1.Operation.kind:type_name -> raftkv.store.v1.OperationKind
-	13, // 12: raftkv.store.v1.LeaseCommand.grant:type_name -> raftkv.store.v1.LeaseGrant
-	14, // 13: raftkv.store.v1.LeaseCommand.keep_alive:type_name -> raftkv.store.v1.LeaseKeepAlive
-	15, // 14: raftkv.store.v1.LeaseCommand.revoke:type_name -> raftkv.store.v1.LeaseRevoke
-	17, // 15: raftkv.store.v1.Bootstrap.slots:type_name -> raftkv.store.v1.SlotTable
-	20, // 16: raftkv.store.v1.SlotTable.runs:type_name -> raftkv.store.v1.SlotTable.Run
-	2,  // 17: raftkv.store.v1.WriteResult.outcome:type_name -> raftkv.store.v1.WriteOutcome
-	19, // 18: raftkv.store.v1.WriteResult.operations:type_name -> raftkv.store.v1.OperationResult
-	1,  // 19: raftkv.store.v1.SlotTable.Run.state:type_name -> raftkv.store.v1.SlotState
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	9,  // 3: raftkv.store.v1.Command.write:type_name -> raftkv.store.v1.Write
+	12, // 4: raftkv.store.v1.Command.trim_history:type_name -> raftkv.store.v1.TrimHistory
+	18, // 5: raftkv.store.v1.Command.bootstrap:type_name -> raftkv.store.v1.Bootstrap
+	13, // 6: raftkv.store.v1.Command.expire:type_name -> raftkv.store.v1.Expire
+	14, // 7: raftkv.store.v1.Command.lease:type_name -> raftkv.store.v1.LeaseCommand
+	8,  // 8: raftkv.store.v1.Command.fence:type_name -> raftkv.store.v1.Fence
+	7,  // 9: raftkv.store.v1.Command.idempotency:type_name -> raftkv.store.v1.Idempotency
+	10, // 10: raftkv.store.v1.Write.compares:type_name -> raftkv.store.v1.Compare
+	11, // 11: raftkv.store.v1.Write.operations:type_name -> raftkv.store.v1.Operation
+	11, // 12: raftkv.store.v1.Write.otherwise:type_name -> raftkv.store.v1.Operation
+	0,  // 13: raftkv.store.v1.Operation.kind:type_name -> raftkv.store.v1.OperationKind
+	15, // 14: raftkv.store.v1.LeaseCommand.grant:type_name -> raftkv.store.v1.LeaseGrant
+	16, // 15: raftkv.store.v1.LeaseCommand.keep_alive:type_name -> raftkv.store.v1.LeaseKeepAlive
+	17, // 16: raftkv.store.v1.LeaseCommand.revoke:type_name -> raftkv.store.v1.LeaseRevoke
+	19, // 17: raftkv.store.v1.Bootstrap.slots:type_name -> raftkv.store.v1.SlotTable
+	22, // 18: raftkv.store.v1.SlotTable.runs:type_name -> raftkv.store.v1.SlotTable.Run
+	2,  // 19: raftkv.store.v1.WriteResult.outcome:type_name -> raftkv.store.v1.WriteOutcome
+	21, // 20: raftkv.store.v1.WriteResult.operations:type_name -> raftkv.store.v1.OperationResult
+	1,  // 21: raftkv.store.v1.SlotTable.Run.state:type_name -> raftkv.store.v1.SlotState
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_store_v1_command_proto_init() }
@@ -1775,13 +1949,14 @@ func file_raftkv_store_v1_command_proto_init() {
 		(*Command_Opaque)(nil),
 		(*Command_Expire)(nil),
 		(*Command_Lease)(nil),
+		(*Command_Fence)(nil),
 	}
-	file_raftkv_store_v1_command_proto_msgTypes[5].OneofWrappers = []any{
+	file_raftkv_store_v1_command_proto_msgTypes[7].OneofWrappers = []any{
 		(*Compare_Exists)(nil),
 		(*Compare_ModRevision)(nil),
 		(*Compare_Value)(nil),
 	}
-	file_raftkv_store_v1_command_proto_msgTypes[9].OneofWrappers = []any{
+	file_raftkv_store_v1_command_proto_msgTypes[11].OneofWrappers = []any{
 		(*LeaseCommand_Grant)(nil),
 		(*LeaseCommand_KeepAlive)(nil),
 		(*LeaseCommand_Revoke)(nil),
@@ -1792,7 +1967,7 @@ func file_raftkv_store_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_store_v1_command_proto_rawDesc), len(file_raftkv_store_v1_command_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

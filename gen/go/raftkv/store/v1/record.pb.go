@@ -450,7 +450,9 @@ type DedupResult struct {
 	// The client has acknowledged all results below this sequence, as far as the shard knew when it answered.
 	AckedBelow uint64 `protobuf:"varint,5,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	// The session floor of the shard when it heard of the client: what the client has asked for before that may have been forgotten.
-	SessionFloor  uint64 `protobuf:"varint,6,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
+	SessionFloor uint64 `protobuf:"varint,6,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
+	// Fenced requests of the client had seen less than this. The client is forgotten only once the shard has come to it.
+	FencedBelow   uint64 `protobuf:"varint,20,opt,name=fenced_below,json=fencedBelow,proto3" json:"fenced_below,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +529,86 @@ func (x *DedupResult) GetSessionFloor() uint64 {
 	return 0
 }
 
+func (x *DedupResult) GetFencedBelow() uint64 {
+	if x != nil {
+		return x.FencedBelow
+	}
+	return 0
+}
+
+// KeyedResult is the kept answer to a write under an idempotency key. On disk one byte with the format version stands before it (1).
+type KeyedResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The hash over what the write has asked for; 16 bytes.
+	Fingerprint []byte `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// The slot of the write's first key, with which the result moves.
+	Slot uint32 `protobuf:"varint,2,opt,name=slot,proto3" json:"slot,omitempty"`
+	// The clock of the shard at which the result is forgotten, in milliseconds; never 0.
+	DeadlineMs uint64 `protobuf:"varint,3,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	// The answer.
+	Result        *WriteResult `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyedResult) Reset() {
+	*x = KeyedResult{}
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyedResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyedResult) ProtoMessage() {}
+
+func (x *KeyedResult) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyedResult.ProtoReflect.Descriptor instead.
+func (*KeyedResult) Descriptor() ([]byte, []int) {
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *KeyedResult) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+func (x *KeyedResult) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *KeyedResult) GetDeadlineMs() uint64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+func (x *KeyedResult) GetResult() *WriteResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 // Replica is a member of a shard.
 type Replica struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -542,7 +624,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +636,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[6]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +649,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -616,7 +698,7 @@ type Configuration struct {
 
 func (x *Configuration) Reset() {
 	*x = Configuration{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +710,7 @@ func (x *Configuration) String() string {
 func (*Configuration) ProtoMessage() {}
 
 func (x *Configuration) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[7]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +723,7 @@ func (x *Configuration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configuration.ProtoReflect.Descriptor instead.
 func (*Configuration) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Configuration) GetIndex() uint64 {
@@ -727,14 +809,18 @@ type ShardMeta struct {
 	// Leases whose home the shard is, with those that have ended and still have keys here.
 	Leases uint64 `protobuf:"varint,11,opt,name=leases,proto3" json:"leases,omitempty"`
 	// Clients that are forgotten have got their last answer below this revision.
-	SessionFloor  uint64 `protobuf:"varint,13,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
+	SessionFloor uint64 `protobuf:"varint,13,opt,name=session_floor,json=sessionFloor,proto3" json:"session_floor,omitempty"`
+	// Answers that are kept under idempotency keys.
+	KeyedResults uint64 `protobuf:"varint,20,opt,name=keyed_results,json=keyedResults,proto3" json:"keyed_results,omitempty"`
+	// The bytes of those keys and answers.
+	KeyedBytes    uint64 `protobuf:"varint,21,opt,name=keyed_bytes,json=keyedBytes,proto3" json:"keyed_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShardMeta) Reset() {
 	*x = ShardMeta{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +832,7 @@ func (x *ShardMeta) String() string {
 func (*ShardMeta) ProtoMessage() {}
 
 func (x *ShardMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[8]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +845,7 @@ func (x *ShardMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMeta.ProtoReflect.Descriptor instead.
 func (*ShardMeta) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ShardMeta) GetAppliedIndex() uint64 {
@@ -846,6 +932,20 @@ func (x *ShardMeta) GetSessionFloor() uint64 {
 	return 0
 }
 
+func (x *ShardMeta) GetKeyedResults() uint64 {
+	if x != nil {
+		return x.KeyedResults
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetKeyedBytes() uint64 {
+	if x != nil {
+		return x.KeyedBytes
+	}
+	return 0
+}
+
 // Lease is a lease in its home shard. On disk one byte with the format version stands before it (1).
 type Lease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -861,7 +961,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +973,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[9]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +986,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Lease) GetTtlMs() uint64 {
@@ -931,7 +1031,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1043,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[10]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1056,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Identity) GetNodeId() string {
@@ -1016,7 +1116,7 @@ type Replacement struct {
 
 func (x *Replacement) Reset() {
 	*x = Replacement{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1128,7 @@ func (x *Replacement) String() string {
 func (*Replacement) ProtoMessage() {}
 
 func (x *Replacement) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[11]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1141,7 @@ func (x *Replacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replacement.ProtoReflect.Descriptor instead.
 func (*Replacement) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Replacement) GetShard() uint32 {
@@ -1080,7 +1180,7 @@ type Formation struct {
 
 func (x *Formation) Reset() {
 	*x = Formation{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1192,7 @@ func (x *Formation) String() string {
 func (*Formation) ProtoMessage() {}
 
 func (x *Formation) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[12]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1205,7 @@ func (x *Formation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation.ProtoReflect.Descriptor instead.
 func (*Formation) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Formation) GetClusterId() []byte {
@@ -1144,7 +1244,7 @@ type ShardMap struct {
 
 func (x *ShardMap) Reset() {
 	*x = ShardMap{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1256,7 @@ func (x *ShardMap) String() string {
 func (*ShardMap) ProtoMessage() {}
 
 func (x *ShardMap) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[13]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1269,7 @@ func (x *ShardMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardMap.ProtoReflect.Descriptor instead.
 func (*ShardMap) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ShardMap) GetVersion() uint64 {
@@ -1210,7 +1310,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1322,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[14]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1335,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotHeader) GetShard() uint32 {
@@ -1281,7 +1381,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1393,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[15]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1406,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotTrailer) GetPairs() uint64 {
@@ -1347,7 +1447,7 @@ type History_Change struct {
 
 func (x *History_Change) Reset() {
 	*x = History_Change{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1459,7 @@ func (x *History_Change) String() string {
 func (*History_Change) ProtoMessage() {}
 
 func (x *History_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[16]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1520,7 @@ type Formation_Member struct {
 
 func (x *Formation_Member) Reset() {
 	*x = Formation_Member{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1532,7 @@ func (x *Formation_Member) String() string {
 func (*Formation_Member) ProtoMessage() {}
 
 func (x *Formation_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[17]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1545,7 @@ func (x *Formation_Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Member.ProtoReflect.Descriptor instead.
 func (*Formation_Member) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12, 0}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *Formation_Member) GetNodeId() string {
@@ -1491,7 +1591,7 @@ type Formation_Shard struct {
 
 func (x *Formation_Shard) Reset() {
 	*x = Formation_Shard{}
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1603,7 @@ func (x *Formation_Shard) String() string {
 func (*Formation_Shard) ProtoMessage() {}
 
 func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_store_v1_record_proto_msgTypes[18]
+	mi := &file_raftkv_store_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1616,7 @@ func (x *Formation_Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Formation_Shard.ProtoReflect.Descriptor instead.
 func (*Formation_Shard) Descriptor() ([]byte, []int) {
-	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{12, 1}
+	return file_raftkv_store_v1_record_proto_rawDescGZIP(), []int{13, 1}
 }
 
 func (x *Formation_Shard) GetId() uint32 {
@@ -1582,7 +1682,7 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"digest_low\x18\x01 \x01(\x04R\tdigestLow\x12\x1f\n" +
 	"\vdigest_high\x18\x02 \x01(\x04R\n" +
-	"digestHigh\"\xd6\x01\n" +
+	"digestHigh\"\xf9\x01\n" +
 	"\vDedupResult\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\fR\bclientId\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
@@ -1590,7 +1690,14 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\x06result\x18\x04 \x01(\v2\x1c.raftkv.store.v1.WriteResultR\x06result\x12\x1f\n" +
 	"\vacked_below\x18\x05 \x01(\x04R\n" +
 	"ackedBelow\x12#\n" +
-	"\rsession_floor\x18\x06 \x01(\x04R\fsessionFloor\"T\n" +
+	"\rsession_floor\x18\x06 \x01(\x04R\fsessionFloor\x12!\n" +
+	"\ffenced_below\x18\x14 \x01(\x04R\vfencedBelow\"\x9a\x01\n" +
+	"\vKeyedResult\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\fR\vfingerprint\x12\x12\n" +
+	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x1f\n" +
+	"\vdeadline_ms\x18\x03 \x01(\x04R\n" +
+	"deadlineMs\x124\n" +
+	"\x06result\x18\x04 \x01(\v2\x1c.raftkv.store.v1.WriteResultR\x06result\"T\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -1604,7 +1711,7 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"auto_leave\x18\x06 \x01(\bR\tautoLeave\x124\n" +
 	"\breplicas\x18\a \x03(\v2\x18.raftkv.store.v1.ReplicaR\breplicas\x12&\n" +
-	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\x90\x03\n" +
+	"\x0fnext_replica_id\x18\b \x01(\x04R\rnextReplicaId\"\xd6\x03\n" +
 	"\tShardMeta\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\x12\x1a\n" +
@@ -1620,7 +1727,10 @@ const file_raftkv_store_v1_record_proto_rawDesc = "" +
 	" \x01(\x04R\n" +
 	"leasedKeys\x12\x16\n" +
 	"\x06leases\x18\v \x01(\x04R\x06leases\x12#\n" +
-	"\rsession_floor\x18\r \x01(\x04R\fsessionFloor\"U\n" +
+	"\rsession_floor\x18\r \x01(\x04R\fsessionFloor\x12#\n" +
+	"\rkeyed_results\x18\x14 \x01(\x04R\fkeyedResults\x12\x1f\n" +
+	"\vkeyed_bytes\x18\x15 \x01(\x04R\n" +
+	"keyedBytes\"U\n" +
 	"\x05Lease\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -1678,7 +1788,7 @@ func file_raftkv_store_v1_record_proto_rawDescGZIP() []byte {
 	return file_raftkv_store_v1_record_proto_rawDescData
 }
 
-var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_raftkv_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*Reference)(nil),        // 0: raftkv.store.v1.Reference
 	(*Separated)(nil),        // 1: raftkv.store.v1.Separated
@@ -1686,42 +1796,44 @@ var file_raftkv_store_v1_record_proto_goTypes = []any{
 	(*History)(nil),          // 3: raftkv.store.v1.History
 	(*SlotSummary)(nil),      // 4: raftkv.store.v1.SlotSummary
 	(*DedupResult)(nil),      // 5: raftkv.store.v1.DedupResult
-	(*Replica)(nil),          // 6: raftkv.store.v1.Replica
-	(*Configuration)(nil),    // 7: raftkv.store.v1.Configuration
-	(*ShardMeta)(nil),        // 8: raftkv.store.v1.ShardMeta
-	(*Lease)(nil),            // 9: raftkv.store.v1.Lease
-	(*Identity)(nil),         // 10: raftkv.store.v1.Identity
-	(*Replacement)(nil),      // 11: raftkv.store.v1.Replacement
-	(*Formation)(nil),        // 12: raftkv.store.v1.Formation
-	(*ShardMap)(nil),         // 13: raftkv.store.v1.ShardMap
-	(*SnapshotHeader)(nil),   // 14: raftkv.store.v1.SnapshotHeader
-	(*SnapshotTrailer)(nil),  // 15: raftkv.store.v1.SnapshotTrailer
-	(*History_Change)(nil),   // 16: raftkv.store.v1.History.Change
-	(*Formation_Member)(nil), // 17: raftkv.store.v1.Formation.Member
-	(*Formation_Shard)(nil),  // 18: raftkv.store.v1.Formation.Shard
-	(*WriteResult)(nil),      // 19: raftkv.store.v1.WriteResult
-	(*SlotTable)(nil),        // 20: raftkv.store.v1.SlotTable
+	(*KeyedResult)(nil),      // 6: raftkv.store.v1.KeyedResult
+	(*Replica)(nil),          // 7: raftkv.store.v1.Replica
+	(*Configuration)(nil),    // 8: raftkv.store.v1.Configuration
+	(*ShardMeta)(nil),        // 9: raftkv.store.v1.ShardMeta
+	(*Lease)(nil),            // 10: raftkv.store.v1.Lease
+	(*Identity)(nil),         // 11: raftkv.store.v1.Identity
+	(*Replacement)(nil),      // 12: raftkv.store.v1.Replacement
+	(*Formation)(nil),        // 13: raftkv.store.v1.Formation
+	(*ShardMap)(nil),         // 14: raftkv.store.v1.ShardMap
+	(*SnapshotHeader)(nil),   // 15: raftkv.store.v1.SnapshotHeader
+	(*SnapshotTrailer)(nil),  // 16: raftkv.store.v1.SnapshotTrailer
+	(*History_Change)(nil),   // 17: raftkv.store.v1.History.Change
+	(*Formation_Member)(nil), // 18: raftkv.store.v1.Formation.Member
+	(*Formation_Shard)(nil),  // 19: raftkv.store.v1.Formation.Shard
+	(*WriteResult)(nil),      // 20: raftkv.store.v1.WriteResult
+	(*SlotTable)(nil),        // 21: raftkv.store.v1.SlotTable
 }
 var file_raftkv_store_v1_record_proto_depIdxs = []int32{
 	0,  // 0: raftkv.store.v1.Record.reference:type_name -> raftkv.store.v1.Reference
 	1,  // 1: raftkv.store.v1.Record.separated:type_name -> raftkv.store.v1.Separated
-	16, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
-	19, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
-	6,  // 4: raftkv.store.v1.Configuration.replicas:type_name -> raftkv.store.v1.Replica
-	12, // 5: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
-	11, // 6: raftkv.store.v1.Identity.replacements:type_name -> raftkv.store.v1.Replacement
-	17, // 7: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
-	18, // 8: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
-	17, // 9: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
-	18, // 10: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
-	7,  // 11: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
-	20, // 12: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
-	6,  // 13: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 2: raftkv.store.v1.History.changes:type_name -> raftkv.store.v1.History.Change
+	20, // 3: raftkv.store.v1.DedupResult.result:type_name -> raftkv.store.v1.WriteResult
+	20, // 4: raftkv.store.v1.KeyedResult.result:type_name -> raftkv.store.v1.WriteResult
+	7,  // 5: raftkv.store.v1.Configuration.replicas:type_name -> raftkv.store.v1.Replica
+	13, // 6: raftkv.store.v1.Identity.formation:type_name -> raftkv.store.v1.Formation
+	12, // 7: raftkv.store.v1.Identity.replacements:type_name -> raftkv.store.v1.Replacement
+	18, // 8: raftkv.store.v1.Formation.members:type_name -> raftkv.store.v1.Formation.Member
+	19, // 9: raftkv.store.v1.Formation.shards:type_name -> raftkv.store.v1.Formation.Shard
+	18, // 10: raftkv.store.v1.ShardMap.members:type_name -> raftkv.store.v1.Formation.Member
+	19, // 11: raftkv.store.v1.ShardMap.shards:type_name -> raftkv.store.v1.Formation.Shard
+	8,  // 12: raftkv.store.v1.SnapshotHeader.configuration:type_name -> raftkv.store.v1.Configuration
+	21, // 13: raftkv.store.v1.Formation.Shard.slots:type_name -> raftkv.store.v1.SlotTable
+	7,  // 14: raftkv.store.v1.Formation.Shard.replicas:type_name -> raftkv.store.v1.Replica
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_store_v1_record_proto_init() }
@@ -1741,7 +1853,7 @@ func file_raftkv_store_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_store_v1_record_proto_rawDesc), len(file_raftkv_store_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

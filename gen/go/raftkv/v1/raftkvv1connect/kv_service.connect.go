@@ -47,6 +47,8 @@ const (
 	KvServiceBatchProcedure = "/raftkv.v1.KvService/Batch"
 	// KvServiceTxnProcedure is the fully-qualified name of the KvService's Txn RPC.
 	KvServiceTxnProcedure = "/raftkv.v1.KvService/Txn"
+	// KvServiceGetOutcomeProcedure is the fully-qualified name of the KvService's GetOutcome RPC.
+	KvServiceGetOutcomeProcedure = "/raftkv.v1.KvService/GetOutcome"
 	// KvServiceExecProcedure is the fully-qualified name of the KvService's Exec RPC.
 	KvServiceExecProcedure = "/raftkv.v1.KvService/Exec"
 )
@@ -70,6 +72,9 @@ type KvServiceClient interface {
 	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
 	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
 	Txn(context.Context, *v1.TxnRequest) (*v1.TxnResponse, error)
+	// GetOutcome says what came of a write of which the answer was lost, and sees to it that this stays so: a write that has not been applied by then
+	// never will be, whatever attempts of it are still under way. A retry is always safe.
+	GetOutcome(context.Context, *v1.GetOutcomeRequest) (*v1.GetOutcomeResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(context.Context) (*connect.BidiStreamForClientSimple[v1.ExecRequest, v1.ExecResponse], error)
@@ -131,6 +136,13 @@ func NewKvServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(kvServiceMethods.ByName("Txn")),
 			connect.WithClientOptions(opts...),
 		),
+		getOutcome: connect.NewClient[v1.GetOutcomeRequest, v1.GetOutcomeResponse](
+			httpClient,
+			baseURL+KvServiceGetOutcomeProcedure,
+			connect.WithSchema(kvServiceMethods.ByName("GetOutcome")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
 		exec: connect.NewClient[v1.ExecRequest, v1.ExecResponse](
 			httpClient,
 			baseURL+KvServiceExecProcedure,
@@ -142,14 +154,15 @@ func NewKvServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 
 // kvServiceClient implements KvServiceClient.
 type kvServiceClient struct {
-	get    *connect.Client[v1.GetRequest, v1.GetResponse]
-	put    *connect.Client[v1.PutRequest, v1.PutResponse]
-	delete *connect.Client[v1.DeleteRequest, v1.DeleteResponse]
-	scan   *connect.Client[v1.ScanRequest, v1.ScanResponse]
-	list   *connect.Client[v1.ListRequest, v1.ListResponse]
-	batch  *connect.Client[v1.BatchRequest, v1.BatchResponse]
-	txn    *connect.Client[v1.TxnRequest, v1.TxnResponse]
-	exec   *connect.Client[v1.ExecRequest, v1.ExecResponse]
+	get        *connect.Client[v1.GetRequest, v1.GetResponse]
+	put        *connect.Client[v1.PutRequest, v1.PutResponse]
+	delete     *connect.Client[v1.DeleteRequest, v1.DeleteResponse]
+	scan       *connect.Client[v1.ScanRequest, v1.ScanResponse]
+	list       *connect.Client[v1.ListRequest, v1.ListResponse]
+	batch      *connect.Client[v1.BatchRequest, v1.BatchResponse]
+	txn        *connect.Client[v1.TxnRequest, v1.TxnResponse]
+	getOutcome *connect.Client[v1.GetOutcomeRequest, v1.GetOutcomeResponse]
+	exec       *connect.Client[v1.ExecRequest, v1.ExecResponse]
 }
 
 // Get calls raftkv.v1.KvService.Get.
@@ -211,6 +224,15 @@ func (c *kvServiceClient) Txn(ctx context.Context, req *v1.TxnRequest) (*v1.TxnR
 	return nil, err
 }
 
+// GetOutcome calls raftkv.v1.KvService.GetOutcome.
+func (c *kvServiceClient) GetOutcome(ctx context.Context, req *v1.GetOutcomeRequest) (*v1.GetOutcomeResponse, error) {
+	response, err := c.getOutcome.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // Exec calls raftkv.v1.KvService.Exec.
 func (c *kvServiceClient) Exec(ctx context.Context) (*connect.BidiStreamForClientSimple[v1.ExecRequest, v1.ExecResponse], error) {
 	return c.exec.CallBidiStreamSimple(ctx)
@@ -235,6 +257,9 @@ type KvServiceHandler interface {
 	// Txn compares keys and then does one thing or another, atomically and under one revision. All keys must be of one shard, or it is refused
 	// with `CrossShard`. That a compare does not hold is an answer and no error. A retry is safe under a request id only.
 	Txn(context.Context, *v1.TxnRequest) (*v1.TxnResponse, error)
+	// GetOutcome says what came of a write of which the answer was lost, and sees to it that this stays so: a write that has not been applied by then
+	// never will be, whatever attempts of it are still under way. A retry is always safe.
+	GetOutcome(context.Context, *v1.GetOutcomeRequest) (*v1.GetOutcomeResponse, error)
 	// Exec carries many independent operations on one stream. Results come back as they are ready, in any order, under
 	// the id of their operation. It is the fast path of the SDKs.
 	Exec(context.Context, *connect.BidiStream[v1.ExecRequest, v1.ExecResponse]) error
@@ -292,6 +317,13 @@ func NewKvServiceHandler(svc KvServiceHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(kvServiceMethods.ByName("Txn")),
 		connect.WithHandlerOptions(opts...),
 	)
+	kvServiceGetOutcomeHandler := connect.NewUnaryHandlerSimple(
+		KvServiceGetOutcomeProcedure,
+		svc.GetOutcome,
+		connect.WithSchema(kvServiceMethods.ByName("GetOutcome")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
 	kvServiceExecHandler := connect.NewBidiStreamHandler(
 		KvServiceExecProcedure,
 		svc.Exec,
@@ -314,6 +346,8 @@ func NewKvServiceHandler(svc KvServiceHandler, opts ...connect.HandlerOption) (s
 			kvServiceBatchHandler.ServeHTTP(w, r)
 		case KvServiceTxnProcedure:
 			kvServiceTxnHandler.ServeHTTP(w, r)
+		case KvServiceGetOutcomeProcedure:
+			kvServiceGetOutcomeHandler.ServeHTTP(w, r)
 		case KvServiceExecProcedure:
 			kvServiceExecHandler.ServeHTTP(w, r)
 		default:
@@ -351,6 +385,10 @@ func (UnimplementedKvServiceHandler) Batch(context.Context, *v1.BatchRequest) (*
 
 func (UnimplementedKvServiceHandler) Txn(context.Context, *v1.TxnRequest) (*v1.TxnResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("raftkv.v1.KvService.Txn is not implemented"))
+}
+
+func (UnimplementedKvServiceHandler) GetOutcome(context.Context, *v1.GetOutcomeRequest) (*v1.GetOutcomeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("raftkv.v1.KvService.GetOutcome is not implemented"))
 }
 
 func (UnimplementedKvServiceHandler) Exec(context.Context, *connect.BidiStream[v1.ExecRequest, v1.ExecResponse]) error {
