@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"raftnode/nodetest": {"gen", "raftnode", "raftnode/placement", "raftnode/simfs", "raftnode/logstore", "raftnode/state", "raftnode/transport", "raftnode/replica"},
 	"service":           {"gen", "raftnode", "raftnode/placement"},
 	"sdk/go":            {"gen", "raftnode/placement"},
-	"sdk/go/raftkvtest": {"gen", "raftnode/placement"},
+	"sdk/go/raftkvtest": {"gen", "raftnode/placement", "sdk/go"},
 	"bench":             {"gen", "sdk/go"},
 	"cmd/raftkv":        {"gen", "raftnode", "raftnode/placement", "raftnode/logstore", "raftnode/state", "service", "sdk/go", "bench"},
 

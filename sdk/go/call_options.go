@@ -51,6 +51,7 @@ func (previous) applyDelete(o *writeOptions) { o.previous = true }
 type writeOptions struct {
 	conditions []Condition
 	previous   bool
+	life       life
 }
 
 // GetOption changes what a Get shows.

@@ -17,13 +17,14 @@ type Client struct {
 	scheme   string
 	http     *http.Client
 	conns    *connections
+	side     *http.Client // of watches and leases
 	calls    []connect.ClientOption
 	routes   *routes
 	sessions sessions
 	epoch    time.Time
 
 	// stopped ends when Close begins, and with it every goroutine of the client: one that follows the shard map, and
-	// for each endpoint in use one that sends and one that receives for reads, and the same for writes.
+	// for each endpoint in use one that sends and one that receives for reads, and the same for writes, and for each lease held one.
 	stopped context.Context
 	stop    context.CancelFunc
 	// mu guards closed, so that no goroutine starts while Close waits for them.
@@ -46,6 +47,7 @@ func Open(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 	}
 	c.conns = &connections{open: make(map[*connection]struct{})}
 	c.http = &http.Client{Transport: newTransport(o.tls, c.conns)}
+	c.side = newSide(o.tls, c.conns)
 	c.stopped, c.stop = context.WithCancel(context.Background())
 	c.routes = newRoutes(c, addresses)
 	if err := c.learnFirst(ctx); err != nil {
@@ -65,6 +67,7 @@ func (c *Client) Close() {
 	c.goroutines.Wait()
 	c.conns.closeAll()
 	c.http.CloseIdleConnections()
+	c.side.CloseIdleConnections()
 }
 
 // start runs f until the client is closed; false if it is closed already.

@@ -465,5 +465,5 @@ func (d *details) judgeTyped() *failure {
 	case *raftkvv1.SessionExpired:
 		return &failure{err: &SessionExpiredError{Floor: t.Floor, Revision: t.Revision}}
 	}
-	return nil
+	return judgeLater(d.typed, after)
 }
