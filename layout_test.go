@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"service":           {"gen", "raftnode", "raftnode/placement"},
 	"sdk/go":            {"gen", "raftnode/placement"},
 	"sdk/go/raftkvtest": {"gen", "raftnode/placement", "sdk/go"},
+	"sdk/go/recipes":    {"sdk/go"},
 	"bench":             {"gen", "sdk/go"},
 	"cmd/raftkv":        {"gen", "raftnode", "raftnode/placement", "raftnode/logstore", "raftnode/state", "service", "sdk/go", "bench"},
 
@@ -52,7 +53,8 @@ var testsMayImport = map[string][]string{
 	"raftnode/logstore": {"raftnode/simfs"},
 	"raftnode/state":    {"raftnode/simfs"},
 	"raftnode":          {"raftnode/simfs"},
-	"sdk/go":            {"sdk/go/raftkvtest"},
+	"sdk/go":            {"sdk/go/raftkvtest", "sdk/go/recipes"},
+	"sdk/go/recipes":    {"sdk/go/raftkvtest"},
 	"bench":             {"sdk/go/raftkvtest"},
 	// Its test finds every name of a failpoint killed.
 	"cmd/raftkv": {"raftnode/failpoint"},

@@ -150,6 +150,13 @@ func (l *Lease) TTL() time.Duration { return l.ttl }
 // Done is closed when the holder can no longer count on the lease: it was revoked, it is lost, or the client was closed. Err tells which.
 func (l *Lease) Done() <-chan struct{} { return l.life.Done() }
 
+// Context is parent, which ends with the lease, with Err as its cause.
+func (l *Lease) Context(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	stop := context.AfterFunc(l.life, func() { cancel(l.Err()) })
+	return ctx, func() { stop(); cancel(context.Canceled) }
+}
+
 // Err is nil as long as the holder can count on the lease, by the clock and not only when Done is closed. Then it is ErrLeaseRevoked, ErrClosed, or a
 // *LeaseLostError.
 func (l *Lease) Err() error {

@@ -112,7 +112,10 @@ func (s *watchService) Watch(ctx context.Context, r *raftkvv1.WatchRequest, stre
 	defer progress.Stop()
 	due := false
 	for {
-		res, changed := s.next(w, due)
+		res, changed, e := s.next(w, due)
+		if e != nil {
+			return e.rpc()
+		}
 		due = false
 		if res != nil {
 			if err := stream.Send(res); err != nil {
@@ -224,12 +227,17 @@ func (w *watch) watches(key string) bool {
 }
 
 // next returns the next response, or nil and what is closed when there may be one.
-func (s *watchService) next(w *watch, progress bool) (*raftkvv1.WatchResponse, <-chan struct{}) {
+func (s *watchService) next(w *watch, progress bool) (*raftkvv1.WatchResponse, <-chan struct{}, *Error) {
 	c := s.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	res := &raftkvv1.WatchResponse{Header: &raftkvv1.ResponseHeader{ClusterId: ClusterID, NodeId: s.id}}
 	found := false
+	for _, p := range w.places {
+		if sh := c.shards[p.Shard]; p.Next < sh.oldest {
+			return nil, nil, compacted(sh, p.Next)
+		}
+	}
 	switch {
 	case !w.created:
 		w.created, res.Created, found = true, true, true
@@ -247,10 +255,10 @@ func (s *watchService) next(w *watch, progress bool) (*raftkvv1.WatchResponse, <
 		}
 	}
 	if !found {
-		return nil, c.changed
+		return nil, c.changed, nil
 	}
 	res.Token = w.token()
-	return res, nil
+	return res, nil, nil
 }
 
 func (c *Cluster) progressOf(w *watch) []*raftkvv1.WatchProgress {
