@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"sdk/go/raftkvtest": {"gen", "raftnode/placement", "sdk/go"},
 	"sdk/go/recipes":    {"sdk/go"},
 	"bench":             {"gen", "sdk/go"},
-	"cmd/raftkv":        {"gen", "raftnode", "raftnode/placement", "raftnode/logstore", "raftnode/state", "service", "sdk/go", "bench"},
+	"cmd/raftkv":        {"gen", "raftnode", "raftnode/placement", "raftnode/logstore", "raftnode/state", "service", "sdk/go", "sdk/go/recipes", "bench"},
 
 	// A program of its own beside nodetest, whose checkers it uses. Its clients are generated code: what it tries is the contract, not an SDK.
 	"raftnode/nodetest/nemesis": {"gen", "raftnode/nodetest", "raftnode/placement"},
