@@ -47,7 +47,8 @@ func acquire(t testing.TB, client *raftkv.Client, opts ...recipes.Option) *recip
 func lost(t testing.TB, l interface {
 	Done() <-chan struct{}
 	Err() error
-}) error {
+},
+) error {
 	t.Helper()
 	select {
 	case <-l.Done():
@@ -295,8 +296,10 @@ func TestLockGivenUp(t *testing.T) {
 		t.Error(err)
 	}
 	n := 0
-	for range client.ListLeases(within(t)) {
-		n++
+	for _, err := range client.ListLeases(within(t)) {
+		if n++; err != nil {
+			t.Error(err)
+		}
 	}
 	if n != 1 {
 		t.Errorf("%d leases", n)
