@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	raftkv "github.com/raftkv/raftkv/sdk/go"
+	"github.com/raftkv/raftkv/sdk/go/recipes"
 )
 
 // running is a command line that does not end by itself.
@@ -309,5 +311,87 @@ func TestLockSerialisesScripts(t *testing.T) {
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != "6\n" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// By its own clock, the holder of a lease knows that it cannot count on it before anybody sees a key of it go.
+func TestHolderKnowsFirst(t *testing.T) {
+	configs := startCluster(t, 3, 2)
+	client, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	leases := make(map[string]*raftkv.Lease)
+	for i := range 20 {
+		l, err := client.Grant(t.Context(), time.Duration(100+20*i)*time.Millisecond, raftkv.WithoutKeepAlive())
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := fmt.Sprintf("{%d}key", i)
+		if _, err := client.Put(t.Context(), key, nil, raftkv.WithLease(l.ID())); err == nil { // it may have ended already
+			leases[key] = l
+		}
+	}
+	if len(leases) < 10 {
+		t.Fatalf("only %d leases", len(leases))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	there := make(map[string]bool)
+	for event, err := range client.Watch(ctx, raftkv.Range{}, raftkv.IncludeInitial()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch event.Type {
+		case raftkv.EventPut:
+			there[event.Item.Key] = true
+		case raftkv.EventDelete:
+			if leases[event.Item.Key].Err() == nil {
+				t.Errorf("%s is gone, and its holder does not know", event.Item.Key)
+			}
+			delete(there, event.Item.Key)
+		}
+		if event.Type != raftkv.EventPut && len(there) == 0 {
+			break
+		}
+	}
+}
+
+// A lock is held on while the leader is killed and another is elected, and what is written under it is written.
+func TestLockOutlivesTheLeader(t *testing.T) {
+	c := startProcesses(t, 3)
+	var endpoints []string
+	for _, p := range c.nodes {
+		endpoints = append(endpoints, hostPort("127.0.0.1", p.port))
+	}
+	client, err := raftkv.Open(t.Context(), endpoints, raftkv.WithTimeout(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	err = recipes.WithLock(t.Context(), client, "{l}ock", func(ctx context.Context, l *recipes.Lock) error {
+		for i := range 3 {
+			leader := c.leader()
+			c.kill(leader)
+			if _, err := l.Write(ctx, raftkv.PutOp("{l}data", fmt.Append(nil, i))); err != nil {
+				return err
+			}
+			if _, err := recipes.TryAcquire(ctx, client, l.Key()); !errors.Is(err, recipes.ErrHeld) {
+				return fmt.Errorf("taken twice: %w", err)
+			}
+			c.start(leader)
+			c.ready(leader)
+		}
+		return ctx.Err()
+	}, recipes.WithTTL(30*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if item, err := client.Get(t.Context(), "{l}data"); err != nil || string(item.Value) != "2" {
+		t.Error(item, err)
+	}
+	if _, err := client.Get(t.Context(), "{l}ock"); !errors.Is(err, raftkv.ErrNotFound) {
+		t.Error(err)
 	}
 }

@@ -16,7 +16,8 @@ import (
 //
 // The client counts from when it sent the last keep-alive that was answered, by its own monotonic clock, and leaves a hundredth for clocks that do not run
 // alike. So Done is closed before the cluster can have ended the lease, also if no node is reached. But no signal stops a
-// process that is held up between looking at it and acting: what must not be done twice needs a fencing token; see the package recipes.
+// process that is held up between looking at it and acting, and the monotonic clock of a machine may stand still while that is suspended: what must not be
+// done twice needs a fencing token; see the package recipes.
 type Lease struct {
 	client *Client
 	id     LeaseID
@@ -165,7 +166,7 @@ func (l *Lease) Err() error {
 	}
 	l.end(l.lost())
 	cause := context.Cause(l.life)
-	if errors.Is(cause, context.Canceled) { // of the client
+	if !errors.Is(cause, ErrLeaseLost) && !errors.Is(cause, ErrLeaseRevoked) { // the client has ended
 		return ErrClosed
 	}
 	return cause

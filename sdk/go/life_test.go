@@ -109,7 +109,7 @@ func TestLivesThatCannotBe(t *testing.T) {
 		_, put := client.Put(ctx, "k", nil, options...)
 		_, batch := client.Batch(ctx, raftkv.DeleteOp("a"), raftkv.PutOp("k", nil, c.lives...))
 		_, txn := client.Txn(ctx, raftkv.Txn{Then: []raftkv.Op{raftkv.PutOp("k", nil, c.lives...)}})
-		for at, err := range map[string]error{"invalid request: ": put, "operations[1].": batch, "then[0].": txn} {
+		for at, err := range map[string]error{"invalid request:": put, "operations[1].": batch, "then[0].": txn} {
 			var invalid *raftkv.InvalidError
 			if !errors.As(err, &invalid) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), at) {
 				t.Errorf("%q lacks %q or %q", err, at, c.want)

@@ -339,17 +339,39 @@ func TestSlowWatch(t *testing.T) {
 	ctx := within(t, time.Minute)
 	slow := read(t, client.Watch(ctx, raftkv.Range{}, raftkv.WithProgress(time.Hour)))
 	slow.want("progress")
+	for range 20 { // others on the same connection, of which nobody reads more than the beginning
+		read(t, client.Watch(ctx, raftkv.Range{}, raftkv.WithProgress(time.Hour))).want("progress")
+	}
 	value := strings.Repeat("x", 64<<10)
 	for i := range 200 {
 		put(t, client, fmt.Sprintf("k-%03d", i), value)
 	}
-	if cluster.Watches(0) != 1 {
-		t.Error("the watch was given up")
+	if cluster.Watches(0) != 21 {
+		t.Error("a watch was given up")
+	}
+	if l, err := client.Grant(ctx, time.Minute); err != nil || l.KeepAlive(ctx) != nil { // has the same connection, too
+		t.Error(err)
 	}
 	for i := range 200 {
 		if e := slow.event(); e.Item.Key != fmt.Sprintf("k-%03d", i) || len(e.Item.Value) != len(value) {
 			t.Fatalf("event %d is of %s", i, e.Item.Key)
 		}
+	}
+}
+
+// A node that takes the request and says nothing is left for another.
+func TestWatchLeavesASilentNode(t *testing.T) {
+	cluster, client := open(t, 2, 1, raftkv.WithTimeout(time.Second))
+	put(t, client, "k", "v")
+	never := make(chan struct{})
+	cluster.SetCallHook(func(c raftkvtest.Call) raftkvtest.Action {
+		if c.Node == 0 {
+			return raftkvtest.Action{Wait: never}
+		}
+		return raftkvtest.Action{}
+	})
+	for range 2 { // one of them at least begins with the silent node
+		read(t, client.Watch(t.Context(), raftkv.Key("k"), raftkv.FromRevision(1))).want("put k=v@1")
 	}
 }
 

@@ -92,6 +92,18 @@ func (w *watcher) patienceNow(ctx context.Context) time.Duration {
 	}
 }
 
+// beginTime is how long a node may take to begin: no more than half of the time that is left, so that another has the other half.
+func (w *watcher) beginTime(ctx context.Context) time.Duration {
+	most := watchBeginTime
+	if patience := w.patienceNow(ctx); patience > 0 {
+		most = min(most, (w.served+patience-w.client.now())/2)
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(deadline)/2)
+	}
+	return max(most, time.Millisecond)
+}
+
 // beside is any endpoint but one that has just failed to serve, if there is another.
 func (r *routes) beside(last *endpoint) *endpoint {
 	for range *r.ring.Load() {
@@ -110,7 +122,7 @@ func (w *watcher) follow(ctx context.Context, e *endpoint, yield func(*Event, er
 		GotConn: func(httptrace.GotConnInfo) { reached.Store(true) },
 	}))
 	defer cancel(nil)
-	silence := time.AfterFunc(watchBeginTime, func() { cancel(errSilent) })
+	silence := time.AfterFunc(w.beginTime(ctx), func() { cancel(errSilent) })
 	defer silence.Stop()
 	w.request.Token = w.at.server
 	responses, err := w.client.watchService(e).Watch(stream, w.request)

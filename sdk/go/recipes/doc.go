@@ -4,7 +4,7 @@
 //
 // At every moment, at most one holder has the key of the lock, and the tokens of the holders grow: that is what the cluster decides, and no clock can
 // break it. It is not that at most one process acts. A holder that is held up (a pause of its process, its machine or its network) may go on
-// acting after its lease has ended and another holds the lock, before it has looked at a clock or a context. The context of a lock ends before the
+// acting after its lease has ended and another holds the lock, before it has looked at a clock or a context, and the clock of a suspended machine may stand still. The context of a lock ends before the
 // cluster can have ended the lease, which makes that rare, and not impossible. So a lock alone is good for what may be done twice, but should not: it saves
 // work. For what must not be done twice, use one of these:
 //
