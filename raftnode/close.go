@@ -147,7 +147,8 @@ func (f *forwards) abandon() {
 
 // abandon answers everything that waits on the member.
 func (m *member) abandon() {
-	for _, rs := range [][]*Request{m.writes, m.reads, m.endRounds(^uint64(0))} {
+	rounds, _ := m.endRounds(^uint64(0))
+	for _, rs := range [][]*Request{m.writes, m.reads, rounds} {
 		failAll(rs, ErrStopped)
 	}
 	for _, c := range m.confirmed {

@@ -142,6 +142,25 @@ func (e *SessionExpiredError) Error() string {
 		"this attempt was not applied", e.Shard, e.Floor)
 }
 
+// TooStaleError says that what the replica has is not new enough for a stale read, and that a majority could not be asked.
+type TooStaleError struct {
+	Shard placement.ShardID
+	// Age is how old the state may be, 0 if that is not known, Bound how old it might be. Both are 0 if it lacks a revision of the token.
+	Age, Bound time.Duration
+}
+
+func (e *TooStaleError) Error() string {
+	const advice = "and no majority can be asked at the moment; ask another node, or retry"
+	switch {
+	case e.Bound == 0:
+		return fmt.Sprintf("this replica of shard %d has not got what the token names, %s", e.Shard, advice)
+	case e.Age == 0:
+		return fmt.Sprintf("this replica of shard %d does not know how old its state is, which may be %s, %s", e.Shard, e.Bound, advice)
+	default:
+		return fmt.Sprintf("this replica of shard %d may be %s behind, which is more than %s, %s", e.Shard, e.Age, e.Bound, advice)
+	}
+}
+
 // LeaseNotFoundError says that a lease does not exist, or has ended. The request was not applied.
 type LeaseNotFoundError struct {
 	ID uint64

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"errors"
+	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -24,6 +25,7 @@ func failureOf(err error) *peerv1.Failure {
 		future    *FutureRevisionError
 		noLease   *LeaseNotFoundError
 		leased    *LeaseExistsError
+		tooStale  *TooStaleError
 	)
 	switch {
 	case errors.As(err, &notLeader):
@@ -48,6 +50,8 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_COMPACTED, compacted.Oldest, compacted.Revision
 	case errors.As(err, &future):
 		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION, future.Current, future.Revision
+	case errors.As(err, &tooStale):
+		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_TOO_STALE, uint64(tooStale.Bound.Milliseconds()), uint64(tooStale.Age.Milliseconds())
 	case errors.As(err, &noLease):
 		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND, noLease.ID
 	case errors.As(err, &leased):
@@ -86,6 +90,8 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 		return &CompactedError{Shard: shard, Revision: f.GetActual(), Oldest: f.GetLimit()}
 	case peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION:
 		return &FutureRevisionError{Shard: shard, Revision: f.GetActual(), Current: f.GetLimit()}
+	case peerv1.FailureKind_FAILURE_KIND_TOO_STALE:
+		return &TooStaleError{Shard: shard, Bound: time.Duration(f.GetLimit()) * time.Millisecond, Age: time.Duration(f.GetActual()) * time.Millisecond}
 	case peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND:
 		return &LeaseNotFoundError{ID: f.GetLeaseId()}
 	case peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS:

@@ -70,6 +70,8 @@ type member struct {
 	agreement agreement
 	// trimming says that a TrimHistory is under way; any goroutine may change it.
 	trimming atomic.Bool
+	// fresh says how old the state is.
+	fresh freshness
 	// reading counts reads that are with the readers; any goroutine may change it.
 	reading atomic.Int64
 	// clockMs is what clock said last, for any goroutine to load; only of a leader it means anything.
@@ -94,6 +96,7 @@ type leadership struct {
 // confirmedReads are reads that may be served once the applier has reached index.
 type confirmedReads struct {
 	index    uint64
+	began    time.Duration // when their round began
 	requests []*Request
 }
 

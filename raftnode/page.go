@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -15,8 +16,8 @@ import (
 const pageAttempts = 8
 
 // Page reads one page of a range over all shards. Each shard's part is linearizable; a page that does not show every slot exactly once is
-// read again (R17). No iterator outlives a page: the next one starts behind the last key.
-func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead) (*Page, error) {
+// read again (R17). No iterator outlives a page: the next one starts behind the last key. stale bounds what it may miss; nil is nothing.
+func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stale) (*Page, error) {
 	for _, bound := range []struct{ field, key string }{{"start", r.GetStart()}, {"end", r.GetEnd()}} {
 		if len(bound.key) > KeyBytes+len("\x00") { // NextKey of the longest key
 			return nil, limit(bound.field, KeyBytes, len(bound.key))
@@ -33,7 +34,7 @@ func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead) (*Page, error) {
 	}
 	var uncovered placement.Slot
 	for range pageAttempts {
-		parts, err := n.readParts(ctx, r)
+		parts, err := n.readAll(ctx, &peerv1.ReadRequest{Range: r, Stale: stale})
 		if err != nil {
 			return nil, err
 		}
@@ -44,11 +45,6 @@ func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead) (*Page, error) {
 		uncovered = slot
 	}
 	return nil, &StaleRouteError{Slot: uncovered}
-}
-
-// readParts reads the range of every data shard.
-func (n *Node) readParts(ctx context.Context, r *peerv1.RangeRead) ([]Result, error) {
-	return n.readAll(ctx, &peerv1.ReadRequest{Range: r})
 }
 
 // readAll sends a read to every data shard.
@@ -100,6 +96,10 @@ func covered(parts []Result) (placement.Slot, bool) {
 // there is not known.
 func (n *Node) merge(r *peerv1.RangeRead, parts []Result) *Page {
 	page := &Page{Origin: &peerv1.Origin{NodeId: string(n.options.NodeID)}}
+	for _, p := range parts {
+		page.Revisions = append(page.Revisions, ShardRevision{p.Shard, p.Origin.GetRevision()})
+	}
+	slices.SortFunc(page.Revisions, func(a, b ShardRevision) int { return cmp.Compare(a.Shard, b.Shard) })
 	if len(parts) == 1 {
 		page.Origin, page.Shard = parts[0].Origin, parts[0].Shard
 		page.Records, page.More = parts[0].Read.GetRecords(), parts[0].Read.GetMore()
@@ -113,6 +113,8 @@ func (n *Node) merge(r *peerv1.RangeRead, parts []Result) *Page {
 	}
 	fence, fenced := "", false
 	for _, p := range parts {
+		page.Origin.FreshnessMs = max(page.Origin.FreshnessMs, p.Origin.GetFreshnessMs())
+		page.Origin.FreshnessUnknown = page.Origin.FreshnessUnknown || p.Origin.GetFreshnessUnknown()
 		records := p.Read.GetRecords()
 		page.Records = append(page.Records, records...)
 		if !p.Read.GetMore() || len(records) == 0 || planted.Is(planted.PageBeyondItsParts) { // R17

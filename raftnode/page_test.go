@@ -29,7 +29,7 @@ func TestEveryNodeServesEveryShard(t *testing.T) {
 			var got []string
 			r := &peerv1.RangeRead{Start: "key-", End: raftnode.PrefixEnd("key-"), Reverse: reverse, MaxItems: 37}
 			for {
-				page, err := c.nodes[m.ID].Page(t.Context(), r)
+				page, err := c.nodes[m.ID].Page(t.Context(), r, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -16,23 +16,24 @@ func (w *worker) startReads(m *member) {
 		return
 	}
 	if round, ok := m.replica.StartRead(); ok {
-		m.beginRound(round, m.reads)
+		m.beginRound(round, w.n.uptime(), m.reads)
 		m.reads = nil
 	}
 }
 
 // readConfirmed moves the reads of a round on: to the readers, or to wait for the applier.
 func (w *worker) readConfirmed(m *member, r replica.Read) {
-	reads := m.endRounds(r.Round)
+	reads, began := m.endRounds(r.Round)
 	w.n.metrics.readRounds.Add(1)
-	if m.applied >= r.Index || planted.Is(planted.ReadBeforeApplied) { // R16
-		w.n.readers.add(m, reads)
-		return
-	}
 	if len(reads) == 0 {
 		return
 	}
-	m.confirmed = append(m.confirmed, confirmedReads{index: r.Index, requests: reads})
+	if m.applied >= r.Index || planted.Is(planted.ReadBeforeApplied) { // R16
+		m.fresh.confirm(began)
+		w.n.readers.add(m, reads, true)
+		return
+	}
+	m.confirmed = append(m.confirmed, confirmedReads{index: r.Index, began: began, requests: reads})
 	m.confirmedCount += len(reads)
 }
 
@@ -41,7 +42,8 @@ func (w *worker) releaseReads(m *member) {
 	n := 0
 	for n < len(m.confirmed) && m.confirmed[n].index <= m.applied {
 		m.confirmedCount -= len(m.confirmed[n].requests)
-		w.n.readers.add(m, m.confirmed[n].requests)
+		m.fresh.confirm(m.confirmed[n].began)
+		w.n.readers.add(m, m.confirmed[n].requests, true)
 		m.confirmed[n] = confirmedReads{}
 		n++
 	}
@@ -62,6 +64,8 @@ type readerPool struct {
 type readJob struct {
 	m        *member
 	requests []*Request
+	// confirmed: a round has shown that the state is the newest.
+	confirmed bool
 }
 
 func newReaderPool(n *Node) *readerPool {
@@ -72,13 +76,13 @@ func newReaderPool(n *Node) *readerPool {
 	return p
 }
 
-func (p *readerPool) add(m *member, requests []*Request) {
+func (p *readerPool) add(m *member, requests []*Request, confirmed bool) {
 	if len(requests) == 0 {
 		return
 	}
 	m.reading.Add(int64(len(requests)))
 	p.queue.Lock()
-	p.queue.jobs = append(p.queue.jobs, readJob{m: m, requests: requests})
+	p.queue.jobs = append(p.queue.jobs, readJob{m: m, requests: requests, confirmed: confirmed})
 	waiting := len(p.queue.jobs)
 	p.queue.Unlock()
 	for i := range min(waiting, len(p.wakes)) {
@@ -103,10 +107,12 @@ func (p *readerPool) step() {
 
 // serve executes the reads of one round in one view: ownership and data are of the same state (R17).
 func (p *readerPool) serve(job readJob) {
+	age, known := job.m.fresh.age(p.n.uptime()) // before the view, which may be newer
 	view := p.n.engine.view()
 	l := job.m.lead.Load()
 	leads := l != nil && l.local
 	var again []*Request // their view is of before a snapshot was installed
+	var join []*Request  // the state is not new enough for them
 	var failure error    // of a state that is damaged: the replica must not go on (R15)
 	for _, r := range job.requests {
 		result, at, err := view.read(job.m.shard, r.Read)
@@ -124,8 +130,22 @@ func (p *readerPool) serve(job readJob) {
 		if leads {
 			result.ClockMs = max(result.ClockMs, job.m.clockMs.Load())
 		}
+		origin := p.n.origin(at, leads)
+		if s := r.Read.GetStale(); s != nil {
+			switch wanted := s.GetRevisions()[uint32(job.m.shard)]; {
+			case !job.confirmed && !p.n.staleAnswer(job.m, s, origin, at.revision, age, known):
+				join = append(join, r)
+				continue
+			case job.confirmed && at.revision < wanted:
+				r.fail(&FutureRevisionError{Shard: job.m.shard, Revision: wanted, Current: at.revision})
+				continue
+			}
+		}
 		sayRemaining(result)
-		r.done(Result{Shard: job.m.shard, Read: result, Origin: p.n.origin(at, leads)})
+		r.done(Result{Shard: job.m.shard, Read: result, Origin: origin})
+	}
+	if len(join) > 0 {
+		job.m.worker.post(joinEvent{m: job.m, requests: join})
 	}
 	if len(again) > 0 {
 		job.m.worker.post(rereadEvent{m: job.m, requests: again})

@@ -144,19 +144,19 @@ func TestRoundsConfirmTheReadsBeforeThem(t *testing.T) {
 	for number := range uint64(roundsMax + 2) {
 		r := &Request{}
 		reads = append(reads, r)
-		m.beginRound(number+1, []*Request{r})
+		m.beginRound(number+1, time.Duration(number), []*Request{r})
 	}
-	if got := m.endRounds(1); len(got) != 0 {
+	if got, _ := m.endRounds(1); len(got) != 0 {
 		t.Errorf("%d reads confirmed by round 1, which was merged into round 3", len(got))
 	}
-	if got := m.endRounds(4); !slices.Equal(got, reads[:4]) {
-		t.Errorf("%d reads confirmed by round 4, want those of rounds 1 to 4", len(got))
+	if got, began := m.endRounds(4); !slices.Equal(got, reads[:4]) || began != 3 {
+		t.Errorf("%d reads confirmed by round 4, want those of rounds 1 to 4, the last of which began at %d", len(got), began)
 	}
 	if got := m.roundReads(); got != roundsMax-2 {
 		t.Errorf("%d reads wait, want %d", got, roundsMax-2)
 	}
 	m.expireRounds(func([]*Request) []*Request { return nil })
-	if got := m.endRounds(^uint64(0)); len(m.rounds) != 0 || len(got) != 0 {
+	if got, _ := m.endRounds(^uint64(0)); len(m.rounds) != 0 || len(got) != 0 {
 		t.Errorf("%d rounds and %d reads are left", len(m.rounds), len(got))
 	}
 }

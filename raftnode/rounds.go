@@ -1,8 +1,11 @@
 package raftnode
 
+import "time"
+
 // readRound are the reads that came in before a ReadIndex round started. Its answer confirms them, and so does that of any later round.
 type readRound struct {
 	number   uint64
+	began    time.Duration // Node.uptime
 	requests []*Request
 }
 
@@ -12,11 +15,11 @@ const roundsMax = 8
 
 // beginRound lets reads wait for a round that has just started. The oldest rounds become one if there are too many: their reads then wait
 // for the later of the two answers.
-func (m *member) beginRound(number uint64, requests []*Request) {
+func (m *member) beginRound(number uint64, began time.Duration, requests []*Request) {
 	if len(requests) == 0 {
 		return // A round for the reads of earlier ones.
 	}
-	m.rounds = append(m.rounds, readRound{number: number, requests: requests})
+	m.rounds = append(m.rounds, readRound{number: number, began: began, requests: requests})
 	if len(m.rounds) > roundsMax {
 		m.rounds[1].requests = append(m.rounds[0].requests, m.rounds[1].requests...)
 		m.rounds[0] = readRound{}
@@ -24,9 +27,8 @@ func (m *member) beginRound(number uint64, requests []*Request) {
 	}
 }
 
-// endRounds takes the reads that the answer to a round confirms.
-func (m *member) endRounds(number uint64) []*Request {
-	var out []*Request
+// endRounds takes the reads that the answer to a round confirms, and says when the last of their rounds began.
+func (m *member) endRounds(number uint64) (out []*Request, began time.Duration) {
 	n := 0
 	for n < len(m.rounds) && m.rounds[n].number <= number {
 		if out == nil {
@@ -34,11 +36,12 @@ func (m *member) endRounds(number uint64) []*Request {
 		} else {
 			out = append(out, m.rounds[n].requests...)
 		}
+		began = m.rounds[n].began
 		m.rounds[n] = readRound{}
 		n++
 	}
 	m.rounds = m.rounds[n:]
-	return out
+	return out, began
 }
 
 // roundReads is how many reads wait for the answer to a round.

@@ -140,6 +140,8 @@ func (w *worker) abandon() {
 			e.done(nil, ErrStopped)
 		case rereadEvent:
 			failAll(e.requests, ErrStopped)
+		case joinEvent:
+			failAll(e.requests, ErrStopped)
 		}
 	}
 	for _, m := range w.n.locals() {

@@ -19,7 +19,11 @@ func (e requestEvent) handle(w *worker) {
 			return
 		}
 		if w.n.pastKnown(m.shard, r.Read) {
-			w.n.readers.add(m, []*Request{r})
+			w.n.readers.add(m, []*Request{r}, true)
+			return
+		}
+		if r.Read.GetStale() != nil {
+			w.stale(m, r)
 			return
 		}
 		m.reads = append(m.reads, r)
@@ -160,13 +164,17 @@ func (w *worker) expire(m *member, now time.Time) {
 		r.fail(w.n.timedOut(m.shard))
 	})
 	expireReads := func(rs []*Request) []*Request {
-		return expireRequests(rs, now, func(r *Request) { r.fail(w.n.timedOut(m.shard)) })
+		return expireRequests(rs, now, func(r *Request) { r.fail(w.n.readTimedOut(m, r)) })
 	}
 	m.reads = expireReads(m.reads)
 	m.expireRounds(expireReads)
 	for i := range m.confirmed {
 		m.confirmed[i].requests = expireRequests(m.confirmed[i].requests, now, func(r *Request) {
 			m.confirmedCount--
+			if s := r.Read.GetStale(); s != nil {
+				r.fail(w.n.tooStale(m, s))
+				return
+			}
 			r.fail(ErrTimeout)
 		})
 	}

@@ -20,7 +20,11 @@ func (s *Service) batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftk
 	case <-ctx.Done():
 		call.abandon(ctx.Err())
 	}
-	return call.response(s)
+	res, err := call.response(s)
+	if err == nil && call.atomic {
+		tellOne(res.Header)
+	}
+	return res, err
 }
 
 // batchCall is a batch under way: one request to the node if it is atomic, else one for each write.

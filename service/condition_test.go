@@ -53,7 +53,7 @@ func TestConditionsOnEveryProtocol(t *testing.T) {
 				checkStatus(t, status, codes.FailedPrecondition, "PRECONDITION_FAILED", step.failed, 0)
 				continue
 			}
-			ignore := protocmp.IgnoreFields(&raftkvv1.ResponseHeader{}, "raft_index")
+			ignore := protocmp.IgnoreFields(&raftkvv1.ResponseHeader{}, "raft_index", "token")
 			if diff := cmp.Diff(step.want, got, protocmp.Transform(), ignore); status != nil || diff != "" {
 				t.Errorf("%s: %v\n%s", step.name, status, diff)
 			}

@@ -34,7 +34,7 @@ func newCORS(origins []string) (*cors, *http.CrossOriginProtection, error) {
 		headers: strings.Join(append(connectcors.AllowedHeaders(), "Accept", "If-Match", "If-None-Match", "Last-Event-Id"), ", "),
 		exposed: strings.Join(append(connectcors.ExposedHeaders(),
 			"Etag", "Retry-After", "Raftkv-Cluster", "Raftkv-Node", "Raftkv-Shard", "Raftkv-Term", "Raftkv-Index", "Raftkv-Revision", "Raftkv-Role",
-			"Raftkv-Freshness-Ms", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version"), ", "),
+			"Raftkv-Freshness-Ms", "Raftkv-Token", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version"), ", "),
 	}
 	if c.any {
 		return c, nil, nil

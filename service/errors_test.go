@@ -55,6 +55,10 @@ var errorRows = []struct {
 	{&raftnode.CrossShardError{Groups: []raftnode.ShardKeys{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, codes.FailedPrecondition, 400, "CROSS_SHARD", &raftkvv1.CrossShard{Groups: []*raftkvv1.CrossShard_Group{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, 0},
 	{&raftnode.SessionExpiredError{Shard: 1, Floor: 8, Revision: 9}, codes.FailedPrecondition, 400, "SESSION_EXPIRED", &raftkvv1.SessionExpired{Floor: 8, Revision: 9}, 0},
 	{&preconditionError{key: "k", current: 7, revision: 9, shard: 1}, codes.FailedPrecondition, 412, "PRECONDITION_FAILED", &raftkvv1.PreconditionFailed{Key: "k", Current: 7, Revision: 9, Shard: 1}, 0},
+	{
+		&raftnode.TooStaleError{Shard: 1, Age: 31 * time.Second, Bound: time.Second}, codes.Unavailable, 503, "TOO_STALE",
+		&raftkvv1.TooStale{Shard: 1, FreshnessMs: 31_000, MaxStalenessMs: 1000}, time.Millisecond,
+	},
 	{&raftnode.CutOffError{Shard: 1, For: 31 * time.Second}, codes.Unavailable, 503, "CUT_OFF", &raftkvv1.CutOff{Shard: 1, ForMs: 31_000}, time.Millisecond},
 	{&raftnode.LeaseNotFoundError{ID: 7}, codes.FailedPrecondition, 404, "LEASE_NOT_FOUND", &raftkvv1.LeaseNotFound{LeaseId: 7}, 0},
 	{&raftnode.LeaseExistsError{ID: 7}, codes.FailedPrecondition, 409, "LEASE_EXISTS", &raftkvv1.LeaseExists{LeaseId: 7}, 0},

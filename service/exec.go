@@ -269,7 +269,12 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 	switch v := m.GetOperation().(type) {
 	case *raftkvv1.ExecOperation_Get:
 		o.key = v.Get.GetKey()
-		r = new(readCall).prepare(v.Get)
+		stale, err := x.service.staleRead(v.Get.GetConsistency(), v.Get.GetMaxStalenessMs(), v.Get.GetToken())
+		if err != nil {
+			o.done(raftnode.Result{Err: err})
+			return
+		}
+		r = new(readCall).prepare(v.Get, stale)
 	case *raftkvv1.ExecOperation_Put:
 		o.key = v.Put.GetKey()
 		r = new(writeCall).put(v.Put)

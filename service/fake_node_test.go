@@ -33,6 +33,7 @@ type fakeNode struct {
 	dedup    map[string]*storev1.WriteResult
 	past     map[string][]pastRecord // oldest first
 	leases   map[uint64]uint64       // their times to live, in milliseconds; none passes
+	stale    *peerv1.Stale           // of the last read
 }
 
 // pastRecord is a key as a revision left it.
@@ -114,6 +115,7 @@ func (n *fakeNode) execute(r *raftnode.Request) raftnode.Result {
 	n.index++
 	res := raftnode.Result{Shard: fakeShard}
 	if r.Read != nil {
+		n.stale = r.Read.GetStale()
 		res.Read = &peerv1.ReadResult{}
 		for _, key := range r.Read.GetKeys() {
 			record := n.records[key]
@@ -251,12 +253,13 @@ func (n *fakeNode) operate(ops []*storev1.Operation) *storev1.WriteResult {
 	return res
 }
 
-func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error) {
+func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stale) (*raftnode.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.stale = stale
 	if n.fail != nil {
 		if err := n.fail(&raftnode.Request{}); err != nil {
 			return nil, err
@@ -266,7 +269,9 @@ func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Pag
 	if r.GetReverse() {
 		slices.Reverse(keys)
 	}
-	page := &raftnode.Page{Origin: n.origin(), Shard: fakeShard}
+	page := &raftnode.Page{
+		Origin: n.origin(), Shard: fakeShard, Revisions: []raftnode.ShardRevision{{Shard: fakeShard, Revision: n.revision}, {Shard: fakeShard + 1, Revision: 77}},
+	}
 	size := 0
 	for _, k := range keys {
 		if k < r.GetStart() || (r.GetEnd() != "" && k >= r.GetEnd()) {

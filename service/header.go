@@ -44,6 +44,8 @@ func (s *Service) fillHeader(h *raftkvv1.ResponseHeader, shard uint32, origin *p
 	default:
 		h.Role = raftkvv1.Role_ROLE_FOLLOWER
 	}
+	h.Token = ""
+	h.FreshnessMs, h.FreshnessUnknown = origin.GetFreshnessMs(), origin.GetFreshnessUnknown()
 }
 
 // readHeader is the header of a read.

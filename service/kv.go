@@ -44,11 +44,16 @@ func (s kv) Txn(ctx context.Context, req *raftkvv1.TxnRequest) (*raftkvv1.TxnRes
 }
 
 func (s *Service) get(ctx context.Context, req *raftkvv1.GetRequest) (*raftkvv1.GetResponse, error) {
-	res := s.do(ctx, new(readCall).prepare(req))
+	stale, err := s.staleRead(req.GetConsistency(), req.GetMaxStalenessMs(), req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	res := s.do(ctx, new(readCall).prepare(req, stale))
 	answer := new(getAnswer)
 	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
 	}
+	tellOne(&answer.header)
 	return &answer.response, nil
 }
 
@@ -58,6 +63,7 @@ func (s *Service) put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.
 	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
 	}
+	tellOne(&answer.header)
 	return &answer.response, nil
 }
 
@@ -67,6 +73,7 @@ func (s *Service) delete(ctx context.Context, req *raftkvv1.DeleteRequest) (*raf
 	if err := answer.fill(s, req.GetKey(), &res); err != nil {
 		return nil, err
 	}
+	tellOne(&answer.header)
 	return &answer.response, nil
 }
 

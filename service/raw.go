@@ -33,7 +33,11 @@ var writeNames = func() map[string]bool {
 }()
 
 // readNames are those of a read.
-var readNames = map[string]bool{"revision": true}
+var readNames = func() map[string]bool {
+	names := fieldNames(new(raftkvv1.GetRequest).ProtoReflect().Descriptor())
+	delete(names, "key")
+	return names
+}()
 
 // serveKey serves the raw value of a key. The key is everything behind /v1/kv/, unescaped once: slashes, dots and what was
 // escaped are data.
@@ -181,6 +185,7 @@ func populate(u *url.URL, m proto.Message, names map[string]bool) error {
 	if err := checkQuery(u, names); err != nil {
 		return err
 	}
+	u = spellOut(u)
 	if err := runtime.PopulateQueryParameters(m, u.Query(), utilities.NewDoubleArray(nil)); err != nil {
 		return &malformedError{part: "query", problem: err.Error()}
 	}
@@ -212,7 +217,12 @@ func setAnswerHeaders(header http.Header, h *raftkvv1.ResponseHeader) {
 	header.Set("Raftkv-Index", strconv.FormatUint(h.GetRaftIndex(), 10))
 	header.Set("Raftkv-Revision", strconv.FormatUint(h.GetRevision(), 10))
 	header.Set("Raftkv-Role", strings.ToLower(strings.TrimPrefix(h.GetRole().String(), "ROLE_")))
-	header.Set("Raftkv-Freshness-Ms", strconv.FormatUint(h.GetFreshnessMs(), 10))
+	if h.GetFreshnessUnknown() {
+		header.Set("Raftkv-Freshness-Ms", "unknown")
+	} else {
+		header.Set("Raftkv-Freshness-Ms", strconv.FormatUint(h.GetFreshnessMs(), 10))
+	}
+	header.Set("Raftkv-Token", h.GetToken())
 	header.Set("Cache-Control", "no-store") // a cache is not linearizable
 }
 

@@ -17,13 +17,14 @@ type readCall struct {
 }
 
 // prepare fills the request in; Deadline and Done are left to the caller.
-func (c *readCall) prepare(m *raftkvv1.GetRequest) *raftnode.Request {
+func (c *readCall) prepare(m *raftkvv1.GetRequest, stale *peerv1.Stale) *raftnode.Request {
 	if m.GetRevision() != 0 {
 		c.read.Past = []*peerv1.PastRead{{Key: m.GetKey(), Revision: m.GetRevision()}}
 	} else {
 		c.keys[0] = m.GetKey()
 		c.read.Keys = c.keys[:]
 	}
+	c.read.Stale = stale
 	c.request.Read = &c.read
 	c.request.AutoShard = true
 	return &c.request

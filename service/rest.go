@@ -120,6 +120,7 @@ func (h *rest) prepare(r *http.Request, path string) error {
 	if err := checkQuery(r.URL, names); err != nil {
 		return err
 	}
+	r.URL = spellOut(r.URL)
 	if route.method == http.MethodGet {
 		return nil
 	}
@@ -208,6 +209,20 @@ func checkQuery(u *url.URL, names map[string]bool) error {
 		}
 	}
 	return nil
+}
+
+// spellOut lets a query say consistency=stale for CONSISTENCY_STALE, as the gateway wants it.
+func spellOut(u *url.URL) *url.URL {
+	const name, prefix = "consistency", "CONSISTENCY_"
+	query := u.Query()
+	value := strings.ToUpper(query.Get(name))
+	if value == "" || strings.HasPrefix(value, prefix) || strings.Trim(value, "0123456789") == "" {
+		return u
+	}
+	query.Set(name, prefix+value)
+	spelt := *u
+	spelt.RawQuery = query.Encode()
+	return &spelt
 }
 
 func checkEncoding(r *http.Request) error {

@@ -31,11 +31,16 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 		}
 		advance(r, last)
 	}
-	page, err := s.node.Page(ctx, r)
+	stale, err := s.staleRead(req.GetConsistency(), req.GetMaxStalenessMs(), req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	page, err := s.node.Page(ctx, r, stale)
 	if err != nil {
 		return nil, err
 	}
 	res := &raftkvv1.ListResponse{Header: s.readHeader(uint32(page.Shard), page.Origin), Kvs: keyValues(page)}
+	tell(res.Header, page.Revisions...)
 	if n := len(page.Records); page.More && n > 0 {
 		res.NextPageToken = encodeToken(req, page.Records[n-1].GetKey())
 	}
@@ -71,6 +76,10 @@ func (s *Service) tryScan(ctx context.Context, req *raftkvv1.ScanRequest, send f
 func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
 	r := s.rangeRead(req.GetRange().GetPrefix(), req.GetRange().GetStart(), req.GetRange().GetEnd())
 	r.Reverse, r.KeysOnly = req.GetReverse(), req.GetKeysOnly()
+	stale, err := s.staleRead(req.GetConsistency(), req.GetMaxStalenessMs(), req.GetToken())
+	if err != nil {
+		return err
+	}
 	pageItems := s.limits.PageItems
 	if n := uint64(req.GetPageSize()); n != 0 {
 		pageItems = min(pageItems, n)
@@ -80,11 +89,12 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 		if req.GetLimit() != 0 {
 			r.MaxItems = uint32(min(pageItems, left))
 		}
-		page, err := s.page(ctx, r)
+		page, err := s.page(ctx, r, stale)
 		if err != nil {
 			return err
 		}
 		res := &raftkvv1.ScanResponse{Header: s.readHeader(uint32(page.Shard), page.Origin), Kvs: keyValues(page)}
+		tell(res.Header, page.Revisions...)
 		if err := s.sendPage(res, send); err != nil {
 			return err
 		}
@@ -111,10 +121,10 @@ func (s *Service) sendPage(res *raftkvv1.ScanResponse, send func(*raftkvv1.ScanR
 }
 
 // page reads one page of a stream. The default timeout holds for each page, the client's own for the stream.
-func (s *Service) page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error) {
+func (s *Service) page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stale) (*raftnode.Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.limits.Timeout)
 	defer cancel()
-	return s.node.Page(ctx, r)
+	return s.node.Page(ctx, r, stale)
 }
 
 // rangeRead is the read of the first page of a range.

@@ -29,7 +29,7 @@ type Node interface {
 	// Do executes a request and waits for its result, or for ctx.
 	Do(ctx context.Context, r *raftnode.Request) raftnode.Result
 	// Page reads one page of a range, merged over all shards.
-	Page(ctx context.Context, r *peerv1.RangeRead) (*raftnode.Page, error)
+	Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stale) (*raftnode.Page, error)
 	// Watch begins to watch keys.
 	Watch(ctx context.Context, r raftnode.WatchRequest) (*raftnode.WatchStream, error)
 	// Leases reads one page of the leases, or of the keys of one, merged over all shards.

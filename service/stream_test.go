@@ -25,7 +25,7 @@ type panickingNode struct{ *fakeNode }
 
 func (panickingNode) Submit(*raftnode.Request) { panic("submit") }
 
-func (panickingNode) Page(context.Context, *peerv1.RangeRead) (*raftnode.Page, error) { panic("page") }
+func (panickingNode) Page(context.Context, *peerv1.RangeRead, *peerv1.Stale) (*raftnode.Page, error) { panic("page") }
 
 // TestPanicInStreams checks that a panic ends its stream only, and leaves one line in the log.
 func TestPanicInStreams(t *testing.T) {

@@ -13,7 +13,11 @@ import (
 // txn executes a transaction.
 func (s *Service) txn(ctx context.Context, req *raftkvv1.TxnRequest) (*raftkvv1.TxnResponse, error) {
 	res := s.do(ctx, txnCall(req))
-	return s.txnResponse(req, &res)
+	answer, err := s.txnResponse(req, &res)
+	if err == nil {
+		tellOne(answer.Header)
+	}
+	return answer, err
 }
 
 // txnCall is the request of a Txn that has passed the rules; Deadline and Done are left to the caller.

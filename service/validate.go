@@ -62,7 +62,36 @@ func (r *rules) check(m request) error {
 	}
 }
 
-func (r *rules) checkGet(m *raftkvv1.GetRequest) error { return checkKey("key", m.GetKey()) }
+func (r *rules) checkGet(m *raftkvv1.GetRequest) error {
+	if err := checkKey("key", m.GetKey()); err != nil {
+		return err
+	}
+	stale := m.GetConsistency() == raftkvv1.Consistency_CONSISTENCY_STALE
+	if stale && m.GetRevision() != 0 {
+		return &raftnode.InvalidError{Field: "revision", Problem: "cannot be combined with consistency STALE: any replica that has the revision shows it without asking others"}
+	}
+	return checkStaleness(m.GetConsistency(), m.GetMaxStalenessMs(), m.GetToken())
+}
+
+// Bounds of the fields that say how new a read must be.
+const (
+	stalenessMax  = 86_400_000 // a day, in milliseconds
+	tokenBytesMax = 64 << 10
+)
+
+func checkStaleness(c raftkvv1.Consistency, maxMs uint64, token string) error {
+	switch {
+	case c < 0 || c > raftkvv1.Consistency_CONSISTENCY_STALE:
+		return &raftnode.InvalidError{Field: "consistency", Problem: "must be LINEARIZABLE or STALE"}
+	case maxMs > stalenessMax:
+		return &raftnode.LimitError{Field: "max_staleness_ms", Limit: stalenessMax, Actual: maxMs}
+	case len(token) > tokenBytesMax:
+		return &raftnode.LimitError{Field: "token", Limit: tokenBytesMax, Actual: uint64(len(token))}
+	case c != raftkvv1.Consistency_CONSISTENCY_STALE && (maxMs != 0 || token != ""):
+		return &raftnode.InvalidError{Field: "consistency", Problem: "max_staleness_ms and token need STALE"}
+	}
+	return nil
+}
 
 func (r *rules) checkPut(m *raftkvv1.PutRequest) error {
 	if err := checkKey("key", m.GetKey()); err != nil {

@@ -155,7 +155,12 @@ func genHot() *rapid.Generator[proto.Message] {
 		key := genKey("key").Draw(t, "key")
 		switch rapid.IntRange(0, 4).Draw(t, "message") {
 		case 0:
-			return &raftkvv1.GetRequest{Key: key}
+			return &raftkvv1.GetRequest{
+				Key: key, Revision: rapid.SampledFrom([]uint64{0, 0, 7}).Draw(t, "revision"),
+				Consistency:    rapid.SampledFrom([]raftkvv1.Consistency{0, 0, 1, 2, 2, 3, -1}).Draw(t, "consistency"),
+				MaxStalenessMs: rapid.SampledFrom([]uint64{0, 0, 1, stalenessMax, stalenessMax + 1}).Draw(t, "staleness"),
+				Token:          rapid.SampledFrom([]string{"", "", "x", strings.Repeat("x", tokenBytesMax), strings.Repeat("x", tokenBytesMax+1)}).Draw(t, "token"),
+			}
 		case 1:
 			return &raftkvv1.PutRequest{
 				Key: key, Value: []byte("v"), RequestId: genRequestID().Draw(t, "id"), Condition: genCondition().Draw(t, "condition"),

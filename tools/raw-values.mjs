@@ -14,7 +14,9 @@ const text = { type: "string" };
 const number = { type: "string", format: "uint64" };
 const who = {
   "Raftkv-Cluster": text, "Raftkv-Node": text, "Raftkv-Shard": number, "Raftkv-Term": number, "Raftkv-Index": number,
-  "Raftkv-Revision": number, "Raftkv-Role": text, "Raftkv-Freshness-Ms": number,
+  "Raftkv-Revision": number, "Raftkv-Role": text, 
+  "Raftkv-Freshness-Ms": { ...text, description: "How old the state may be, in milliseconds; `unknown` if that is not known." },
+  "Raftkv-Token": { ...text, description: "What the answer shows or has done, for later reads that must not be behind it." },
 };
 const version = {
   ETag: { ...text, description: "The mod revision, in quotes." },

@@ -39,7 +39,7 @@ func CheckReplay(h *History) error {
 	for _, r := range shards {
 		r.sort()
 	}
-	for _, op := range h.Operations {
+	for _, op := range slices.Concat(h.Operations, h.Stale) {
 		if op.Outcome == Unknown || op.Origin == 0 {
 			continue
 		}

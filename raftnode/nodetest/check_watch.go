@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
-	"time"
 
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/simfs"
@@ -176,26 +174,10 @@ func (l *ledger) check(w *Watch) error {
 
 // checkMarks compares what a watch has said of its freshness with what was acknowledged by then.
 func checkMarks(h *History, w *Watch) error {
-	type acked struct {
-		at       time.Duration
-		revision uint64
-	}
-	byShard := make(map[placement.ShardID][]acked)
-	for _, op := range h.Operations {
-		if op.Kind == Write && op.Outcome == Done && op.changed() {
-			byShard[op.Shard] = append(byShard[op.Shard], acked{op.Return, op.Revision})
-		}
-	}
-	for _, list := range byShard {
-		slices.SortFunc(list, func(a, b acked) int { return cmp.Compare(a.at, b.at) })
-		for i := 1; i < len(list); i++ {
-			list[i].revision = max(list[i].revision, list[i-1].revision)
-		}
-	}
+	acknowledged := acknowledgedByTime(h)
 	for _, m := range w.Marks {
-		list := byShard[m.Shard]
-		if i := sort.Search(len(list), func(i int) bool { return list[i].at > m.AsOf }); i > 0 && list[i-1].revision > m.Revision {
-			return fmt.Errorf("%s says at revision %d that shard %d had no more at %s, when revision %d was acknowledged", w.Name, m.Revision, m.Shard, m.AsOf, list[i-1].revision)
+		if missed := acknowledged[m.Shard].until(m.AsOf); missed > m.Revision {
+			return fmt.Errorf("%s says at revision %d that shard %d had no more at %s, when revision %d was acknowledged", w.Name, m.Revision, m.Shard, m.AsOf, missed)
 		}
 	}
 	return nil

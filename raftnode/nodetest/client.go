@@ -79,6 +79,7 @@ func (cl *client) begin() {
 	a := &attempt{cl: cl, op: op}
 	if s.chance(cs.load.Reads) {
 		a.page = cs.drawPage(op.Group)
+		op.Stale = cs.drawStale(op.Group)
 	} else {
 		op.Kind = Write
 		cl.sequence++
@@ -201,7 +202,7 @@ func (a *attempt) request() *raftnode.Request {
 	op := a.op
 	r := &raftnode.Request{AutoShard: true}
 	if op.Kind == Read {
-		r.Read = &peerv1.ReadRequest{}
+		r.Read = &peerv1.ReadRequest{Stale: a.stale()}
 		for k := range GroupKeys {
 			r.Read.Keys = append(r.Read.Keys, key(op.Group, k))
 		}
@@ -289,6 +290,12 @@ func (a *attempt) answered(try int, res raftnode.Result, spoken bool) {
 	if full := (*raftnode.DiskFullError)(nil); errors.As(res.Err, &full) {
 		cs.c.seen(GrowthRefused)
 	}
+	if tooStale := (*raftnode.TooStaleError)(nil); errors.As(res.Err, &tooStale) {
+		cs.c.seen(TooStale)
+		if a.op.Stale == nil {
+			cs.c.violate("too stale is no answer to %s", a.op)
+		}
+	}
 	var unknown *raftnode.UnknownOutcomeError
 	switch {
 	case res.Err == nil:
@@ -321,10 +328,16 @@ func (a *attempt) finish(res raftnode.Result) {
 	if op.Kind == Read {
 		op.Cells = a.cells(res.Read)
 		for k, cell := range op.Cells {
-			cs.known[op.Group][k] = cell
+			if op.Stale == nil {
+				cs.known[op.Group][k] = cell
+			}
 			if was, ok := cs.history.Refused[cell.Value]; ok && cell.Value != "" {
 				cs.c.violate("a refused write is visible: %s, seen by %s", was, op)
 			}
+		}
+		if op.Stale != nil {
+			a.finishStale(res)
+			return
 		}
 		cs.close(a)
 		return

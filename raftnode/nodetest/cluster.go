@@ -73,6 +73,8 @@ const (
 	StateStalled
 	LeadYielded
 	GrowthRefused
+	StaleServed
+	TooStale
 	WatchEvent
 	WatchProgress
 	WatchResumed
@@ -97,6 +99,7 @@ var eventNames = [...]string{
 	PageRead: "page read", PageGoesOn: "page with more behind it",
 	MajorityHealed: "majority healed alone", LogStalled: "stall of the log of a node", StateStalled: "stall of the state of a node",
 	LeadYielded: "lead given up for a stalled disk", GrowthRefused: "write refused for a full disk",
+	StaleServed: "stale read served without a round", TooStale: "stale read refused",
 	WatchEvent: "watch told of a change", WatchProgress: "watch told of progress", WatchResumed: "watch resumed by token",
 	WatchCaughtUp: "watch caught up from history", WatchSplit: "revision split between answers to a watch", WatchCompacted: "watch of a compacted history",
 	WatchCutOff: "watch ended by a node that is cut off",

@@ -84,6 +84,8 @@ type Operation struct {
 	From  int
 	// Before are the keys as a write says that it has found them, one for each change that it has done; nil if it was not asked.
 	Before []Cell
+	// Stale: the read need not show the newest state; nil if it must.
+	Stale *StaleRead
 	// Attempts is how often it was sent.
 	Attempts int
 }
@@ -120,6 +122,9 @@ func (o *Operation) String() string {
 		fmt.Fprintf(&b, "%s] ", o.Return)
 	}
 	if o.Kind == Read {
+		if o.Stale != nil {
+			b.WriteString("stale ")
+		}
 		fmt.Fprintf(&b, "read group %d:", o.Group)
 		for i, c := range o.Cells {
 			fmt.Fprintf(&b, " %c=%q/%d", 'a'+o.From+i, c.Value, c.Version)
@@ -160,6 +165,8 @@ func describeChanges(b *strings.Builder, cs []Change) {
 type History struct {
 	// Operations are those that happened or may have.
 	Operations []*Operation
+	// Stale are reads that need not show the newest state.
+	Stale []*Operation
 	// Refused are the values of writes that certainly did not happen: nobody may ever see one.
 	Refused map[string]*Operation
 }

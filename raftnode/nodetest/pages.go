@@ -28,7 +28,7 @@ func (cs *clients) drawPage(group int) *peerv1.RangeRead {
 func (a *attempt) turn(l *life, try int, deadline time.Time) {
 	s, c := a.cl.cs.c.scheduler, a.cl.cs.c
 	c.asides = append(c.asides, newAside(l, func() func() {
-		page, err := l.node.Page(virtualDeadline{context.Background(), deadline}, a.page)
+		page, err := l.node.Page(virtualDeadline{context.Background(), deadline}, a.page, a.stale())
 		return func() {
 			if err != nil {
 				a.answerPage(try, raftnode.Result{Err: err})

@@ -266,12 +266,17 @@ func (s *scenario) request(t *testing.T, d *datadriven.TestData) string {
 	if err != nil {
 		d.Fatalf(t, "within: %v", err)
 	}
+	stale := staleArg(t, d)
 	do := func(key, value string) string {
 		i := s.node(t, d, via)
 		if i < 0 {
 			return "there is no leader"
 		}
-		return s.do(i, s.requestOf(d.Cmd, key, value), timeout)
+		r := s.requestOf(d.Cmd, key, value)
+		if r.Read != nil {
+			r.Read.Stale = stale
+		}
+		return s.do(i, r, timeout)
 	}
 	if d.Cmd != "load" && d.Cmd != "verify" {
 		return do(k, v)
@@ -286,6 +291,23 @@ func (s *scenario) request(t *testing.T, d *datadriven.TestData) string {
 		}
 	}
 	return "ok"
+}
+
+// staleArg is how old what is read may be: a duration, or any.
+func staleArg(t *testing.T, d *datadriven.TestData) *peerv1.Stale {
+	bound := ""
+	d.MaybeScanArgs(t, "stale", &bound)
+	switch bound {
+	case "":
+		return nil
+	case "any":
+		return &peerv1.Stale{}
+	}
+	most, err := time.ParseDuration(bound)
+	if err != nil {
+		d.Fatalf(t, "stale: %v", err)
+	}
+	return &peerv1.Stale{MaxMs: uint64(most.Milliseconds())}
 }
 
 func (s *scenario) requestOf(command, key, value string) *raftnode.Request {
@@ -321,12 +343,15 @@ func answerOf(res raftnode.Result) string {
 	var (
 		unknown   *raftnode.UnknownOutcomeError
 		notLeader *raftnode.NotLeaderError
+		tooStale  *raftnode.TooStaleError
 	)
 	switch {
 	case errors.As(res.Err, &unknown):
 		return "outcome unknown"
 	case errors.As(res.Err, &notLeader):
 		return "not applied: no leader"
+	case errors.As(res.Err, &tooStale):
+		return fmt.Sprintf("not applied: too stale (age known: %t)", tooStale.Age > 0)
 	case errors.Is(res.Err, raftnode.ErrTimeout):
 		return "not applied: time ran out"
 	case res.Err != nil:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode"
@@ -212,8 +213,8 @@ func (r *Report) Check() error {
 	for _, v := range r.Violations {
 		errs = append(errs, errors.New(v))
 	}
-	all := &History{Operations: append(append([]*Operation(nil), r.History.Operations...), r.Final...)}
-	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
+	all := &History{Operations: slices.Concat(r.History.Operations, r.Final), Stale: r.History.Stale}
+	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckStale(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
 		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final))

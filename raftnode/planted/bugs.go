@@ -70,6 +70,8 @@ const (
 	TruncatedPastFlushed  Bug = "truncated-past-flushed"   // R8: the log is cut at what is applied and not at what is flushed
 	ReadContextReused     Bug = "read-context-reused"      // R16: an answer to an earlier life is taken for one to this
 	ReadBeforeApplied     Bug = "read-before-applied"      // R16: a read is served as soon as its index is confirmed
+	StaleBoundIgnored     Bug = "stale-bound-ignored"      // promise 1: a stale read is served however old the state is
+	StaleTokenIgnored     Bug = "stale-token-ignored"      // promise 1: a stale read does not wait for what its token names
 	// R19: keys on a lease of another shard outlive it
 	LeaseForgottenElsewhere Bug = "lease-forgotten-elsewhere"
 	ReadSlotUnchecked       Bug = "read-slot-unchecked"     // R17: a key is read in a slot that the shard does not serve

@@ -828,6 +828,70 @@ func (x *CutOff) GetForMs() uint64 {
 	return 0
 }
 
+// What a replica can show is not new enough for a stale read, and a majority could not be asked at the moment. Another replica may be fresher.
+type TooStale struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard.
+	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// How old the state may be, in milliseconds; 0 if that is not known, or if the token is the reason.
+	FreshnessMs uint64 `protobuf:"varint,2,opt,name=freshness_ms,json=freshnessMs,proto3" json:"freshness_ms,omitempty"`
+	// The bound of the request, in milliseconds; 0 if the token is the reason.
+	MaxStalenessMs uint64 `protobuf:"varint,3,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TooStale) Reset() {
+	*x = TooStale{}
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TooStale) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TooStale) ProtoMessage() {}
+
+func (x *TooStale) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_v1_error_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TooStale.ProtoReflect.Descriptor instead.
+func (*TooStale) Descriptor() ([]byte, []int) {
+	return file_raftkv_v1_error_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TooStale) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *TooStale) GetFreshnessMs() uint64 {
+	if x != nil {
+		return x.FreshnessMs
+	}
+	return 0
+}
+
+func (x *TooStale) GetMaxStalenessMs() uint64 {
+	if x != nil {
+		return x.MaxStalenessMs
+	}
+	return 0
+}
+
 // Keys of one shard.
 type CrossShard_Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -841,7 +905,7 @@ type CrossShard_Group struct {
 
 func (x *CrossShard_Group) Reset() {
 	*x = CrossShard_Group{}
-	mi := &file_raftkv_v1_error_proto_msgTypes[14]
+	mi := &file_raftkv_v1_error_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +917,7 @@ func (x *CrossShard_Group) String() string {
 func (*CrossShard_Group) ProtoMessage() {}
 
 func (x *CrossShard_Group) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_v1_error_proto_msgTypes[14]
+	mi := &file_raftkv_v1_error_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1002,11 @@ const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\x05shard\x18\x03 \x01(\rR\x05shard\"5\n" +
 	"\x06CutOff\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x15\n" +
-	"\x06for_ms\x18\x02 \x01(\x04R\x05forMsB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
+	"\x06for_ms\x18\x02 \x01(\x04R\x05forMs\"m\n" +
+	"\bTooStale\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12!\n" +
+	"\ffreshness_ms\x18\x02 \x01(\x04R\vfreshnessMs\x12(\n" +
+	"\x10max_staleness_ms\x18\x03 \x01(\x04R\x0emaxStalenessMsB4Z2github.com/raftkv/raftkv/gen/go/raftkv/v1;raftkvv1b\x06proto3"
 
 var (
 	file_raftkv_v1_error_proto_rawDescOnce sync.Once
@@ -952,7 +1020,7 @@ func file_raftkv_v1_error_proto_rawDescGZIP() []byte {
 	return file_raftkv_v1_error_proto_rawDescData
 }
 
-var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_raftkv_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_raftkv_v1_error_proto_goTypes = []any{
 	(*KeyNotFound)(nil),        // 0: raftkv.v1.KeyNotFound
 	(*NotLeader)(nil),          // 1: raftkv.v1.NotLeader
@@ -968,10 +1036,11 @@ var file_raftkv_v1_error_proto_goTypes = []any{
 	(*Compacted)(nil),          // 11: raftkv.v1.Compacted
 	(*FutureRevision)(nil),     // 12: raftkv.v1.FutureRevision
 	(*CutOff)(nil),             // 13: raftkv.v1.CutOff
-	(*CrossShard_Group)(nil),   // 14: raftkv.v1.CrossShard.Group
+	(*TooStale)(nil),           // 14: raftkv.v1.TooStale
+	(*CrossShard_Group)(nil),   // 15: raftkv.v1.CrossShard.Group
 }
 var file_raftkv_v1_error_proto_depIdxs = []int32{
-	14, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
+	15, // 0: raftkv.v1.CrossShard.groups:type_name -> raftkv.v1.CrossShard.Group
 	1,  // [1:1] is the sub-list for method output_type
 	1,  // [1:1] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
@@ -990,7 +1059,7 @@ func file_raftkv_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_v1_error_proto_rawDesc), len(file_raftkv_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

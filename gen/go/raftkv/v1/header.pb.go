@@ -96,7 +96,12 @@ type ResponseHeader struct {
 	// The role of the serving replica.
 	Role Role `protobuf:"varint,7,opt,name=role,proto3,enum=raftkv.v1.Role" json:"role,omitempty"`
 	// How old the state may be, in milliseconds. 0 for linearizable answers.
-	FreshnessMs   uint64 `protobuf:"varint,8,opt,name=freshness_ms,json=freshnessMs,proto3" json:"freshness_ms,omitempty"`
+	FreshnessMs uint64 `protobuf:"varint,8,opt,name=freshness_ms,json=freshnessMs,proto3" json:"freshness_ms,omitempty"`
+	// `freshness_ms` is not known: the replica has not heard of a majority since it was started. Only in answers to stale reads without bounds.
+	FreshnessUnknown bool `protobuf:"varint,9,opt,name=freshness_unknown,json=freshnessUnknown,proto3" json:"freshness_unknown,omitempty"`
+	// What the answer shows or has done, for later reads that must not be behind it. Opaque. Empty in the results of Exec and of a batch, whose
+	// token is that of the shard and revision.
+	Token         string `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,11 +192,25 @@ func (x *ResponseHeader) GetFreshnessMs() uint64 {
 	return 0
 }
 
+func (x *ResponseHeader) GetFreshnessUnknown() bool {
+	if x != nil {
+		return x.FreshnessUnknown
+	}
+	return false
+}
+
+func (x *ResponseHeader) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 var File_raftkv_v1_header_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_header_proto_rawDesc = "" +
 	"\n" +
-	"\x16raftkv/v1/header.proto\x12\traftkv.v1\"\xf5\x01\n" +
+	"\x16raftkv/v1/header.proto\x12\traftkv.v1\"\xb8\x02\n" +
 	"\x0eResponseHeader\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
@@ -202,7 +221,10 @@ const file_raftkv_v1_header_proto_rawDesc = "" +
 	"raft_index\x18\x05 \x01(\x04R\traftIndex\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12#\n" +
 	"\x04role\x18\a \x01(\x0e2\x0f.raftkv.v1.RoleR\x04role\x12!\n" +
-	"\ffreshness_ms\x18\b \x01(\x04R\vfreshnessMs*R\n" +
+	"\ffreshness_ms\x18\b \x01(\x04R\vfreshnessMs\x12+\n" +
+	"\x11freshness_unknown\x18\t \x01(\bR\x10freshnessUnknown\x12\x14\n" +
+	"\x05token\x18\n" +
+	" \x01(\tR\x05token*R\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_LEADER\x10\x01\x12\x11\n" +

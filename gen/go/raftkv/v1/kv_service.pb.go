@@ -31,7 +31,14 @@ type GetRequest struct {
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The revision of the shard at which the key is read: one that an earlier answer named; 0, the default, is now. Old ones are forgotten
 	// (`Compacted`), later ones are refused (`FutureRevision`).
-	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether what is read must be the newest; LINEARIZABLE by default.
+	Consistency Consistency `protobuf:"varint,3,opt,name=consistency,proto3,enum=raftkv.v1.Consistency" json:"consistency,omitempty"`
+	// How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+	MaxStalenessMs uint64 `protobuf:"varint,4,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
+	// What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+	// write, on any replica. Only for STALE; empty by default.
+	Token         string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -78,6 +85,27 @@ func (x *GetRequest) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *GetRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *GetRequest) GetMaxStalenessMs() uint64 {
+	if x != nil {
+		return x.MaxStalenessMs
+	}
+	return 0
+}
+
+func (x *GetRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 // Response of Get.
@@ -524,7 +552,14 @@ type ScanRequest struct {
 	KeysOnly bool `protobuf:"varint,4,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
 	// How many keys a page holds at most: up to 10,000, of which `Limits.page_items` are given; 0, the default, is that many. A page ends
 	// earlier at `Limits.page_bytes`.
-	PageSize      uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Whether what is read must be the newest; LINEARIZABLE by default.
+	Consistency Consistency `protobuf:"varint,6,opt,name=consistency,proto3,enum=raftkv.v1.Consistency" json:"consistency,omitempty"`
+	// How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+	MaxStalenessMs uint64 `protobuf:"varint,7,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
+	// What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+	// write, on any replica. Only for STALE; empty by default.
+	Token         string `protobuf:"bytes,8,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +627,27 @@ func (x *ScanRequest) GetPageSize() uint32 {
 		return x.PageSize
 	}
 	return 0
+}
+
+func (x *ScanRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *ScanRequest) GetMaxStalenessMs() uint64 {
+	if x != nil {
+		return x.MaxStalenessMs
+	}
+	return 0
+}
+
+func (x *ScanRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 // Response of Scan: one page.
@@ -665,9 +721,16 @@ type ListRequest struct {
 	Reverse bool `protobuf:"varint,5,opt,name=reverse,proto3" json:"reverse,omitempty"`
 	// Leave the values out; false by default.
 	KeysOnly bool `protobuf:"varint,6,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
-	// `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit`, must be the same as then. Empty, the default,
-	// starts anew.
-	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit` and those of consistency, must be the same
+	// as then. Empty, the default, starts anew.
+	PageToken string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Whether what is read must be the newest; LINEARIZABLE by default.
+	Consistency Consistency `protobuf:"varint,8,opt,name=consistency,proto3,enum=raftkv.v1.Consistency" json:"consistency,omitempty"`
+	// How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+	MaxStalenessMs uint64 `protobuf:"varint,9,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
+	// What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+	// write, on any replica. Only for STALE; empty by default.
+	Token         string `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -747,6 +810,27 @@ func (x *ListRequest) GetKeysOnly() bool {
 func (x *ListRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListRequest) GetConsistency() Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return Consistency_CONSISTENCY_UNSPECIFIED
+}
+
+func (x *ListRequest) GetMaxStalenessMs() uint64 {
+	if x != nil {
+		return x.MaxStalenessMs
+	}
+	return 0
+}
+
+func (x *ListRequest) GetToken() string {
+	if x != nil {
+		return x.Token
 	}
 	return ""
 }
@@ -1663,12 +1747,18 @@ var File_raftkv_v1_kv_service_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x19raftkv/v1/condition.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x1araftkv/v1/request_id.proto\x1a\x13raftkv/v1/txn.proto\"F\n" +
+	"\x1araftkv/v1/kv_service.proto\x12\traftkv.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a\x19raftkv/v1/condition.proto\x1a\x1braftkv/v1/consistency.proto\x1a\x16raftkv/v1/header.proto\x1a\x19raftkv/v1/key_value.proto\x1a\x1araftkv/v1/request_id.proto\x1a\x13raftkv/v1/txn.proto\"\xc4\x04\n" +
 	"\n" +
 	"GetRequest\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80 R\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"e\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12B\n" +
+	"\vconsistency\x18\x03 \x01(\x0e2\x16.raftkv.v1.ConsistencyB\b\xbaH\x05\x82\x01\x02\x10\x01R\vconsistency\x124\n" +
+	"\x10max_staleness_ms\x18\x04 \x01(\x04B\n" +
+	"\xbaH\a2\x05\x18\x80\xb8\x99)R\x0emaxStalenessMs\x12\x1f\n" +
+	"\x05token\x18\x05 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05token:\xe0\x02\xbaH\xdc\x02\x1a\x9b\x01\n" +
+	"\x15get_request.staleness\x121max_staleness_ms and token need consistency STALE\x1aOthis.consistency == 2 || (this.max_staleness_ms == uint(0) && this.token == '')\x1a\xbb\x01\n" +
+	"\x10get_request.past\x12trevision cannot be combined with consistency STALE: any replica that has the revision shows it without asking others\x1a1this.revision == uint(0) || this.consistency != 2\"e\n" +
 	"\vGetResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12#\n" +
 	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\"\x8d\x03\n" +
@@ -1705,16 +1795,21 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06prefix\x12\x1e\n" +
 	"\x05start\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x05start\x12\x1a\n" +
 	"\x03end\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x03end:\x81\x01\xbaH~\x1a|\n" +
-	"\x12key_range.one_form\x12+prefix cannot be combined with start or end\x1a9this.prefix == '' || (this.start == '' && this.end == '')\"\xac\x01\n" +
+	"\x12key_range.one_form\x12+prefix cannot be combined with start or end\x1a9this.prefix == '' || (this.start == '' && this.end == '')\"\xed\x03\n" +
 	"\vScanRequest\x12)\n" +
 	"\x05range\x18\x01 \x01(\v2\x13.raftkv.v1.KeyRangeR\x05range\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\x12\x18\n" +
 	"\areverse\x18\x03 \x01(\bR\areverse\x12\x1b\n" +
 	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\x12%\n" +
-	"\tpage_size\x18\x05 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\bpageSize\"h\n" +
+	"\tpage_size\x18\x05 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\bpageSize\x12B\n" +
+	"\vconsistency\x18\x06 \x01(\x0e2\x16.raftkv.v1.ConsistencyB\b\xbaH\x05\x82\x01\x02\x10\x01R\vconsistency\x124\n" +
+	"\x10max_staleness_ms\x18\a \x01(\x04B\n" +
+	"\xbaH\a2\x05\x18\x80\xb8\x99)R\x0emaxStalenessMs\x12\x1f\n" +
+	"\x05token\x18\b \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05token:\xa3\x01\xbaH\x9f\x01\x1a\x9c\x01\n" +
+	"\x16scan_request.staleness\x121max_staleness_ms and token need consistency STALE\x1aOthis.consistency == 2 || (this.max_staleness_ms == uint(0) && this.token == '')\"h\n" +
 	"\fScanResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12%\n" +
-	"\x03kvs\x18\x02 \x03(\v2\x13.raftkv.v1.KeyValueR\x03kvs\"\xf3\x02\n" +
+	"\x03kvs\x18\x02 \x03(\v2\x13.raftkv.v1.KeyValueR\x03kvs\"\xad\x05\n" +
 	"\vListRequest\x12 \n" +
 	"\x06prefix\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06prefix\x12\x1e\n" +
 	"\x05start\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x05start\x12\x1a\n" +
@@ -1723,7 +1818,13 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\areverse\x18\x05 \x01(\bR\areverse\x12\x1b\n" +
 	"\tkeys_only\x18\x06 \x01(\bR\bkeysOnly\x12'\n" +
 	"\n" +
-	"page_token\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80@R\tpageToken:\x85\x01\xbaH\x81\x01\x1a\x7f\n" +
+	"page_token\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80@R\tpageToken\x12B\n" +
+	"\vconsistency\x18\b \x01(\x0e2\x16.raftkv.v1.ConsistencyB\b\xbaH\x05\x82\x01\x02\x10\x01R\vconsistency\x124\n" +
+	"\x10max_staleness_ms\x18\t \x01(\x04B\n" +
+	"\xbaH\a2\x05\x18\x80\xb8\x99)R\x0emaxStalenessMs\x12\x1f\n" +
+	"\x05token\x18\n" +
+	" \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05token:\xa4\x02\xbaH\xa0\x02\x1a\x9c\x01\n" +
+	"\x16list_request.staleness\x121max_staleness_ms and token need consistency STALE\x1aOthis.consistency == 2 || (this.max_staleness_ms == uint(0) && this.token == '')\x1a\x7f\n" +
 	"\x15list_request.one_form\x12+prefix cannot be combined with start or end\x1a9this.prefix == '' || (this.start == '' && this.end == '')\"\x90\x01\n" +
 	"\fListResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12%\n" +
@@ -1832,73 +1933,77 @@ var file_raftkv_v1_kv_service_proto_goTypes = []any{
 	(*ExecResponse)(nil),          // 18: raftkv.v1.ExecResponse
 	(*BatchOperation_Put)(nil),    // 19: raftkv.v1.BatchOperation.Put
 	(*BatchOperation_Delete)(nil), // 20: raftkv.v1.BatchOperation.Delete
-	(*ResponseHeader)(nil),        // 21: raftkv.v1.ResponseHeader
-	(*KeyValue)(nil),              // 22: raftkv.v1.KeyValue
-	(*RequestId)(nil),             // 23: raftkv.v1.RequestId
-	(*Condition)(nil),             // 24: raftkv.v1.Condition
-	(*status.Status)(nil),         // 25: google.rpc.Status
-	(*TxnRequest)(nil),            // 26: raftkv.v1.TxnRequest
-	(*TxnResponse)(nil),           // 27: raftkv.v1.TxnResponse
+	(Consistency)(0),              // 21: raftkv.v1.Consistency
+	(*ResponseHeader)(nil),        // 22: raftkv.v1.ResponseHeader
+	(*KeyValue)(nil),              // 23: raftkv.v1.KeyValue
+	(*RequestId)(nil),             // 24: raftkv.v1.RequestId
+	(*Condition)(nil),             // 25: raftkv.v1.Condition
+	(*status.Status)(nil),         // 26: google.rpc.Status
+	(*TxnRequest)(nil),            // 27: raftkv.v1.TxnRequest
+	(*TxnResponse)(nil),           // 28: raftkv.v1.TxnResponse
 }
 var file_raftkv_v1_kv_service_proto_depIdxs = []int32{
-	21, // 0: raftkv.v1.GetResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 1: raftkv.v1.GetResponse.kv:type_name -> raftkv.v1.KeyValue
-	23, // 2: raftkv.v1.PutRequest.request_id:type_name -> raftkv.v1.RequestId
-	24, // 3: raftkv.v1.PutRequest.condition:type_name -> raftkv.v1.Condition
-	21, // 4: raftkv.v1.PutResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 5: raftkv.v1.PutResponse.prev_kv:type_name -> raftkv.v1.KeyValue
-	23, // 6: raftkv.v1.DeleteRequest.request_id:type_name -> raftkv.v1.RequestId
-	24, // 7: raftkv.v1.DeleteRequest.condition:type_name -> raftkv.v1.Condition
-	21, // 8: raftkv.v1.DeleteResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 9: raftkv.v1.DeleteResponse.prev_kv:type_name -> raftkv.v1.KeyValue
-	6,  // 10: raftkv.v1.ScanRequest.range:type_name -> raftkv.v1.KeyRange
-	21, // 11: raftkv.v1.ScanResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 12: raftkv.v1.ScanResponse.kvs:type_name -> raftkv.v1.KeyValue
-	21, // 13: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
-	22, // 14: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
-	19, // 15: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
-	20, // 16: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
-	11, // 17: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
-	23, // 18: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
-	3,  // 19: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 20: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
-	25, // 21: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
-	21, // 22: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
-	13, // 23: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
-	0,  // 24: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
-	2,  // 25: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
-	4,  // 26: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
-	12, // 27: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
-	26, // 28: raftkv.v1.ExecOperation.txn:type_name -> raftkv.v1.TxnRequest
-	15, // 29: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
-	1,  // 30: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
-	3,  // 31: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 32: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
-	14, // 33: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
-	25, // 34: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
-	27, // 35: raftkv.v1.ExecResult.txn:type_name -> raftkv.v1.TxnResponse
-	17, // 36: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
-	0,  // 37: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
-	2,  // 38: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
-	4,  // 39: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
-	7,  // 40: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
-	9,  // 41: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
-	12, // 42: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
-	26, // 43: raftkv.v1.KvService.Txn:input_type -> raftkv.v1.TxnRequest
-	16, // 44: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
-	1,  // 45: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
-	3,  // 46: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
-	5,  // 47: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
-	8,  // 48: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
-	10, // 49: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
-	14, // 50: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
-	27, // 51: raftkv.v1.KvService.Txn:output_type -> raftkv.v1.TxnResponse
-	18, // 52: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
-	45, // [45:53] is the sub-list for method output_type
-	37, // [37:45] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	21, // 0: raftkv.v1.GetRequest.consistency:type_name -> raftkv.v1.Consistency
+	22, // 1: raftkv.v1.GetResponse.header:type_name -> raftkv.v1.ResponseHeader
+	23, // 2: raftkv.v1.GetResponse.kv:type_name -> raftkv.v1.KeyValue
+	24, // 3: raftkv.v1.PutRequest.request_id:type_name -> raftkv.v1.RequestId
+	25, // 4: raftkv.v1.PutRequest.condition:type_name -> raftkv.v1.Condition
+	22, // 5: raftkv.v1.PutResponse.header:type_name -> raftkv.v1.ResponseHeader
+	23, // 6: raftkv.v1.PutResponse.prev_kv:type_name -> raftkv.v1.KeyValue
+	24, // 7: raftkv.v1.DeleteRequest.request_id:type_name -> raftkv.v1.RequestId
+	25, // 8: raftkv.v1.DeleteRequest.condition:type_name -> raftkv.v1.Condition
+	22, // 9: raftkv.v1.DeleteResponse.header:type_name -> raftkv.v1.ResponseHeader
+	23, // 10: raftkv.v1.DeleteResponse.prev_kv:type_name -> raftkv.v1.KeyValue
+	6,  // 11: raftkv.v1.ScanRequest.range:type_name -> raftkv.v1.KeyRange
+	21, // 12: raftkv.v1.ScanRequest.consistency:type_name -> raftkv.v1.Consistency
+	22, // 13: raftkv.v1.ScanResponse.header:type_name -> raftkv.v1.ResponseHeader
+	23, // 14: raftkv.v1.ScanResponse.kvs:type_name -> raftkv.v1.KeyValue
+	21, // 15: raftkv.v1.ListRequest.consistency:type_name -> raftkv.v1.Consistency
+	22, // 16: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
+	23, // 17: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
+	19, // 18: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
+	20, // 19: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
+	11, // 20: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
+	24, // 21: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
+	3,  // 22: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 23: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
+	26, // 24: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
+	22, // 25: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
+	13, // 26: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
+	0,  // 27: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
+	2,  // 28: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
+	4,  // 29: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
+	12, // 30: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
+	27, // 31: raftkv.v1.ExecOperation.txn:type_name -> raftkv.v1.TxnRequest
+	15, // 32: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
+	1,  // 33: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
+	3,  // 34: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 35: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
+	14, // 36: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
+	26, // 37: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
+	28, // 38: raftkv.v1.ExecResult.txn:type_name -> raftkv.v1.TxnResponse
+	17, // 39: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
+	0,  // 40: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
+	2,  // 41: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
+	4,  // 42: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
+	7,  // 43: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
+	9,  // 44: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
+	12, // 45: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
+	27, // 46: raftkv.v1.KvService.Txn:input_type -> raftkv.v1.TxnRequest
+	16, // 47: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
+	1,  // 48: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
+	3,  // 49: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
+	5,  // 50: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
+	8,  // 51: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
+	10, // 52: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
+	14, // 53: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
+	28, // 54: raftkv.v1.KvService.Txn:output_type -> raftkv.v1.TxnResponse
+	18, // 55: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
+	48, // [48:56] is the sub-list for method output_type
+	40, // [40:48] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_v1_kv_service_proto_init() }
@@ -1907,6 +2012,7 @@ func file_raftkv_v1_kv_service_proto_init() {
 		return
 	}
 	file_raftkv_v1_condition_proto_init()
+	file_raftkv_v1_consistency_proto_init()
 	file_raftkv_v1_header_proto_init()
 	file_raftkv_v1_key_value_proto_init()
 	file_raftkv_v1_request_id_proto_init()

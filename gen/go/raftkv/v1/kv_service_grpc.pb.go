@@ -33,7 +33,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// KvService reads and writes keys. Every operation is linearizable.
+// KvService reads and writes keys. Every operation is linearizable, on any node, but for reads that ask for less.
 //
 // Raw values are read and written by `GET`, `PUT` and `DELETE` on `/v1/kv/KEY`; see the REST section of the README.
 type KvServiceClient interface {
@@ -163,7 +163,7 @@ type KvService_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
 // All implementations must embed UnimplementedKvServiceServer
 // for forward compatibility.
 //
-// KvService reads and writes keys. Every operation is linearizable.
+// KvService reads and writes keys. Every operation is linearizable, on any node, but for reads that ask for less.
 //
 // Raw values are read and written by `GET`, `PUT` and `DELETE` on `/v1/kv/KEY`; see the REST section of the README.
 type KvServiceServer interface {

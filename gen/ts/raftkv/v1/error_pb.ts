@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/error.proto.
  */
 export const file_raftkv_v1_error: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIhCg1MZWFzZU5vdEZvdW5kEhAKCGxlYXNlX2lkGAEgASgEIh8KC0xlYXNlRXhpc3RzEhAKCGxlYXNlX2lkGAEgASgEIioKCERpc2tGdWxsEg8KB25vZGVfaWQYASABKAkSDQoFc2hhcmQYAiABKA0iPAoJQ29tcGFjdGVkEhAKCHJldmlzaW9uGAEgASgEEg4KBm9sZGVzdBgCIAEoBBINCgVzaGFyZBgDIAEoDSJCCg5GdXR1cmVSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBIPCgdjdXJyZW50GAIgASgEEg0KBXNoYXJkGAMgASgNIicKBkN1dE9mZhINCgVzaGFyZBgBIAEoDRIOCgZmb3JfbXMYAiABKARCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw");
+  fileDesc("ChVyYWZ0a3YvdjEvZXJyb3IucHJvdG8SCXJhZnRrdi52MSI7CgtLZXlOb3RGb3VuZBILCgNrZXkYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDQoFc2hhcmQYAyABKA0iSwoJTm90TGVhZGVyEg0KBXNoYXJkGAEgASgNEhYKDmxlYWRlcl9ub2RlX2lkGAIgASgJEhcKD2xlYWRlcl9lbmRwb2ludBgDIAEoCSIpCgpTdGFsZVJvdXRlEg0KBXNoYXJkGAEgASgNEgwKBHNsb3QYAiABKA0iPQoNTGltaXRFeGNlZWRlZBINCgVmaWVsZBgBIAEoCRINCgVsaW1pdBgCIAEoBBIOCgZhY3R1YWwYAyABKAQiLgoOT3V0Y29tZVVua25vd24SDQoFc2hhcmQYASABKA0SDQoFY2F1c2UYAiABKAkiXwoKQ3Jvc3NTaGFyZBIrCgZncm91cHMYASADKAsyGy5yYWZ0a3YudjEuQ3Jvc3NTaGFyZC5Hcm91cBokCgVHcm91cBINCgVzaGFyZBgBIAEoDRIMCgRrZXlzGAIgAygJIjEKDlNlc3Npb25FeHBpcmVkEg0KBWZsb29yGAEgASgEEhAKCHJldmlzaW9uGAIgASgEIlMKElByZWNvbmRpdGlvbkZhaWxlZBILCgNrZXkYASABKAkSDwoHY3VycmVudBgCIAEoBBIQCghyZXZpc2lvbhgDIAEoBBINCgVzaGFyZBgEIAEoDSIhCg1MZWFzZU5vdEZvdW5kEhAKCGxlYXNlX2lkGAEgASgEIh8KC0xlYXNlRXhpc3RzEhAKCGxlYXNlX2lkGAEgASgEIioKCERpc2tGdWxsEg8KB25vZGVfaWQYASABKAkSDQoFc2hhcmQYAiABKA0iPAoJQ29tcGFjdGVkEhAKCHJldmlzaW9uGAEgASgEEg4KBm9sZGVzdBgCIAEoBBINCgVzaGFyZBgDIAEoDSJCCg5GdXR1cmVSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBIPCgdjdXJyZW50GAIgASgEEg0KBXNoYXJkGAMgASgNIicKBkN1dE9mZhINCgVzaGFyZBgBIAEoDRIOCgZmb3JfbXMYAiABKAQiSQoIVG9vU3RhbGUSDQoFc2hhcmQYASABKA0SFAoMZnJlc2huZXNzX21zGAIgASgEEhgKEG1heF9zdGFsZW5lc3NfbXMYAyABKARCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw");
 
 /**
  * Detail of NOT_FOUND: the key does not exist at `revision`.
@@ -460,4 +460,39 @@ export type CutOff = Message<"raftkv.v1.CutOff"> & {
  */
 export const CutOffSchema: GenMessage<CutOff> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_error, 13);
+
+/**
+ * What a replica can show is not new enough for a stale read, and a majority could not be asked at the moment. Another replica may be fresher.
+ *
+ * @generated from message raftkv.v1.TooStale
+ */
+export type TooStale = Message<"raftkv.v1.TooStale"> & {
+  /**
+   * The shard.
+   *
+   * @generated from field: uint32 shard = 1;
+   */
+  shard: number;
+
+  /**
+   * How old the state may be, in milliseconds; 0 if that is not known, or if the token is the reason.
+   *
+   * @generated from field: uint64 freshness_ms = 2;
+   */
+  freshnessMs: bigint;
+
+  /**
+   * The bound of the request, in milliseconds; 0 if the token is the reason.
+   *
+   * @generated from field: uint64 max_staleness_ms = 3;
+   */
+  maxStalenessMs: bigint;
+};
+
+/**
+ * Describes the message raftkv.v1.TooStale.
+ * Use `create(TooStaleSchema)` to create a new message.
+ */
+export const TooStaleSchema: GenMessage<TooStale> = /*@__PURE__*/
+  messageDesc(file_raftkv_v1_error, 14);
 

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/header.proto.
  */
 export const file_raftkv_v1_header: GenFile = /*@__PURE__*/
-  fileDesc("ChZyYWZ0a3YvdjEvaGVhZGVyLnByb3RvEglyYWZ0a3YudjEirQEKDlJlc3BvbnNlSGVhZGVyEhIKCmNsdXN0ZXJfaWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCRINCgVzaGFyZBgDIAEoDRIMCgR0ZXJtGAQgASgEEhIKCnJhZnRfaW5kZXgYBSABKAQSEAoIcmV2aXNpb24YBiABKAQSHQoEcm9sZRgHIAEoDjIPLnJhZnRrdi52MS5Sb2xlEhQKDGZyZXNobmVzc19tcxgIIAEoBCpSCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX0xFQURFUhABEhEKDVJPTEVfRk9MTE9XRVIQAhIQCgxST0xFX0xFQVJORVIQA0I0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
+  fileDesc("ChZyYWZ0a3YvdjEvaGVhZGVyLnByb3RvEglyYWZ0a3YudjEi1wEKDlJlc3BvbnNlSGVhZGVyEhIKCmNsdXN0ZXJfaWQYASABKAkSDwoHbm9kZV9pZBgCIAEoCRINCgVzaGFyZBgDIAEoDRIMCgR0ZXJtGAQgASgEEhIKCnJhZnRfaW5kZXgYBSABKAQSEAoIcmV2aXNpb24YBiABKAQSHQoEcm9sZRgHIAEoDjIPLnJhZnRrdi52MS5Sb2xlEhQKDGZyZXNobmVzc19tcxgIIAEoBBIZChFmcmVzaG5lc3NfdW5rbm93bhgJIAEoCBINCgV0b2tlbhgKIAEoCSpSCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX0xFQURFUhABEhEKDVJPTEVfRk9MTE9XRVIQAhIQCgxST0xFX0xFQVJORVIQA0I0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z");
 
 /**
  * ResponseHeader says who answered, from which state.
@@ -73,6 +73,21 @@ export type ResponseHeader = Message<"raftkv.v1.ResponseHeader"> & {
    * @generated from field: uint64 freshness_ms = 8;
    */
   freshnessMs: bigint;
+
+  /**
+   * `freshness_ms` is not known: the replica has not heard of a majority since it was started. Only in answers to stale reads without bounds.
+   *
+   * @generated from field: bool freshness_unknown = 9;
+   */
+  freshnessUnknown: boolean;
+
+  /**
+   * What the answer shows or has done, for later reads that must not be behind it. Opaque. Empty in the results of Exec and of a batch, whose
+   * token is that of the shard and revision.
+   *
+   * @generated from field: string token = 10;
+   */
+  token: string;
 };
 
 /**

@@ -8,6 +8,8 @@ import type { Status } from "../../google/rpc/status_pb.js";
 import { file_google_rpc_status } from "../../google/rpc/status_pb.js";
 import type { Condition } from "./condition_pb.js";
 import { file_raftkv_v1_condition } from "./condition_pb.js";
+import type { Consistency } from "./consistency_pb.js";
+import { file_raftkv_v1_consistency } from "./consistency_pb.js";
 import type { ResponseHeader } from "./header_pb.js";
 import { file_raftkv_v1_header } from "./header_pb.js";
 import type { KeyValue } from "./key_value_pb.js";
@@ -22,7 +24,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/kv_service.proto.
  */
 export const file_raftkv_v1_kv_service: GenFile = /*@__PURE__*/
-  fileDesc("ChpyYWZ0a3YvdjEva3Zfc2VydmljZS5wcm90bxIJcmFmdGt2LnYxIisKCkdldFJlcXVlc3QSCwoDa2V5GAEgASgJEhAKCHJldmlzaW9uGAIgASgEIlkKC0dldFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIfCgJrdhgCIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZSKuAQoKUHV0UmVxdWVzdBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSKAoKcmVxdWVzdF9pZBgDIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWQSJwoJY29uZGl0aW9uGAQgASgLMhQucmFmdGt2LnYxLkNvbmRpdGlvbhIPCgdwcmV2X2t2GAUgASgIEg4KBnR0bF9tcxgGIAEoBBIQCghsZWFzZV9pZBgHIAEoBCKIAQoLUHV0UmVzcG9uc2USKQoGaGVhZGVyGAEgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyEhcKD2NyZWF0ZV9yZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgEEiQKB3ByZXZfa3YYBCABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUigAEKDURlbGV0ZVJlcXVlc3QSCwoDa2V5GAEgASgJEigKCnJlcXVlc3RfaWQYAiABKAsyFC5yYWZ0a3YudjEuUmVxdWVzdElkEicKCWNvbmRpdGlvbhgDIAEoCzIULnJhZnRrdi52MS5Db25kaXRpb24SDwoHcHJldl9rdhgEIAEoCCJyCg5EZWxldGVSZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISDwoHZGVsZXRlZBgCIAEoCBIkCgdwcmV2X2t2GAMgASgLMhMucmFmdGt2LnYxLktleVZhbHVlIjYKCEtleVJhbmdlEg4KBnByZWZpeBgBIAEoCRINCgVzdGFydBgCIAEoCRILCgNlbmQYAyABKAkidwoLU2NhblJlcXVlc3QSIgoFcmFuZ2UYASABKAsyEy5yYWZ0a3YudjEuS2V5UmFuZ2USDQoFbGltaXQYAiABKAQSDwoHcmV2ZXJzZRgDIAEoCBIRCglrZXlzX29ubHkYBCABKAgSEQoJcGFnZV9zaXplGAUgASgNIlsKDFNjYW5SZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISIAoDa3ZzGAIgAygLMhMucmFmdGt2LnYxLktleVZhbHVlIoABCgtMaXN0UmVxdWVzdBIOCgZwcmVmaXgYASABKAkSDQoFc3RhcnQYAiABKAkSCwoDZW5kGAMgASgJEg0KBWxpbWl0GAQgASgNEg8KB3JldmVyc2UYBSABKAgSEQoJa2V5c19vbmx5GAYgASgIEhIKCnBhZ2VfdG9rZW4YByABKAkidAoMTGlzdFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIgCgNrdnMYAiADKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUSFwoPbmV4dF9wYWdlX3Rva2VuGAMgASgJItsBCg5CYXRjaE9wZXJhdGlvbhIsCgNwdXQYASABKAsyHS5yYWZ0a3YudjEuQmF0Y2hPcGVyYXRpb24uUHV0SAASMgoGZGVsZXRlGAIgASgLMiAucmFmdGt2LnYxLkJhdGNoT3BlcmF0aW9uLkRlbGV0ZUgAGkMKA1B1dBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSDgoGdHRsX21zGAMgASgEEhAKCGxlYXNlX2lkGAQgASgEGhUKBkRlbGV0ZRILCgNrZXkYASABKAlCCwoJb3BlcmF0aW9uIocBCgxCYXRjaFJlcXVlc3QSLQoKb3BlcmF0aW9ucxgBIAMoCzIZLnJhZnRrdi52MS5CYXRjaE9wZXJhdGlvbhITCgZhdG9taWMYAiABKAhIAIgBARIoCgpyZXF1ZXN0X2lkGAMgASgLMhQucmFmdGt2LnYxLlJlcXVlc3RJZEIJCgdfYXRvbWljIpABCgtCYXRjaFJlc3VsdBIlCgNwdXQYASABKAsyFi5yYWZ0a3YudjEuUHV0UmVzcG9uc2VIABIrCgZkZWxldGUYAiABKAsyGS5yYWZ0a3YudjEuRGVsZXRlUmVzcG9uc2VIABIjCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCCAoGcmVzdWx0ImMKDUJhdGNoUmVzcG9uc2USKQoGaGVhZGVyGAEgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyEicKB3Jlc3VsdHMYAiADKAsyFi5yYWZ0a3YudjEuQmF0Y2hSZXN1bHQi8AEKDUV4ZWNPcGVyYXRpb24SCgoCaWQYASABKAQSJAoDZ2V0GAIgASgLMhUucmFmdGt2LnYxLkdldFJlcXVlc3RIABIkCgNwdXQYAyABKAsyFS5yYWZ0a3YudjEuUHV0UmVxdWVzdEgAEioKBmRlbGV0ZRgEIAEoCzIYLnJhZnRrdi52MS5EZWxldGVSZXF1ZXN0SAASKAoFYmF0Y2gYBSABKAsyFy5yYWZ0a3YudjEuQmF0Y2hSZXF1ZXN0SAASJAoDdHhuGAYgASgLMhUucmFmdGt2LnYxLlR4blJlcXVlc3RIAEILCglvcGVyYXRpb24iTwoLRXhlY1JlcXVlc3QSLAoKb3BlcmF0aW9ucxgBIAMoCzIYLnJhZnRrdi52MS5FeGVjT3BlcmF0aW9uEhIKCnRpbWVvdXRfbXMYAiABKA0ilAIKCkV4ZWNSZXN1bHQSCgoCaWQYASABKAQSJQoDZ2V0GAIgASgLMhYucmFmdGt2LnYxLkdldFJlc3BvbnNlSAASJQoDcHV0GAMgASgLMhYucmFmdGt2LnYxLlB1dFJlc3BvbnNlSAASKwoGZGVsZXRlGAQgASgLMhkucmFmdGt2LnYxLkRlbGV0ZVJlc3BvbnNlSAASKQoFYmF0Y2gYBSABKAsyGC5yYWZ0a3YudjEuQmF0Y2hSZXNwb25zZUgAEiMKBWVycm9yGAYgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIABIlCgN0eG4YByABKAsyFi5yYWZ0a3YudjEuVHhuUmVzcG9uc2VIAEIICgZyZXN1bHQiNgoMRXhlY1Jlc3BvbnNlEiYKB3Jlc3VsdHMYASADKAsyFS5yYWZ0a3YudjEuRXhlY1Jlc3VsdDL8AwoJS3ZTZXJ2aWNlEjkKA0dldBIVLnJhZnRrdi52MS5HZXRSZXF1ZXN0GhYucmFmdGt2LnYxLkdldFJlc3BvbnNlIgOQAgESOQoDUHV0EhUucmFmdGt2LnYxLlB1dFJlcXVlc3QaFi5yYWZ0a3YudjEuUHV0UmVzcG9uc2UiA5ACABJCCgZEZWxldGUSGC5yYWZ0a3YudjEuRGVsZXRlUmVxdWVzdBoZLnJhZnRrdi52MS5EZWxldGVSZXNwb25zZSIDkAIAEj4KBFNjYW4SFi5yYWZ0a3YudjEuU2NhblJlcXVlc3QaFy5yYWZ0a3YudjEuU2NhblJlc3BvbnNlIgOQAgEwARI8CgRMaXN0EhYucmFmdGt2LnYxLkxpc3RSZXF1ZXN0GhcucmFmdGt2LnYxLkxpc3RSZXNwb25zZSIDkAIBEj8KBUJhdGNoEhcucmFmdGt2LnYxLkJhdGNoUmVxdWVzdBoYLnJhZnRrdi52MS5CYXRjaFJlc3BvbnNlIgOQAgASOQoDVHhuEhUucmFmdGt2LnYxLlR4blJlcXVlc3QaFi5yYWZ0a3YudjEuVHhuUmVzcG9uc2UiA5ACABI7CgRFeGVjEhYucmFmdGt2LnYxLkV4ZWNSZXF1ZXN0GhcucmFmdGt2LnYxLkV4ZWNSZXNwb25zZSgBMAFCNFoyZ2l0aHViLmNvbS9yYWZ0a3YvcmFmdGt2L2dlbi9nby9yYWZ0a3YvdjE7cmFmdGt2djFiBnByb3RvMw", [file_google_rpc_status, file_raftkv_v1_condition, file_raftkv_v1_header, file_raftkv_v1_key_value, file_raftkv_v1_request_id, file_raftkv_v1_txn]);
+  fileDesc("ChpyYWZ0a3YvdjEva3Zfc2VydmljZS5wcm90bxIJcmFmdGt2LnYxIoEBCgpHZXRSZXF1ZXN0EgsKA2tleRgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBBIrCgtjb25zaXN0ZW5jeRgDIAEoDjIWLnJhZnRrdi52MS5Db25zaXN0ZW5jeRIYChBtYXhfc3RhbGVuZXNzX21zGAQgASgEEg0KBXRva2VuGAUgASgJIlkKC0dldFJlc3BvbnNlEikKBmhlYWRlchgBIAEoCzIZLnJhZnRrdi52MS5SZXNwb25zZUhlYWRlchIfCgJrdhgCIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZSKuAQoKUHV0UmVxdWVzdBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSKAoKcmVxdWVzdF9pZBgDIAEoCzIULnJhZnRrdi52MS5SZXF1ZXN0SWQSJwoJY29uZGl0aW9uGAQgASgLMhQucmFmdGt2LnYxLkNvbmRpdGlvbhIPCgdwcmV2X2t2GAUgASgIEg4KBnR0bF9tcxgGIAEoBBIQCghsZWFzZV9pZBgHIAEoBCKIAQoLUHV0UmVzcG9uc2USKQoGaGVhZGVyGAEgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyEhcKD2NyZWF0ZV9yZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgEEiQKB3ByZXZfa3YYBCABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUigAEKDURlbGV0ZVJlcXVlc3QSCwoDa2V5GAEgASgJEigKCnJlcXVlc3RfaWQYAiABKAsyFC5yYWZ0a3YudjEuUmVxdWVzdElkEicKCWNvbmRpdGlvbhgDIAEoCzIULnJhZnRrdi52MS5Db25kaXRpb24SDwoHcHJldl9rdhgEIAEoCCJyCg5EZWxldGVSZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISDwoHZGVsZXRlZBgCIAEoCBIkCgdwcmV2X2t2GAMgASgLMhMucmFmdGt2LnYxLktleVZhbHVlIjYKCEtleVJhbmdlEg4KBnByZWZpeBgBIAEoCRINCgVzdGFydBgCIAEoCRILCgNlbmQYAyABKAkizQEKC1NjYW5SZXF1ZXN0EiIKBXJhbmdlGAEgASgLMhMucmFmdGt2LnYxLktleVJhbmdlEg0KBWxpbWl0GAIgASgEEg8KB3JldmVyc2UYAyABKAgSEQoJa2V5c19vbmx5GAQgASgIEhEKCXBhZ2Vfc2l6ZRgFIAEoDRIrCgtjb25zaXN0ZW5jeRgGIAEoDjIWLnJhZnRrdi52MS5Db25zaXN0ZW5jeRIYChBtYXhfc3RhbGVuZXNzX21zGAcgASgEEg0KBXRva2VuGAggASgJIlsKDFNjYW5SZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISIAoDa3ZzGAIgAygLMhMucmFmdGt2LnYxLktleVZhbHVlItYBCgtMaXN0UmVxdWVzdBIOCgZwcmVmaXgYASABKAkSDQoFc3RhcnQYAiABKAkSCwoDZW5kGAMgASgJEg0KBWxpbWl0GAQgASgNEg8KB3JldmVyc2UYBSABKAgSEQoJa2V5c19vbmx5GAYgASgIEhIKCnBhZ2VfdG9rZW4YByABKAkSKwoLY29uc2lzdGVuY3kYCCABKA4yFi5yYWZ0a3YudjEuQ29uc2lzdGVuY3kSGAoQbWF4X3N0YWxlbmVzc19tcxgJIAEoBBINCgV0b2tlbhgKIAEoCSJ0CgxMaXN0UmVzcG9uc2USKQoGaGVhZGVyGAEgASgLMhkucmFmdGt2LnYxLlJlc3BvbnNlSGVhZGVyEiAKA2t2cxgCIAMoCzITLnJhZnRrdi52MS5LZXlWYWx1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAki2wEKDkJhdGNoT3BlcmF0aW9uEiwKA3B1dBgBIAEoCzIdLnJhZnRrdi52MS5CYXRjaE9wZXJhdGlvbi5QdXRIABIyCgZkZWxldGUYAiABKAsyIC5yYWZ0a3YudjEuQmF0Y2hPcGVyYXRpb24uRGVsZXRlSAAaQwoDUHV0EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDBIOCgZ0dGxfbXMYAyABKAQSEAoIbGVhc2VfaWQYBCABKAQaFQoGRGVsZXRlEgsKA2tleRgBIAEoCUILCglvcGVyYXRpb24ihwEKDEJhdGNoUmVxdWVzdBItCgpvcGVyYXRpb25zGAEgAygLMhkucmFmdGt2LnYxLkJhdGNoT3BlcmF0aW9uEhMKBmF0b21pYxgCIAEoCEgAiAEBEigKCnJlcXVlc3RfaWQYAyABKAsyFC5yYWZ0a3YudjEuUmVxdWVzdElkQgkKB19hdG9taWMikAEKC0JhdGNoUmVzdWx0EiUKA3B1dBgBIAEoCzIWLnJhZnRrdi52MS5QdXRSZXNwb25zZUgAEisKBmRlbGV0ZRgCIAEoCzIZLnJhZnRrdi52MS5EZWxldGVSZXNwb25zZUgAEiMKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIICgZyZXN1bHQiYwoNQmF0Y2hSZXNwb25zZRIpCgZoZWFkZXIYASABKAsyGS5yYWZ0a3YudjEuUmVzcG9uc2VIZWFkZXISJwoHcmVzdWx0cxgCIAMoCzIWLnJhZnRrdi52MS5CYXRjaFJlc3VsdCLwAQoNRXhlY09wZXJhdGlvbhIKCgJpZBgBIAEoBBIkCgNnZXQYAiABKAsyFS5yYWZ0a3YudjEuR2V0UmVxdWVzdEgAEiQKA3B1dBgDIAEoCzIVLnJhZnRrdi52MS5QdXRSZXF1ZXN0SAASKgoGZGVsZXRlGAQgASgLMhgucmFmdGt2LnYxLkRlbGV0ZVJlcXVlc3RIABIoCgViYXRjaBgFIAEoCzIXLnJhZnRrdi52MS5CYXRjaFJlcXVlc3RIABIkCgN0eG4YBiABKAsyFS5yYWZ0a3YudjEuVHhuUmVxdWVzdEgAQgsKCW9wZXJhdGlvbiJPCgtFeGVjUmVxdWVzdBIsCgpvcGVyYXRpb25zGAEgAygLMhgucmFmdGt2LnYxLkV4ZWNPcGVyYXRpb24SEgoKdGltZW91dF9tcxgCIAEoDSKUAgoKRXhlY1Jlc3VsdBIKCgJpZBgBIAEoBBIlCgNnZXQYAiABKAsyFi5yYWZ0a3YudjEuR2V0UmVzcG9uc2VIABIlCgNwdXQYAyABKAsyFi5yYWZ0a3YudjEuUHV0UmVzcG9uc2VIABIrCgZkZWxldGUYBCABKAsyGS5yYWZ0a3YudjEuRGVsZXRlUmVzcG9uc2VIABIpCgViYXRjaBgFIAEoCzIYLnJhZnRrdi52MS5CYXRjaFJlc3BvbnNlSAASIwoFZXJyb3IYBiABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAEiUKA3R4bhgHIAEoCzIWLnJhZnRrdi52MS5UeG5SZXNwb25zZUgAQggKBnJlc3VsdCI2CgxFeGVjUmVzcG9uc2USJgoHcmVzdWx0cxgBIAMoCzIVLnJhZnRrdi52MS5FeGVjUmVzdWx0MvwDCglLdlNlcnZpY2USOQoDR2V0EhUucmFmdGt2LnYxLkdldFJlcXVlc3QaFi5yYWZ0a3YudjEuR2V0UmVzcG9uc2UiA5ACARI5CgNQdXQSFS5yYWZ0a3YudjEuUHV0UmVxdWVzdBoWLnJhZnRrdi52MS5QdXRSZXNwb25zZSIDkAIAEkIKBkRlbGV0ZRIYLnJhZnRrdi52MS5EZWxldGVSZXF1ZXN0GhkucmFmdGt2LnYxLkRlbGV0ZVJlc3BvbnNlIgOQAgASPgoEU2NhbhIWLnJhZnRrdi52MS5TY2FuUmVxdWVzdBoXLnJhZnRrdi52MS5TY2FuUmVzcG9uc2UiA5ACATABEjwKBExpc3QSFi5yYWZ0a3YudjEuTGlzdFJlcXVlc3QaFy5yYWZ0a3YudjEuTGlzdFJlc3BvbnNlIgOQAgESPwoFQmF0Y2gSFy5yYWZ0a3YudjEuQmF0Y2hSZXF1ZXN0GhgucmFmdGt2LnYxLkJhdGNoUmVzcG9uc2UiA5ACABI5CgNUeG4SFS5yYWZ0a3YudjEuVHhuUmVxdWVzdBoWLnJhZnRrdi52MS5UeG5SZXNwb25zZSIDkAIAEjsKBEV4ZWMSFi5yYWZ0a3YudjEuRXhlY1JlcXVlc3QaFy5yYWZ0a3YudjEuRXhlY1Jlc3BvbnNlKAEwAUI0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z", [file_google_rpc_status, file_raftkv_v1_condition, file_raftkv_v1_consistency, file_raftkv_v1_header, file_raftkv_v1_key_value, file_raftkv_v1_request_id, file_raftkv_v1_txn]);
 
 /**
  * Request of Get.
@@ -44,6 +46,28 @@ export type GetRequest = Message<"raftkv.v1.GetRequest"> & {
    * @generated from field: uint64 revision = 2;
    */
   revision: bigint;
+
+  /**
+   * Whether what is read must be the newest; LINEARIZABLE by default.
+   *
+   * @generated from field: raftkv.v1.Consistency consistency = 3;
+   */
+  consistency: Consistency;
+
+  /**
+   * How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+   *
+   * @generated from field: uint64 max_staleness_ms = 4;
+   */
+  maxStalenessMs: bigint;
+
+  /**
+   * What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+   * write, on any replica. Only for STALE; empty by default.
+   *
+   * @generated from field: string token = 5;
+   */
+  token: string;
 };
 
 /**
@@ -341,6 +365,28 @@ export type ScanRequest = Message<"raftkv.v1.ScanRequest"> & {
    * @generated from field: uint32 page_size = 5;
    */
   pageSize: number;
+
+  /**
+   * Whether what is read must be the newest; LINEARIZABLE by default.
+   *
+   * @generated from field: raftkv.v1.Consistency consistency = 6;
+   */
+  consistency: Consistency;
+
+  /**
+   * How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+   *
+   * @generated from field: uint64 max_staleness_ms = 7;
+   */
+  maxStalenessMs: bigint;
+
+  /**
+   * What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+   * write, on any replica. Only for STALE; empty by default.
+   *
+   * @generated from field: string token = 8;
+   */
+  token: string;
 };
 
 /**
@@ -428,12 +474,34 @@ export type ListRequest = Message<"raftkv.v1.ListRequest"> & {
   keysOnly: boolean;
 
   /**
-   * `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit`, must be the same as then. Empty, the default,
-   * starts anew.
+   * `next_page_token` of the page before, at most 8,192 bytes; the other fields, but `limit` and those of consistency, must be the same
+   * as then. Empty, the default, starts anew.
    *
    * @generated from field: string page_token = 7;
    */
   pageToken: string;
+
+  /**
+   * Whether what is read must be the newest; LINEARIZABLE by default.
+   *
+   * @generated from field: raftkv.v1.Consistency consistency = 8;
+   */
+  consistency: Consistency;
+
+  /**
+   * How old what is read may be at most, in milliseconds: up to 86,400,000, which is a day; 0, the default, is any age. Only for STALE.
+   *
+   * @generated from field: uint64 max_staleness_ms = 9;
+   */
+  maxStalenessMs: bigint;
+
+  /**
+   * What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
+   * write, on any replica. Only for STALE; empty by default.
+   *
+   * @generated from field: string token = 10;
+   */
+  token: string;
 };
 
 /**
@@ -883,7 +951,7 @@ export const ExecResponseSchema: GenMessage<ExecResponse> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_kv_service, 18);
 
 /**
- * KvService reads and writes keys. Every operation is linearizable.
+ * KvService reads and writes keys. Every operation is linearizable, on any node, but for reads that ask for less.
  *
  * Raw values are read and written by `GET`, `PUT` and `DELETE` on `/v1/kv/KEY`; see the REST section of the README.
  *

@@ -113,6 +113,9 @@ const (
 	FailureKind_FAILURE_KIND_COMPACTED FailureKind = 15
 	// The shard has not reached the revision `actual`: `limit` is the newest that it knows.
 	FailureKind_FAILURE_KIND_FUTURE_REVISION FailureKind = 16
+	// What the replica has is not new enough, and a majority cannot be asked: it may be `actual` milliseconds old (0 is not known), and `limit` are
+	// allowed (0: it lacks a revision).
+	FailureKind_FAILURE_KIND_TOO_STALE FailureKind = 17
 	// A lease does not exist, or has ended.
 	FailureKind_FAILURE_KIND_LEASE_NOT_FOUND FailureKind = 20
 	// The lease to be granted exists.
@@ -137,6 +140,7 @@ var (
 		14: "FAILURE_KIND_DISK_FULL",
 		15: "FAILURE_KIND_COMPACTED",
 		16: "FAILURE_KIND_FUTURE_REVISION",
+		17: "FAILURE_KIND_TOO_STALE",
 		20: "FAILURE_KIND_LEASE_NOT_FOUND",
 		21: "FAILURE_KIND_LEASE_EXISTS",
 	}
@@ -156,6 +160,7 @@ var (
 		"FAILURE_KIND_DISK_FULL":       14,
 		"FAILURE_KIND_COMPACTED":       15,
 		"FAILURE_KIND_FUTURE_REVISION": 16,
+		"FAILURE_KIND_TOO_STALE":       17,
 		"FAILURE_KIND_LEASE_NOT_FOUND": 20,
 		"FAILURE_KIND_LEASE_EXISTS":    21,
 	}
@@ -1109,9 +1114,13 @@ type Origin struct {
 	// The revision of the shard.
 	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Whether the replica led.
-	Leader        bool `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Leader bool `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	// How old the state may be, in milliseconds; 0 for linearizable answers.
+	FreshnessMs uint64 `protobuf:"varint,6,opt,name=freshness_ms,json=freshnessMs,proto3" json:"freshness_ms,omitempty"`
+	// `freshness_ms` is not known.
+	FreshnessUnknown bool `protobuf:"varint,7,opt,name=freshness_unknown,json=freshnessUnknown,proto3" json:"freshness_unknown,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Origin) Reset() {
@@ -1179,6 +1188,20 @@ func (x *Origin) GetLeader() bool {
 	return false
 }
 
+func (x *Origin) GetFreshnessMs() uint64 {
+	if x != nil {
+		return x.FreshnessMs
+	}
+	return 0
+}
+
+func (x *Origin) GetFreshnessUnknown() bool {
+	if x != nil {
+		return x.FreshnessUnknown
+	}
+	return false
+}
+
 // ReadRequest reads keys or one page of a range, of one shard.
 type ReadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1188,6 +1211,8 @@ type ReadRequest struct {
 	Range *RangeRead `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`
 	// Reads keys as they were, if set.
 	Past []*PastRead `protobuf:"bytes,3,rep,name=past,proto3" json:"past,omitempty"`
+	// What is read need not be the newest, if set.
+	Stale *Stale `protobuf:"bytes,4,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Reads leases, or keys of a lease, if set.
 	Lease         *LeaseRead `protobuf:"bytes,10,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1245,9 +1270,71 @@ func (x *ReadRequest) GetPast() []*PastRead {
 	return nil
 }
 
+func (x *ReadRequest) GetStale() *Stale {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
 func (x *ReadRequest) GetLease() *LeaseRead {
 	if x != nil {
 		return x.Lease
+	}
+	return nil
+}
+
+// Stale bounds what a read may miss.
+type Stale struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How old what is read may be, in milliseconds; 0 is any age.
+	MaxMs uint64 `protobuf:"varint,1,opt,name=max_ms,json=maxMs,proto3" json:"max_ms,omitempty"`
+	// What must have been applied, by shard; of those that are not here anything will do.
+	Revisions     map[uint32]uint64 `protobuf:"bytes,2,rep,name=revisions,proto3" json:"revisions,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stale) Reset() {
+	*x = Stale{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stale) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stale) ProtoMessage() {}
+
+func (x *Stale) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stale.ProtoReflect.Descriptor instead.
+func (*Stale) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Stale) GetMaxMs() uint64 {
+	if x != nil {
+		return x.MaxMs
+	}
+	return 0
+}
+
+func (x *Stale) GetRevisions() map[uint32]uint64 {
+	if x != nil {
+		return x.Revisions
 	}
 	return nil
 }
@@ -1265,7 +1352,7 @@ type PastRead struct {
 
 func (x *PastRead) Reset() {
 	*x = PastRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1364,7 @@ func (x *PastRead) String() string {
 func (*PastRead) ProtoMessage() {}
 
 func (x *PastRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1377,7 @@ func (x *PastRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PastRead.ProtoReflect.Descriptor instead.
 func (*PastRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PastRead) GetKey() string {
@@ -1328,7 +1415,7 @@ type LeaseRead struct {
 
 func (x *LeaseRead) Reset() {
 	*x = LeaseRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1427,7 @@ func (x *LeaseRead) String() string {
 func (*LeaseRead) ProtoMessage() {}
 
 func (x *LeaseRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1440,7 @@ func (x *LeaseRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRead.ProtoReflect.Descriptor instead.
 func (*LeaseRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LeaseRead) GetIds() []uint64 {
@@ -1413,7 +1500,7 @@ type LeaseState struct {
 
 func (x *LeaseState) Reset() {
 	*x = LeaseState{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1512,7 @@ func (x *LeaseState) String() string {
 func (*LeaseState) ProtoMessage() {}
 
 func (x *LeaseState) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1525,7 @@ func (x *LeaseState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseState.ProtoReflect.Descriptor instead.
 func (*LeaseState) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeaseState) GetId() uint64 {
@@ -1483,7 +1570,7 @@ type RangeRead struct {
 
 func (x *RangeRead) Reset() {
 	*x = RangeRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1582,7 @@ func (x *RangeRead) String() string {
 func (*RangeRead) ProtoMessage() {}
 
 func (x *RangeRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1595,7 @@ func (x *RangeRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRead.ProtoReflect.Descriptor instead.
 func (*RangeRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RangeRead) GetStart() string {
@@ -1570,7 +1657,7 @@ type KeyRecord struct {
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1669,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1682,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KeyRecord) GetKey() string {
@@ -1649,7 +1736,7 @@ type ReadResult struct {
 
 func (x *ReadResult) Reset() {
 	*x = ReadResult{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1748,7 @@ func (x *ReadResult) String() string {
 func (*ReadResult) ProtoMessage() {}
 
 func (x *ReadResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1761,7 @@ func (x *ReadResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResult.ProtoReflect.Descriptor instead.
 func (*ReadResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadResult) GetRecords() []*KeyRecord {
@@ -1753,7 +1840,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1852,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1865,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -1860,7 +1947,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1959,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1972,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CallRequest) GetBody() isCallRequest_Body {
@@ -1947,7 +2034,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2046,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2059,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CallResponse) GetBody() isCallResponse_Body {
@@ -2027,7 +2114,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2126,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2139,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
 }
 
 // ProbeResponse says who a node is (R13).
@@ -2074,7 +2161,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2173,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2186,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProbeResponse) GetNodeId() string {
@@ -2148,7 +2235,7 @@ type FormRequest struct {
 
 func (x *FormRequest) Reset() {
 	*x = FormRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2247,7 @@ func (x *FormRequest) String() string {
 func (*FormRequest) ProtoMessage() {}
 
 func (x *FormRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2260,7 @@ func (x *FormRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormRequest.ProtoReflect.Descriptor instead.
 func (*FormRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FormRequest) GetFormation() *v1.Formation {
@@ -2196,7 +2283,7 @@ type FormResponse struct {
 
 func (x *FormResponse) Reset() {
 	*x = FormResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2295,7 @@ func (x *FormResponse) String() string {
 func (*FormResponse) ProtoMessage() {}
 
 func (x *FormResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2308,7 @@ func (x *FormResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormResponse.ProtoReflect.Descriptor instead.
 func (*FormResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{24}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FormResponse) GetAccepted() bool {
@@ -2254,7 +2341,7 @@ type SnapshotStart struct {
 
 func (x *SnapshotStart) Reset() {
 	*x = SnapshotStart{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2266,7 +2353,7 @@ func (x *SnapshotStart) String() string {
 func (*SnapshotStart) ProtoMessage() {}
 
 func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2279,7 +2366,7 @@ func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotStart.ProtoReflect.Descriptor instead.
 func (*SnapshotStart) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{25}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotStart) GetShard() uint32 {
@@ -2314,7 +2401,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2413,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2426,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{26}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -2420,19 +2507,28 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x0fReplacedReplica\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12D\n" +
-	"\rconfiguration\x18\x02 \x01(\v2\x1e.raftkv.store.v1.ConfigurationR\rconfiguration\"\x7f\n" +
+	"\rconfiguration\x18\x02 \x01(\v2\x1e.raftkv.store.v1.ConfigurationR\rconfiguration\"\xcf\x01\n" +
 	"\x06Origin\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\bR\x06leader\"\xb1\x01\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\x12!\n" +
+	"\ffreshness_ms\x18\x06 \x01(\x04R\vfreshnessMs\x12+\n" +
+	"\x11freshness_unknown\x18\a \x01(\bR\x10freshnessUnknown\"\xde\x01\n" +
 	"\vReadRequest\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12/\n" +
 	"\x05range\x18\x02 \x01(\v2\x19.raftkv.peer.v1.RangeReadR\x05range\x12,\n" +
-	"\x04past\x18\x03 \x03(\v2\x18.raftkv.peer.v1.PastReadR\x04past\x12/\n" +
+	"\x04past\x18\x03 \x03(\v2\x18.raftkv.peer.v1.PastReadR\x04past\x12+\n" +
+	"\x05stale\x18\x04 \x01(\v2\x15.raftkv.peer.v1.StaleR\x05stale\x12/\n" +
 	"\x05lease\x18\n" +
-	" \x01(\v2\x19.raftkv.peer.v1.LeaseReadR\x05lease\"8\n" +
+	" \x01(\v2\x19.raftkv.peer.v1.LeaseReadR\x05lease\"\xa0\x01\n" +
+	"\x05Stale\x12\x15\n" +
+	"\x06max_ms\x18\x01 \x01(\x04R\x05maxMs\x12B\n" +
+	"\trevisions\x18\x02 \x03(\v2$.raftkv.peer.v1.Stale.RevisionsEntryR\trevisions\x1a<\n" +
+	"\x0eRevisionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"8\n" +
 	"\bPastRead\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa6\x01\n" +
@@ -2516,7 +2612,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PURPOSE_MESSAGES\x10\x01\x12\x14\n" +
 	"\x10PURPOSE_SNAPSHOT\x10\x02\x12\x10\n" +
-	"\fPURPOSE_CALL\x10\x03*\xfb\x03\n" +
+	"\fPURPOSE_CALL\x10\x03*\x97\x04\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FAILURE_KIND_NOT_LEADER\x10\x01\x12\x1b\n" +
@@ -2533,7 +2629,8 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x18FAILURE_KIND_READ_FAILED\x10\v\x12\x1a\n" +
 	"\x16FAILURE_KIND_DISK_FULL\x10\x0e\x12\x1a\n" +
 	"\x16FAILURE_KIND_COMPACTED\x10\x0f\x12 \n" +
-	"\x1cFAILURE_KIND_FUTURE_REVISION\x10\x10\x12 \n" +
+	"\x1cFAILURE_KIND_FUTURE_REVISION\x10\x10\x12\x1a\n" +
+	"\x16FAILURE_KIND_TOO_STALE\x10\x11\x12 \n" +
 	"\x1cFAILURE_KIND_LEASE_NOT_FOUND\x10\x14\x12\x1d\n" +
 	"\x19FAILURE_KIND_LEASE_EXISTS\x10\x15B7Z5github.com/raftkv/raftkv/gen/go/raftkv/peer/v1;peerv1b\x06proto3"
 
@@ -2550,7 +2647,7 @@ func file_raftkv_peer_v1_message_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_peer_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(Purpose)(0),             // 0: raftkv.peer.v1.Purpose
 	(FailureKind)(0),         // 1: raftkv.peer.v1.FailureKind
@@ -2566,28 +2663,30 @@ var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(*ReplacedReplica)(nil),  // 11: raftkv.peer.v1.ReplacedReplica
 	(*Origin)(nil),           // 12: raftkv.peer.v1.Origin
 	(*ReadRequest)(nil),      // 13: raftkv.peer.v1.ReadRequest
-	(*PastRead)(nil),         // 14: raftkv.peer.v1.PastRead
-	(*LeaseRead)(nil),        // 15: raftkv.peer.v1.LeaseRead
-	(*LeaseState)(nil),       // 16: raftkv.peer.v1.LeaseState
-	(*RangeRead)(nil),        // 17: raftkv.peer.v1.RangeRead
-	(*KeyRecord)(nil),        // 18: raftkv.peer.v1.KeyRecord
-	(*ReadResult)(nil),       // 19: raftkv.peer.v1.ReadResult
-	(*Failure)(nil),          // 20: raftkv.peer.v1.Failure
-	(*CallRequest)(nil),      // 21: raftkv.peer.v1.CallRequest
-	(*CallResponse)(nil),     // 22: raftkv.peer.v1.CallResponse
-	(*ProbeRequest)(nil),     // 23: raftkv.peer.v1.ProbeRequest
-	(*ProbeResponse)(nil),    // 24: raftkv.peer.v1.ProbeResponse
-	(*FormRequest)(nil),      // 25: raftkv.peer.v1.FormRequest
-	(*FormResponse)(nil),     // 26: raftkv.peer.v1.FormResponse
-	(*SnapshotStart)(nil),    // 27: raftkv.peer.v1.SnapshotStart
-	(*SnapshotDone)(nil),     // 28: raftkv.peer.v1.SnapshotDone
-	(*v1.Command)(nil),       // 29: raftkv.store.v1.Command
-	(*v1.TraceContext)(nil),  // 30: raftkv.store.v1.TraceContext
-	(*v1.WriteResult)(nil),   // 31: raftkv.store.v1.WriteResult
-	(*v1.Configuration)(nil), // 32: raftkv.store.v1.Configuration
-	(*v1.Record)(nil),        // 33: raftkv.store.v1.Record
-	(*v1.SlotTable)(nil),     // 34: raftkv.store.v1.SlotTable
-	(*v1.Formation)(nil),     // 35: raftkv.store.v1.Formation
+	(*Stale)(nil),            // 14: raftkv.peer.v1.Stale
+	(*PastRead)(nil),         // 15: raftkv.peer.v1.PastRead
+	(*LeaseRead)(nil),        // 16: raftkv.peer.v1.LeaseRead
+	(*LeaseState)(nil),       // 17: raftkv.peer.v1.LeaseState
+	(*RangeRead)(nil),        // 18: raftkv.peer.v1.RangeRead
+	(*KeyRecord)(nil),        // 19: raftkv.peer.v1.KeyRecord
+	(*ReadResult)(nil),       // 20: raftkv.peer.v1.ReadResult
+	(*Failure)(nil),          // 21: raftkv.peer.v1.Failure
+	(*CallRequest)(nil),      // 22: raftkv.peer.v1.CallRequest
+	(*CallResponse)(nil),     // 23: raftkv.peer.v1.CallResponse
+	(*ProbeRequest)(nil),     // 24: raftkv.peer.v1.ProbeRequest
+	(*ProbeResponse)(nil),    // 25: raftkv.peer.v1.ProbeResponse
+	(*FormRequest)(nil),      // 26: raftkv.peer.v1.FormRequest
+	(*FormResponse)(nil),     // 27: raftkv.peer.v1.FormResponse
+	(*SnapshotStart)(nil),    // 28: raftkv.peer.v1.SnapshotStart
+	(*SnapshotDone)(nil),     // 29: raftkv.peer.v1.SnapshotDone
+	nil,                      // 30: raftkv.peer.v1.Stale.RevisionsEntry
+	(*v1.Command)(nil),       // 31: raftkv.store.v1.Command
+	(*v1.TraceContext)(nil),  // 32: raftkv.store.v1.TraceContext
+	(*v1.WriteResult)(nil),   // 33: raftkv.store.v1.WriteResult
+	(*v1.Configuration)(nil), // 34: raftkv.store.v1.Configuration
+	(*v1.Record)(nil),        // 35: raftkv.store.v1.Record
+	(*v1.SlotTable)(nil),     // 36: raftkv.store.v1.SlotTable
+	(*v1.Formation)(nil),     // 37: raftkv.store.v1.Formation
 }
 var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	0,  // 0: raftkv.peer.v1.Hello.purpose:type_name -> raftkv.peer.v1.Purpose
@@ -2597,34 +2696,36 @@ var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	9,  // 4: raftkv.peer.v1.Message.forward_response:type_name -> raftkv.peer.v1.ForwardResponse
 	7,  // 5: raftkv.peer.v1.Message.heartbeat:type_name -> raftkv.peer.v1.NodeHeartbeat
 	5,  // 6: raftkv.peer.v1.Message.checkpoint:type_name -> raftkv.peer.v1.Checkpoint
-	29, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
+	31, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
 	13, // 8: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
 	10, // 9: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
-	30, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
+	32, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
 	12, // 11: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
-	31, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
-	19, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
-	20, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
+	33, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
+	20, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
+	21, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
 	11, // 15: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
-	32, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
-	17, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
-	14, // 18: raftkv.peer.v1.ReadRequest.past:type_name -> raftkv.peer.v1.PastRead
-	15, // 19: raftkv.peer.v1.ReadRequest.lease:type_name -> raftkv.peer.v1.LeaseRead
-	33, // 20: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
-	18, // 21: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
-	34, // 22: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
-	16, // 23: raftkv.peer.v1.ReadResult.leases:type_name -> raftkv.peer.v1.LeaseState
-	1,  // 24: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
-	23, // 25: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
-	25, // 26: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
-	24, // 27: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
-	26, // 28: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
-	35, // 29: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	34, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
+	18, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
+	15, // 18: raftkv.peer.v1.ReadRequest.past:type_name -> raftkv.peer.v1.PastRead
+	14, // 19: raftkv.peer.v1.ReadRequest.stale:type_name -> raftkv.peer.v1.Stale
+	16, // 20: raftkv.peer.v1.ReadRequest.lease:type_name -> raftkv.peer.v1.LeaseRead
+	30, // 21: raftkv.peer.v1.Stale.revisions:type_name -> raftkv.peer.v1.Stale.RevisionsEntry
+	35, // 22: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
+	19, // 23: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
+	36, // 24: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
+	17, // 25: raftkv.peer.v1.ReadResult.leases:type_name -> raftkv.peer.v1.LeaseState
+	1,  // 26: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
+	24, // 27: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
+	26, // 28: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
+	25, // 29: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
+	27, // 30: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
+	37, // 31: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_peer_v1_message_proto_init() }
@@ -2652,11 +2753,11 @@ func file_raftkv_peer_v1_message_proto_init() {
 		(*ForwardResponse_Failure)(nil),
 		(*ForwardResponse_ReplacedReplica)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[19].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[20].OneofWrappers = []any{
 		(*CallRequest_Probe)(nil),
 		(*CallRequest_Form)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[20].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[21].OneofWrappers = []any{
 		(*CallResponse_Probe)(nil),
 		(*CallResponse_Form)(nil),
 	}
@@ -2666,7 +2767,7 @@ func file_raftkv_peer_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_peer_v1_message_proto_rawDesc), len(file_raftkv_peer_v1_message_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

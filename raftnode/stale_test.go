@@ -1,0 +1,98 @@
+package raftnode
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+)
+
+func TestFreshEnough(t *testing.T) {
+	for _, c := range []struct {
+		bound uint64
+		age   time.Duration
+		known bool
+		want  bool
+	}{
+		{0, 0, false, true},
+		{0, time.Hour, true, true},
+		{100, 0, false, false}, // after a restart nothing is known
+		{100, 100 * time.Millisecond, true, true},
+		{100, 100*time.Millisecond + 1, true, false},
+	} {
+		if got := freshEnough(&peerv1.Stale{MaxMs: c.bound}, c.age, c.known); got != c.want {
+			t.Errorf("a state of age %s (known %t) within %d ms: %t", c.age, c.known, c.bound, got)
+		}
+	}
+	var f freshness
+	if _, known := f.age(time.Hour); known {
+		t.Error("a replica that has seen no round knows its age")
+	}
+	f.confirm(0)
+	if age, known := f.age(time.Second); !known || age != time.Second {
+		t.Errorf("a round that began with the node: %s, %t", age, known)
+	}
+}
+
+// A node alone serves stale reads from what it has, and asks for a round when that is too old or lacks something.
+func TestStaleReads(t *testing.T) {
+	n := alone(t, nil)
+	if res := n.Do(t.Context(), putOf("a", 1)); res.Err != nil {
+		t.Fatal(res.Err)
+	}
+	read := func(s *peerv1.Stale) Result {
+		t.Helper()
+		return n.Do(t.Context(), &Request{AutoShard: true, Read: &peerv1.ReadRequest{Keys: []string{"a"}, Stale: s}})
+	}
+	rounds := func() uint64 { return n.Metrics().ReadRounds }
+	n.member(DataShard).fresh.began.Store(0)
+	first := rounds()
+	if res := read(&peerv1.Stale{MaxMs: 60_000}); res.Err != nil || res.Origin.GetFreshnessMs() != 0 || rounds() != first+1 {
+		t.Fatalf("without a round before it: %v, %v, %d rounds", res.Err, res.Origin, rounds()-first)
+	}
+	res := read(&peerv1.Stale{MaxMs: 60_000})
+	if res.Err != nil || res.Origin.GetFreshnessMs() == 0 || res.Origin.GetFreshnessUnknown() || rounds() != first+1 {
+		t.Fatalf("within the bound: %v, %v, %d rounds", res.Err, res.Origin, rounds()-first)
+	}
+	at := res.Origin.GetRevision()
+	if res := read(&peerv1.Stale{Revisions: map[uint32]uint64{uint32(DataShard): at}}); res.Err != nil || rounds() != first+1 {
+		t.Errorf("what the replica has: %v, %d rounds", res.Err, rounds()-first)
+	}
+	var future *FutureRevisionError
+	res = read(&peerv1.Stale{Revisions: map[uint32]uint64{uint32(DataShard): at + 1}})
+	if !errors.As(res.Err, &future) || future.Current != at || rounds() != first+2 {
+		t.Errorf("what nobody has: %v, %d rounds", res.Err, rounds()-first)
+	}
+	if res := read(&peerv1.Stale{Revisions: map[uint32]uint64{77: at + 1}}); res.Err != nil {
+		t.Errorf("what another shard must have: %v", res.Err)
+	}
+}
+
+// What cannot be served is told why.
+func TestTooStale(t *testing.T) {
+	n := alone(t, nil)
+	m := n.member(DataShard)
+	inspect := func(look func(*member)) {
+		done := make(chan struct{})
+		m.worker.post(inspectEvent{m: m, look: func(m *member) { look(m); close(done) }})
+		<-done
+	}
+	var got error
+	inspect(func(m *member) { m.fresh.began.Store(0); got = n.tooStale(m, &peerv1.Stale{MaxMs: 5}) })
+	var tooStale *TooStaleError
+	if !errors.As(got, &tooStale) || tooStale.Bound != 5*time.Millisecond {
+		t.Errorf("%v", got)
+	}
+	inspect(func(m *member) {
+		m.fresh.confirm(n.uptime() - time.Minute)
+		got = n.tooStale(m, &peerv1.Stale{MaxMs: 5})
+	})
+	if !errors.As(got, &tooStale) || tooStale.Age < time.Minute {
+		t.Errorf("%v", got)
+	}
+	inspect(func(m *member) { got = n.tooStale(m, &peerv1.Stale{Revisions: map[uint32]uint64{1: 1}}) })
+	if !errors.As(got, &tooStale) || tooStale.Bound != 0 || tooStale.Age != 0 {
+		t.Errorf("%v", got)
+	}
+}
