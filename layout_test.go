@@ -56,8 +56,8 @@ var testsMayImport = map[string][]string{
 	"sdk/go":            {"sdk/go/raftkvtest", "sdk/go/recipes"},
 	"sdk/go/recipes":    {"sdk/go/raftkvtest"},
 	"bench":             {"sdk/go/raftkvtest"},
-	// Its test finds every name of a failpoint killed.
-	"cmd/raftkv": {"raftnode/failpoint"},
+	// Its tests find every name of a failpoint killed, and the stand-in for clusters no different from nodes.
+	"cmd/raftkv": {"raftnode/failpoint", "sdk/go/raftkvtest"},
 }
 
 type goPackage struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,11 +113,9 @@ func TestLeaseAnswersLost(t *testing.T) {
 	cluster, client := open(t, 3, 1)
 	ctx := within(t, time.Minute)
 	for range 3 {
-		dropped := false
+		var dropped atomic.Bool
 		cluster.SetCallHook(func(raftkvtest.Call) raftkvtest.Action {
-			a := raftkvtest.Action{DropAfter: !dropped}
-			dropped = true
-			return a
+			return raftkvtest.Action{DropAfter: !dropped.Swap(true)}
 		})
 		l, err := client.Grant(ctx, time.Hour)
 		if err != nil {
@@ -125,7 +124,7 @@ func TestLeaseAnswersLost(t *testing.T) {
 		if all := collect(t, client.ListLeases(ctx)); len(all) != 1 || all[0].ID != l.ID() {
 			t.Fatalf("leases %v", all)
 		}
-		dropped = false
+		dropped.Store(false)
 		if err := l.Revoke(ctx); err != nil {
 			t.Fatal(err)
 		}

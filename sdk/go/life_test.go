@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	raftkv "github.com/raftkv/raftkv/sdk/go"
+	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
 )
 
 // A time to live goes with a put of every kind, is rounded up to milliseconds, and is shown by every read.
@@ -80,6 +82,27 @@ func TestPutOnALeaseThatIsNot(t *testing.T) {
 	}
 	if n := cluster.Applied("k"); n != 0 {
 		t.Errorf("%d writes were applied", n)
+	}
+}
+
+// A put whose first attempt was lost, and whose lease has ended before the second, was not applied, and the error says so.
+func TestPutOnALeaseThatEnds(t *testing.T) {
+	cluster, client := open(t, 3, 1)
+	l, err := client.Grant(within(t, time.Minute), time.Hour, raftkv.WithoutKeepAlive())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attempts atomic.Int32
+	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
+		if attempts.Add(1) == 1 {
+			return raftkvtest.Action{DropBefore: true}
+		}
+		cluster.EndLease(uint64(l.ID()))
+		return raftkvtest.Action{}
+	})
+	_, err = client.Put(within(t, time.Minute), "k", nil, raftkv.WithLease(l))
+	if !errors.As(err, new(*raftkv.LeaseNotFoundError)) || errors.As(err, new(*raftkv.OutcomeUnknownError)) || cluster.Applied("k") != 0 {
+		t.Error(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package raftkvtest
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -138,7 +139,7 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 			kv = s.at(o.Get.Key, revision)
 		}
 		if kv == nil {
-			return nil, notFound(s, o.Get.Key)
+			return nil, notFound(s, o.Get.Key, cmp.Or(o.Get.Revision, s.revision))
 		}
 		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Get{
 			Get: &raftkvv1.GetResponse{Header: c.header(s), Kv: c.shown(kv)},
@@ -198,7 +199,7 @@ func (c *Cluster) put(s *shard, r putRequest, previous bool) *raftkvv1.PutRespon
 	kv := &raftkvv1.KeyValue{
 		Key: key, Value: r.GetValue(), CreateRevision: s.revision, ModRevision: s.revision, Version: 1, LeaseId: r.GetLeaseId(),
 	}
-	old := s.items[key]
+	old := c.shown(s.items[key])
 	if old != nil {
 		kv.CreateRevision, kv.Version = old.CreateRevision, old.Version+1
 	}
@@ -215,7 +216,7 @@ func (c *Cluster) put(s *shard, r putRequest, previous bool) *raftkvv1.PutRespon
 
 func (c *Cluster) remove(s *shard, key string, previous bool) *raftkvv1.DeleteResponse {
 	c.applied[key]++
-	old := s.items[key]
+	old := c.shown(s.items[key])
 	if old != nil {
 		c.set(s, key, nil)
 	}
