@@ -395,3 +395,62 @@ func TestLockOutlivesTheLeader(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// In a cluster with more nodes than replicas, where no node has all shards, a watch is of all keys nevertheless.
+func TestWatchWhereNoNodeHasAllShards(t *testing.T) {
+	configs := demoConfigs(demoFlags{nodes: 3, shards: 6, basePort: freeBase(t, 3), data: t.TempDir()})
+	for _, c := range configs {
+		c.Replicas = 1
+	}
+	startNodes(t, configs)
+	client, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	const keys = 50
+	write := func(value string) {
+		for i := range keys {
+			if _, err := client.Put(ctx, fmt.Sprintf("key-%d", i), []byte(value)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("old")
+	seen, token := make(map[string]string), ""
+	for _, resumed := range []bool{false, true} {
+		options := []raftkv.WatchOption{raftkv.IncludeInitial()}
+		if resumed {
+			options = []raftkv.WatchOption{raftkv.FromToken(token)}
+		}
+		events := 0
+		for event, err := range client.Watch(ctx, raftkv.Prefix("key-"), options...) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if event.Type == raftkv.EventInitialDone {
+				if events != keys {
+					t.Errorf("%d keys at the start", events)
+				}
+				write("new")
+				continue
+			}
+			seen[event.Item.Key] = string(event.Item.Value)
+			token = event.Token()
+			// The first watch is left in the middle of the changes, the second goes on from there.
+			if events++; events == keys+keys/2 || resumed && events == keys-keys/2 {
+				break
+			}
+		}
+	}
+	if !strings.Contains(token, ",") {
+		t.Errorf("token %s is not of a watch of each shard: did a node have them all?", token)
+	}
+	for i := range keys {
+		if key := fmt.Sprintf("key-%d", i); seen[key] != "new" {
+			t.Errorf("%s is %q", key, seen[key])
+		}
+	}
+}

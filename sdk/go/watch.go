@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -83,8 +84,11 @@ type Event struct {
 	// Progress says how far the watch is in each shard; only of an EventProgress.
 	Progress []WatchProgress
 
-	behind cursor
+	behind position
 }
+
+// position is where a watch is.
+type position interface{ token() string }
 
 // Token says where to go on behind this event: a watch of the same keys and filters FromToken gets what follows, nothing twice and nothing left out, from any
 // node, as long as the cluster has the history. It is made when it is asked for.
@@ -174,7 +178,7 @@ func (c *Client) Watch(ctx context.Context, what Watchable, options ...WatchOpti
 			yield(nil, err)
 			return
 		}
-		if err := w.run(ctx, yield); err != nil {
+		if err := w.watchFrom(ctx, yield); err != nil {
 			yield(nil, err)
 		}
 	}
@@ -207,7 +211,12 @@ func (c *Client) newWatcher(what Watchable, options []WatchOption) (*watcher, er
 		w.quiet = max(3*o.interval, watchBeginTime)
 	}
 	var err error
-	if w.at, err = parseCursor(o.token); err != nil {
+	if strings.Contains(o.token, placeMark) {
+		w.places, err = parseShardPlaces(o.token)
+	} else {
+		w.at, err = parseCursor(o.token)
+	}
+	if err != nil {
 		return nil, &CallError{Operation: w.name, Err: err}
 	}
 	return w, nil

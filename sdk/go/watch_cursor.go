@@ -40,7 +40,7 @@ func (t *told) covers(p *told) bool {
 	return p.revision < t.revision || p.revision == t.revision && p.count <= t.count
 }
 
-func (c *cursor) of(shard placement.ShardID) *told {
+func (c cursor) of(shard placement.ShardID) *told {
 	if i, ok := slices.BinarySearchFunc(c.told, shard, func(t told, s placement.ShardID) int { return cmp.Compare(t.shard, s) }); ok {
 		return &c.told[i]
 	}
@@ -48,7 +48,7 @@ func (c *cursor) of(shard placement.ShardID) *told {
 }
 
 // with is c with another place in one shard.
-func (c *cursor) with(t told) cursor {
+func (c cursor) with(t told) cursor {
 	i, found := slices.BinarySearchFunc(c.told, t.shard, func(t told, s placement.ShardID) int { return cmp.Compare(t.shard, s) })
 	all := slices.Clone(c.told)
 	if found {
@@ -59,9 +59,9 @@ func (c *cursor) with(t told) cursor {
 }
 
 // without is c with no place in one shard.
-func (c *cursor) without(shard placement.ShardID) cursor {
+func (c cursor) without(shard placement.ShardID) cursor {
 	if c.of(shard) == nil {
-		return *c
+		return c
 	}
 	return cursor{c.server, slices.DeleteFunc(slices.Clone(c.told), func(t told) bool { return t.shard == shard })}
 }
@@ -85,7 +85,7 @@ func place(e *raftkvv1.Event, last *told) told {
 // so that the token of a server is one, too.
 const toldMark = "~"
 
-func (c *cursor) token() string {
+func (c cursor) token() string {
 	if len(c.told) == 0 {
 		return c.server
 	}

@@ -199,11 +199,68 @@ func untilEnd(w *reader, more func()) (all []*raftkv.Event) {
 	return all
 }
 
+// scatter leaves no node with a replica of every shard.
+func scatter(cluster *raftkvtest.Cluster, apart bool) {
+	if apart {
+		cluster.SetReplicas(1, 0, 1)
+		cluster.SetReplicas(2, 1, 2)
+		cluster.SetReplicas(3, 0, 2)
+	}
+}
+
+// Where no node has all shards, a watch is one of each. It begins when all have, tells the keys of all before any change, and refuses a revision.
+func TestWatchOfShardsApart(t *testing.T) {
+	cluster, client := open(t, 3, 3)
+	scatter(cluster, true)
+	ctx := within(t, time.Minute)
+	var want []string
+	for shard := 1; shard <= 3; shard++ {
+		put(t, client, keyOn(t, cluster, shard), "1")
+	}
+	w := read(t, client.Watch(ctx, raftkv.Range{}, raftkv.IncludeInitial(), raftkv.WithProgress(time.Hour)))
+	if e := w.event(); e.Type != raftkv.EventProgress || len(e.Progress) != 3 || e.Progress[2].Revision != 1 {
+		t.Fatalf("%+v", e)
+	}
+	for shard := 1; shard <= 3; shard++ {
+		put(t, client, keyOn(t, cluster, shard), "2")
+		want = append(want, fmt.Sprintf("initial %s=1@1", keyOn(t, cluster, shard)))
+	}
+	var got []string
+	for range want {
+		got = append(got, tell(w.event()))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	w.want("initial done")
+	for range 3 {
+		if e := w.event(); e.Revision != 2 {
+			t.Errorf("%+v", e)
+		}
+	}
+	if err := read(t, client.Watch(ctx, raftkv.Range{}, raftkv.FromRevision(1))).fails(); !errors.As(err, new(*raftkv.InvalidError)) {
+		t.Error(err)
+	}
+	read(t, client.Watch(ctx, raftkv.Key(keyOn(t, cluster, 2)), raftkv.FromRevision(2))).want(fmt.Sprintf("put %s=2@2", keyOn(t, cluster, 2)))
+	cluster.Compact(3)
+	put(t, client, keyOn(t, cluster, 3), "3")
+	canceled, cancel := context.WithCancel(ctx)
+	c := read(t, client.Watch(canceled, raftkv.Range{}))
+	go cancel()
+	if err := c.fails(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // Behind the token of any event come exactly those that follow, whatever responses and revisions it fell into.
 func TestWatchTokens(t *testing.T) {
-	for _, split := range []int{1, 2, 3, 5, 100} {
-		t.Run(fmt.Sprint(split), func(t *testing.T) {
+	for i, split := range []int{1, 2, 3, 5, 100, 1, 2, 5, 100} {
+		apart := i > 4
+		t.Run(fmt.Sprint(split, " apart ", apart), func(t *testing.T) {
 			cluster, client := open(t, 3, 3)
+			scatter(cluster, apart)
 			cluster.SplitWatches(split)
 			ctx := within(t, time.Minute)
 			history(t, client, uint64(split), 10)
@@ -229,9 +286,11 @@ func TestWatchTokens(t *testing.T) {
 
 // However often the streams of a watch end, and whichever way, its user gets every event once and in order.
 func TestWatchResumes(t *testing.T) {
-	for _, split := range []int{1, 3, 100} {
-		t.Run(fmt.Sprint(split), func(t *testing.T) {
+	for i, split := range []int{1, 3, 100, 1, 3, 100} {
+		apart := i > 2
+		t.Run(fmt.Sprint(split, " apart ", apart), func(t *testing.T) {
 			cluster, client := open(t, 3, 3)
+			scatter(cluster, apart)
 			cluster.SplitWatches(split)
 			ctx := within(t, time.Minute)
 			history(t, client, 7, 30)
@@ -422,6 +481,9 @@ func TestWatchesThatCannotBe(t *testing.T) {
 		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.WithPatience(-1)}, "the time of WithPatience is -1ns"},
 		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.FromToken("x~1.0")}, "token is not one that an event of a watch has given"},
 		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.FromToken("x")}, "token"},
+		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.FromToken("2:x,1:x")}, "token is not one that an event of a watch has given"},
+		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.FromToken("1:")}, "token is not one that an event of a watch has given"},
+		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.FromToken("1+:x")}, "token"},
 		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.FromRevision(3)}, "each shard counts its own revisions"},
 		{raftkv.Key("a"), []raftkv.WatchOption{raftkv.FromRevision(3)}, "revision 3 is not reached"},
 		{raftkv.Range{Start: "a", End: "b"}, []raftkv.WatchOption{raftkv.FromRevision(3)}, `watch range "a" to "b": `},

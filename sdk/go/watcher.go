@@ -27,6 +27,11 @@ type watcher struct {
 	quiet    time.Duration
 	patience time.Duration
 
+	// places are where a watch goes on that is one of each shard.
+	places shardPlaces
+	// lacking: a node has refused to begin for want of a replica.
+	lacking bool
+
 	begun bool // by any stream
 	// served is when a node has last told something.
 	served time.Duration
@@ -50,6 +55,9 @@ func (w *watcher) run(ctx context.Context, yield func(*Event, error) bool) error
 		f := w.follow(ctx, last, yield)
 		if f == nil {
 			return nil
+		}
+		if w.mustSplit() {
+			return errSplit
 		}
 		if w.healthy || w.client.now()-from > 2*backoffMax {
 			story = call{client: w.client, name: w.name}
@@ -116,7 +124,7 @@ func (r *routes) beside(last *endpoint) *endpoint {
 
 // follow hands over what one stream tells. It returns why that has ended; nil if the user has left.
 func (w *watcher) follow(ctx context.Context, e *endpoint, yield func(*Event, error) bool) *failure {
-	w.healthy, w.streamed = false, make(map[placement.ShardID]told)
+	w.lacking, w.healthy, w.streamed = false, false, make(map[placement.ShardID]told)
 	var reached atomic.Bool
 	stream, cancel := context.WithCancelCause(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { reached.Store(true) },
@@ -157,6 +165,7 @@ func (w *watcher) judge(ctx, stream context.Context, err error, e *endpoint, rea
 		f = &failure{err: errors.New("the node ended the watch"), retry: true}
 	default:
 		f = judgeCall(err, reached)
+		w.lacking = lacksReplica(err)
 	}
 	if f.retry && f.unknown || !reached {
 		e.failed()

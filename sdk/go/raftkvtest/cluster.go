@@ -69,6 +69,8 @@ type shard struct {
 	// events are the history, by revision; what is older than the revision oldest is forgotten.
 	events []event
 	oldest uint64
+	// replicas are the indices of the nodes that have one; nil: all.
+	replicas []int
 }
 
 // answer is what came of a write: a result, or the error of a condition that did not hold.

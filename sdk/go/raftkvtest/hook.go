@@ -72,6 +72,16 @@ func CutOff(shard placement.ShardID, d time.Duration) *Error {
 	}
 }
 
+func noReplica(s *shard) *Error {
+	return &Error{
+		code: connect.CodeUnavailable, reason: "NO_REPLICA", message: "no replica here",
+		details: []proto.Message{
+			&raftkvv1.NotLeader{Shard: uint32(s.id)},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Millisecond)},
+		},
+	}
+}
+
 func compacted(s *shard, revision uint64) *Error {
 	return &Error{
 		code: connect.CodeOutOfRange, reason: "COMPACTED", message: "the revision is forgotten",

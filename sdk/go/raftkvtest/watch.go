@@ -63,6 +63,13 @@ func (c *Cluster) Watches(i int) int {
 	return n
 }
 
+// SetReplicas says which nodes have a replica of a shard, and so can serve watches of it. By default all have.
+func (c *Cluster) SetReplicas(id placement.ShardID, nodes ...int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shards[id].replicas = nodes
+}
+
 // Compact makes a shard forget its history up to the present: an older revision is Compacted.
 func (c *Cluster) Compact(id placement.ShardID) {
 	c.mu.Lock()
@@ -162,6 +169,9 @@ func (s *watchService) begin(r *raftkvv1.WatchRequest) (*watch, *Error) {
 	}
 	for _, p := range places {
 		sh := c.shards[p.Shard]
+		if sh.replicas != nil && !slices.Contains(sh.replicas, s.index) {
+			return nil, noReplica(sh)
+		}
 		if p.Next == 0 {
 			p.Next = sh.revision + 1
 		}
@@ -188,25 +198,17 @@ type watchToken struct {
 }
 
 func (c *Cluster) placesOf(r *raftkvv1.WatchRequest) ([]*place, *Error) {
+	shards := c.shardsOf(r)
 	if r.Token != "" {
 		var t watchToken
 		text, err := base64.RawURLEncoding.DecodeString(r.Token)
 		if err != nil || json.Unmarshal(text, &t) != nil || t.Of != watchHash(r) {
 			return nil, invalid("token: belongs to a watch of other keys, or to none")
 		}
-		return t.Places, nil
-	}
-	var shards []placement.ShardID
-	open := strings.IndexByte(r.Prefix, '{')
-	switch {
-	case r.Key != "":
-		shards = []placement.ShardID{c.slots[placement.SlotOf(r.Key)].id}
-	case open >= 0 && strings.IndexByte(r.Prefix[open:], '}') > 1:
-		shards = []placement.ShardID{c.slots[placement.SlotOf(r.Prefix)].id}
-	default:
-		for _, s := range c.shards[1:] {
-			shards = append(shards, s.id)
+		if len(t.Places) != len(shards) {
+			return nil, invalid("token: is of other shards than are asked for")
 		}
+		return t.Places, nil
 	}
 	if r.Revision != 0 && len(shards) > 1 {
 		return nil, invalid("revision: each shard counts its own revisions; watch one key or {tag}")
@@ -216,6 +218,26 @@ func (c *Cluster) placesOf(r *raftkvv1.WatchRequest) ([]*place, *Error) {
 		places = append(places, &place{Shard: id, Next: r.Revision, Initial: r.IncludeInitial})
 	}
 	return places, nil
+}
+
+// shardsOf are those that a watch is of.
+func (c *Cluster) shardsOf(r *raftkvv1.WatchRequest) (shards []placement.ShardID) {
+	open := strings.IndexByte(r.Prefix, '{')
+	switch {
+	case len(r.Shards) > 0:
+		for _, id := range r.Shards {
+			shards = append(shards, placement.ShardID(id))
+		}
+	case r.Key != "":
+		shards = append(shards, c.slots[placement.SlotOf(r.Key)].id)
+	case open >= 0 && strings.IndexByte(r.Prefix[open:], '}') > 1:
+		shards = append(shards, c.slots[placement.SlotOf(r.Prefix)].id)
+	default:
+		for _, s := range c.shards[1:] {
+			shards = append(shards, s.id)
+		}
+	}
+	return shards
 }
 
 func (w *watch) watches(key string) bool {
