@@ -16,14 +16,14 @@ import (
 // The stand-in for users' unit tests answers as real nodes do.
 func TestStandInIsLikeNodes(t *testing.T) {
 	configs := startCluster(t, 3, 1)
-	real, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
+	nodes, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer real.Close()
+	defer nodes.Close()
 	cluster := raftkvtest.New(3, 1)
 	defer cluster.Close()
-	if d := cmp.Diff(transcript(t, real), transcript(t, cluster.Client(t))); d != "" {
+	if d := cmp.Diff(transcript(t, nodes), transcript(t, cluster.Client(t))); d != "" {
 		t.Errorf("-nodes +stand-in:\n%s", d)
 	}
 }
