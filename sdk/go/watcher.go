@@ -35,8 +35,8 @@ type watcher struct {
 	begun bool // by any stream
 	// served is when a node has last told something.
 	served time.Duration
-	// healthy says that the stream has given more than its begin.
-	healthy bool
+	// answered says that the stream has begun, healthy that it has given more than that.
+	answered, healthy bool
 	// streamed are the places of the last event of each shard on the present stream.
 	streamed map[placement.ShardID]told
 }
@@ -59,7 +59,7 @@ func (w *watcher) run(ctx context.Context, yield func(*Event, error) bool) error
 		if w.mustSplit() {
 			return errSplit
 		}
-		if w.healthy || w.client.now()-from > 2*backoffMax {
+		if w.healthy || w.answered && w.client.now()-from > 2*backoffMax {
 			story = call{client: w.client, name: w.name}
 		}
 		wait, err := story.failed(f, last)
@@ -124,7 +124,7 @@ func (r *routes) beside(last *endpoint) *endpoint {
 
 // follow hands over what one stream tells. It returns why that has ended; nil if the user has left.
 func (w *watcher) follow(ctx context.Context, e *endpoint, yield func(*Event, error) bool) *failure {
-	w.lacking, w.healthy, w.streamed = false, false, make(map[placement.ShardID]told)
+	w.lacking, w.answered, w.healthy, w.streamed = false, false, false, make(map[placement.ShardID]told)
 	var reached atomic.Bool
 	stream, cancel := context.WithCancelCause(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { reached.Store(true) },
@@ -143,7 +143,7 @@ func (w *watcher) follow(ctx context.Context, e *endpoint, yield func(*Event, er
 	}()
 	for responses.Receive() {
 		silence.Stop() // while the user takes his time
-		w.begun = true
+		w.begun, w.answered = true, true
 		if !w.take(responses.Msg(), yield) {
 			return nil
 		}

@@ -58,8 +58,11 @@ const (
 	defaultTTL = 10 * time.Second
 	// releaseTime is how long giving back a lock may take that nobody waits for.
 	releaseTime = 3 * time.Second
-	// unknownMax is how often in a row the outcome of taking a lock may be unknown; the attempt after it tells what came of the one before.
+	// unknownMax is how often in a row the outcome of taking a lock may be unknown, or its lease may have ended; the attempt after it tells what came of the one
+	// before.
 	unknownMax = 3
+	// patience is that of the watch of a lock that is held: it goes on for as long as the lock does.
+	patience = 365 * 24 * time.Hour
 )
 
 // Option changes how a lock is held.
@@ -207,10 +210,12 @@ func (t *taking) try(ctx context.Context) (l *Lock, held *raftkv.Item, at uint64
 		return nil, held, r.Revision, nil
 	case ctx.Err() != nil:
 		return nil, nil, 0, err
-	case errors.As(err, new(*raftkv.OutcomeUnknownError)) && t.unknown < unknownMax:
+	case t.unknown == unknownMax:
+		return nil, nil, 0, err
+	case errors.As(err, new(*raftkv.OutcomeUnknownError)):
 		t.unknown++
 		return nil, nil, 0, nil
-	case t.lease.Err() != nil && !errors.Is(t.lease.Err(), raftkv.ErrClosed), errors.As(err, new(*raftkv.LeaseNotFoundError)) && t.unknown < unknownMax:
+	case errors.Is(err, raftkv.ErrLeaseLost), errors.As(err, new(*raftkv.LeaseNotFoundError)):
 		t.unknown++ // the lease has ended while we waited
 		t.lease = nil
 		return nil, nil, 0, nil
@@ -247,7 +252,7 @@ func (l *Lock) guard() {
 	defer close(l.guarded)
 	for {
 		there := false
-		for event, err := range l.client.Watch(l.life, raftkv.Key(l.key), raftkv.IncludeInitial()) {
+		for event, err := range l.client.Watch(l.life, raftkv.Key(l.key), raftkv.IncludeInitial(), raftkv.WithPatience(patience)) {
 			if errors.As(err, new(*raftkv.CompactedError)) {
 				break // look at the key again
 			}

@@ -310,6 +310,18 @@ func TestLockGivenUp(t *testing.T) {
 	}
 }
 
+// A time to live that is over before the lock is taken ends in an error or in a lock that is lost, and not in a loop.
+func TestLockOfNoTime(t *testing.T) {
+	_, client := open(t)
+	l, err := recipes.Acquire(within(t), client, "{a}lock", recipes.WithTTL(time.Millisecond))
+	if err == nil {
+		err = lost(t, l)
+	}
+	if !errors.Is(err, recipes.ErrLost) && !errors.Is(err, raftkv.ErrLeaseLost) {
+		t.Error(err)
+	}
+}
+
 // An election has one leader at a time, and everybody sees each of them and what it says.
 func TestElection(t *testing.T) {
 	cluster, client := open(t)
