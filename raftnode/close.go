@@ -124,8 +124,11 @@ func (n *Node) abandon() {
 	for _, w := range n.workers {
 		w.abandon()
 	}
-	if n.readers != nil {
-		for _, j := range n.readers.queue.jobs {
+	for _, p := range []*readerPool{n.readers, n.pastReaders} {
+		if p == nil {
+			continue
+		}
+		for _, j := range p.queue.jobs {
 			failAll(j.requests, ErrStopped)
 		}
 	}

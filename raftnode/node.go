@@ -44,6 +44,7 @@ type Node struct {
 	logWriter   *logWriter
 	applier     *applier
 	readers     *readerPool
+	pastReaders *readerPool
 	housekeeper *housekeeper
 	gauge       *gauge
 	watches     *watches
@@ -224,7 +225,8 @@ func (n *Node) start() error {
 		return err
 	}
 	n.shards = newShardMap(n.identity.Load().GetFormation())
-	n.logWriter, n.applier, n.readers = newLogWriter(n), newApplier(n), newReaderPool(n)
+	n.logWriter, n.applier = newLogWriter(n), newApplier(n)
+	n.readers, n.pastReaders = newReaderPool(n, "reader", readers), newReaderPool(n, "past reader", pastReaders)
 	n.watches = newWatches(n)
 	for i := range workers {
 		w := &worker{n: n, index: i}

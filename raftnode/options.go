@@ -97,6 +97,7 @@ type Options struct {
 const (
 	workers           = 2
 	readers           = 2
+	pastReaders       = 1
 	entryBytesMax     = 1 << 20  // commands are gathered into one entry up to this
 	entryCommandsMax  = 4096     //
 	appendsMax        = 2        // appends with entries in flight per shard: batches size themselves to the disk

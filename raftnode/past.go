@@ -110,12 +110,12 @@ func (n *Node) readAfter(write *Request, res Result, past []*peerv1.PastRead) {
 				res.Read.Records = append(res.Read.Records, &peerv1.KeyRecord{Key: p.GetKey(), Omitted: true})
 			}
 		case found.Err != nil:
-			write.Done(Result{Shard: res.Shard, Err: afterError(write.Command.GetWrite(), &res, found.Err)})
+			write.answer(Result{Shard: res.Shard, Err: afterError(write.Command.GetWrite(), &res, found.Err)})
 			return
 		default:
 			res.Read = found.Read
 		}
-		write.Done(res)
+		write.answer(res)
 	}
 	if n.failed() {
 		read.fail(ErrStopped)

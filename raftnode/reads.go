@@ -3,6 +3,7 @@ package raftnode
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/raftkv/raftkv/raftnode/planted"
@@ -30,7 +31,7 @@ func (w *worker) readConfirmed(m *member, r replica.Read) {
 	}
 	if m.applied >= r.Index || planted.Is(planted.ReadBeforeApplied) { // R16
 		m.fresh.confirm(began)
-		w.n.readers.add(m, reads, true)
+		w.n.serveReads(m, reads, true)
 		return
 	}
 	m.confirmed = append(m.confirmed, confirmedReads{index: r.Index, began: began, requests: reads})
@@ -43,7 +44,7 @@ func (w *worker) releaseReads(m *member) {
 	for n < len(m.confirmed) && m.confirmed[n].index <= m.applied {
 		m.confirmedCount -= len(m.confirmed[n].requests)
 		m.fresh.confirm(m.confirmed[n].began)
-		w.n.readers.add(m, m.confirmed[n].requests, true)
+		w.n.serveReads(m, m.confirmed[n].requests, true)
 		m.confirmed[n] = confirmedReads{}
 		n++
 	}
@@ -68,12 +69,32 @@ type readJob struct {
 	confirmed bool
 }
 
-func newReaderPool(n *Node) *readerPool {
+func newReaderPool(n *Node, name string, size int) *readerPool {
 	p := &readerPool{n: n}
-	for range readers {
-		p.wakes = append(p.wakes, n.runtime.Stage("reader", p.step))
+	for range size {
+		p.wakes = append(p.wakes, n.runtime.Stage(name, p.step))
 	}
 	return p
+}
+
+// serveReads gives reads to the readers. Those of the past have one of their own: it follows every write of a key since, which may be many, and the
+// others must not wait for that.
+func (n *Node) serveReads(m *member, requests []*Request, confirmed bool) {
+	ofPast := func(r *Request) bool { return len(r.Read.GetPast()) > 0 }
+	if !slices.ContainsFunc(requests, ofPast) {
+		n.readers.add(m, requests, confirmed)
+		return
+	}
+	var past, present []*Request
+	for _, r := range requests {
+		if ofPast(r) {
+			past = append(past, r)
+		} else {
+			present = append(present, r)
+		}
+	}
+	n.readers.add(m, present, confirmed)
+	n.pastReaders.add(m, past, confirmed)
 }
 
 func (p *readerPool) add(m *member, requests []*Request, confirmed bool) {

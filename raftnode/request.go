@@ -48,13 +48,18 @@ type Request struct {
 
 // done answers the request.
 func (r *Request) done(res Result) {
-	r.release()
 	if r.node != nil && res.Err == nil && res.Write != nil {
 		if past := r.After(res.Write); len(past) > 0 {
 			r.node.readAfter(r, res, past)
 			return
 		}
 	}
+	r.answer(res)
+}
+
+// answer gives up the room that the request has had in the budget: while it has some, a node that is leaving stays for it.
+func (r *Request) answer(res Result) {
+	r.release()
 	r.Done(res)
 }
 

@@ -41,7 +41,7 @@ func freshEnough(s *peerv1.Stale, age time.Duration, known bool) bool {
 // stale serves a read that need not be the newest, or lets it join a round.
 func (w *worker) stale(m *member, r *Request) {
 	if age, known := m.fresh.age(w.n.uptime()); freshEnough(r.Read.GetStale(), age, known) {
-		w.n.readers.add(m, []*Request{r}, false)
+		w.n.serveReads(m, []*Request{r}, false)
 		return
 	}
 	w.joinRound(m, r)

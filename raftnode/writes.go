@@ -19,7 +19,7 @@ func (e requestEvent) handle(w *worker) {
 			return
 		}
 		if w.n.pastKnown(m.shard, r.Read) {
-			w.n.readers.add(m, []*Request{r}, true)
+			w.n.serveReads(m, []*Request{r}, true)
 			return
 		}
 		if r.Read.GetStale() != nil {

@@ -18,7 +18,7 @@ import (
 const (
 	demoNodesMax = 99 // the ports of one kind end where those of the next begin
 	// demoCache is the cache of each node: there are several in the process.
-	demoCache = 64 * mebibyte
+	demoCache = 128 * mebibyte
 	// demoReserve is what each node keeps of the disk, for the same reason.
 	demoReserve = 512 * mebibyte
 	// demoTimeout is how long a cluster on one machine may take to form and to elect leaders.

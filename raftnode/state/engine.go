@@ -32,7 +32,7 @@ func (s *Store) engineOptions() *pebble.Options {
 		FormatMajorVersion: pebble.FormatNewest,
 		DisableWAL:         true,
 		// Pebble takes the memtables out of its cache. With a cache as large as they are, every block was read and decompressed again.
-		CacheSize:                   o.CacheBytes + memTableStop*o.MemTableBytes,
+		CacheSize:                   o.CacheBytes - o.CacheBytes/recentShare + memTableStop*o.MemTableBytes,
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: memTableStop,
 		L0CompactionThreshold:       l0CompactSublevels,

@@ -175,6 +175,7 @@ func (sh *Shard) clearTombstone(b *Batch, t tombstone) error {
 		return err
 	}
 	sh.overlay.records[t.key] = nil
+	sh.recent.remove(t.key)
 	return sh.unmarkTombstone(b, t.revision, t.key)
 }
 

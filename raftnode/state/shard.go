@@ -54,6 +54,7 @@ type Shard struct {
 	due           soonest
 	dropped       bool
 
+	recent  recentRecords
 	open    *Batch  // the batch that holds changes of this shard; nil after its commit
 	overlay overlay // those changes, for reads before the commit
 	touched []placement.Slot
@@ -134,7 +135,7 @@ func (sh *Shard) reset() {
 	sh.configuration, sh.slotTable, sh.slots = nil, nil, nil
 	sh.summaries = [placement.SlotCount]slotSummary{}
 	sh.touched, sh.open, sh.checkpoint = nil, nil, Checkpoint{}
-	sh.dedup, sh.due = newDedupIndex(), nothingDue()
+	sh.dedup, sh.due, sh.recent = newDedupIndex(), nothingDue(), recentRecords{}
 	sh.overlay.init()
 	sh.publish()
 }

@@ -35,7 +35,8 @@ const SessionResults = 4096
 type Options struct {
 	// FS is the disk; by default the real one.
 	FS vfs.FS
-	// CacheBytes bounds the block cache, memtables not counted; by default 256 MiB.
+	// CacheBytes bounds what is kept in memory of what is stored, memtables not counted; by default 256 MiB. A quarter is for records that were
+	// written of late, the rest for blocks.
 	CacheBytes int64
 	// MemTableBytes is the size at which a memtable is flushed, 32 MiB by default. Up to four may wait, so a crash can cost the
 	// replay of four times as much.
@@ -94,6 +95,8 @@ type Store struct {
 	// mu guards shards and the replacement of installs. Never held across an ingest.
 	mu     sync.Mutex
 	shards map[placement.ShardID]*Shard
+	// loaded counts those of them that hold data, for any goroutine.
+	loaded atomic.Int32
 	closed bool
 }
 
@@ -196,8 +199,24 @@ func (s *Store) Shard(id placement.ShardID) (*Shard, error) {
 	if err := sh.load(); err != nil {
 		return nil, fmt.Errorf("state: load shard %d: %w", id, err)
 	}
-	s.shards[id] = sh
+	s.keep(sh)
 	return sh, nil
+}
+
+// keep puts a shard among those that are loaded. s.mu is held.
+func (s *Store) keep(sh *Shard) {
+	if s.shards[sh.id] == nil && sh.id != placement.MetaShard {
+		s.loaded.Add(1)
+	}
+	s.shards[sh.id] = sh
+}
+
+// recentShare is the part of the cache that is for records written of late.
+const recentShare = 4
+
+// recentBytes is how much of that a shard has. The meta shard takes next to nothing, and is not counted.
+func (s *Store) recentBytes() int {
+	return int(s.options.CacheBytes) / recentShare / max(1, int(s.loaded.Load()))
 }
 
 // handle is Shard for what replaces the image: one that can not be loaded counts as empty.
@@ -210,7 +229,7 @@ func (s *Store) handle(id placement.ShardID) (*Shard, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh = newShard(s, id)
-	s.shards[id] = sh
+	s.keep(sh)
 	return sh, nil
 }
 

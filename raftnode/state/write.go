@@ -245,6 +245,7 @@ func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *st
 		}
 	}
 	sh.touch(slot).digest.add(hashRecord(op.Key, after))
+	sh.recent.put(op.Key, after, sh.store.recentBytes()) // behind the last look at before, which may be there
 	if old.separated {
 		if err := sh.replaceValue(b, revision, op.Key, &old); err != nil {
 			return false, err
@@ -288,6 +289,9 @@ func (s *scratch) leave(op *storev1.Operation, old *recordHead, revision uint64)
 func (sh *Shard) stored(key string) ([]byte, io.Closer, error) {
 	sh.key = appendRecordKey(sh.key[:0], sh.id, key)
 	if stored, ok := sh.overlay.records[key]; ok {
+		return stored, noCloser{}, nil
+	}
+	if stored := sh.recent.get(key); stored != nil {
 		return stored, noCloser{}, nil
 	}
 	return sh.read()

@@ -1,0 +1,58 @@
+package raftnode
+
+import (
+	"testing"
+
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
+)
+
+// manual is a Runtime whose stages run when the test says so.
+type manual struct{ Runtime }
+
+func (manual) Stage(string, func()) func() { return func() {} }
+
+// A read of the past, which may take long, has no read of the present behind it.
+func TestReadsOfThePastHaveAReaderOfTheirOwn(t *testing.T) {
+	n, m := &Node{runtime: manual{}}, &member{}
+	n.readers, n.pastReaders = newReaderPool(n, "reader", 2), newReaderPool(n, "past reader", 1)
+	present := &Request{Read: &peerv1.ReadRequest{Keys: []string{"a"}}}
+	past := &Request{Read: &peerv1.ReadRequest{Past: []*peerv1.PastRead{{Key: "a", Revision: 1}}}}
+	n.serveReads(m, []*Request{present, past, present}, true)
+	n.serveReads(m, []*Request{present}, false)
+	n.serveReads(m, []*Request{past}, true)
+	count := func(p *readerPool) (n int) {
+		for _, j := range p.queue.jobs {
+			n += len(j.requests)
+		}
+		return n
+	}
+	if count(n.readers) != 3 || count(n.pastReaders) != 2 || m.reading.Load() != 5 {
+		t.Errorf("%d reads of the present, %d of the past, %d counted", count(n.readers), count(n.pastReaders), m.reading.Load())
+	}
+}
+
+// A node that is leaving stays until what a write shows has been read: the write keeps its room in the budget for so long.
+func TestAWriteKeepsItsRoomUntilItIsAnswered(t *testing.T) {
+	n := alone(t, nil)
+	n.pastReaders.queue.Lock()
+	r := putOf("first", 1)
+	asked, done := make(chan struct{}), make(chan Result, 1)
+	r.After = func(w *storev1.WriteResult) []*peerv1.PastRead {
+		close(asked)
+		return []*peerv1.PastRead{{Key: "first", Revision: w.GetRevision() - 1}}
+	}
+	r.Done = func(res Result) { done <- res }
+	n.Submit(r)
+	<-asked
+	if n.requests.bytes.Load() == 0 {
+		t.Error("nothing says that an answer is still to come")
+	}
+	n.pastReaders.queue.Unlock()
+	if res := <-done; res.Err != nil || len(res.Read.GetRecords()) != 1 {
+		t.Errorf("%v, %v", res.Read, res.Err)
+	}
+	if held := n.requests.bytes.Load(); held != 0 {
+		t.Errorf("%d bytes are held for ever", held)
+	}
+}

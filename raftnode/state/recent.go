@@ -1,0 +1,107 @@
+package state
+
+import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// recentRecords are copies of records that a shard has written of late, by key: every write looks at the record before it, and that search is a
+// third of what applying costs. It holds what the newest write of a key has left or nothing, so it decides nothing (R20): a shard that has
+// forgotten a record reads it from Pebble.
+//
+// Records stand in a ring of bytes, the newest at its end, and the oldest are written over; the index has no pointers either, so the collector sees
+// two objects. A key whose hash is that of another one takes its place.
+type recentRecords struct {
+	ring []byte
+	most int // bytes that ring may grow to
+	// end is where the next entry goes, counted from the first byte ever written: modulo the ring once that has its full size. An entry is there
+	// while end has not passed it by the size of the ring.
+	end   uint64
+	index map[uint64]uint64 // where the entry of a hash begins
+}
+
+const (
+	recentBytesFirst = 64 << 10
+	recentHeader     = 2 + 4 // lengths of key and record
+	recentRecordMax  = 4 << 10
+)
+
+// get returns the record of a key, nil if it is not here. It may be read until the next put.
+func (r *recentRecords) get(key string) []byte {
+	at, ok := r.index[xxhash.Sum64String(key)]
+	if !ok {
+		return nil
+	}
+	return r.entry(at, key)
+}
+
+// entry returns the record of an entry, nil if it has been written over or is of another key.
+func (r *recentRecords) entry(at uint64, key string) []byte {
+	if at+uint64(len(r.ring)) < r.end {
+		return nil
+	}
+	e := r.ring[at%uint64(len(r.ring)):]
+	keyLen, recordLen := int(binary.BigEndian.Uint16(e)), int(binary.BigEndian.Uint32(e[2:]))
+	if string(e[recentHeader:recentHeader+keyLen]) != key {
+		return nil
+	}
+	return e[recentHeader+keyLen : recentHeader+keyLen+recordLen : recentHeader+keyLen+recordLen]
+}
+
+// put keeps what a write has left at a key. most bounds the bytes of all entries; a ring that has grown does not shrink.
+func (r *recentRecords) put(key string, record []byte, most int) {
+	hash := xxhash.Sum64String(key)
+	if len(record) > recentRecordMax {
+		delete(r.index, hash)
+		return
+	}
+	if at, ok := r.index[hash]; ok {
+		if old := r.entry(at, key); old != nil && len(old) == len(record) {
+			copy(old, record)
+			return
+		}
+	}
+	at := r.room(recentHeader+len(key)+len(record), max(most, recentBytesFirst))
+	e := r.ring[at%uint64(len(r.ring)):]
+	binary.BigEndian.PutUint16(e, uint16(len(key)))        //nolint:gosec // at most 4 KiB
+	binary.BigEndian.PutUint32(e[2:], uint32(len(record))) //nolint:gosec // at most 4 KiB
+	copy(e[recentHeader:], key)
+	copy(e[recentHeader+len(key):], record)
+	r.index[hash] = at
+}
+
+// room returns where an entry of so many bytes goes, in one piece. Entries are smaller than the smallest ring.
+func (r *recentRecords) room(need, most int) uint64 {
+	size := len(r.ring)
+	if end := int(r.end); end <= size && end+need > size && size < most { //nolint:gosec // below the size
+		for size < end+need && size < most {
+			size = min(max(2*size, recentBytesFirst), most)
+		}
+		ring := make([]byte, size)
+		copy(ring, r.ring) // It has never been full, so every entry stays where it is.
+		r.ring = ring
+	}
+	if r.index == nil {
+		r.index = make(map[uint64]uint64)
+	}
+	if left := size - int(r.end%uint64(size)); left < need { //nolint:gosec // below the size
+		r.end += uint64(left) //nolint:gosec // positive
+		r.sweep()
+	}
+	at := r.end
+	r.end += uint64(need) //nolint:gosec // positive
+	return at
+}
+
+// sweep forgets the entries that have been written over, once for each turn of the ring.
+func (r *recentRecords) sweep() {
+	for hash, at := range r.index {
+		if at+uint64(len(r.ring)) < r.end {
+			delete(r.index, hash)
+		}
+	}
+}
+
+// remove forgets a key.
+func (r *recentRecords) remove(key string) { delete(r.index, xxhash.Sum64String(key)) }

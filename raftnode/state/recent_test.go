@@ -1,0 +1,74 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// Whatever is put and removed, a key has its newest record or none, and the bytes are bounded.
+func TestRecentRecords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r, model := &recentRecords{}, make(map[string][]byte)
+		most := rapid.SampledFrom([]int{0, recentBytesFirst, 3 * recentBytesFirst, 1 << 20}).Draw(t, "most")
+		hits := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"put": func(t *rapid.T) {
+				for range 1 + rapid.IntRange(0, 40).Draw(t, "puts") {
+					key := fmt.Sprintf("key-%d", rapid.IntRange(0, 30).Draw(t, "key"))
+					record := bytes.Repeat([]byte{byte(rapid.Int().Draw(t, "byte"))}, 1+rapid.IntRange(0, recentRecordMax+10).Draw(t, "length"))
+					r.put(key, record, most)
+					model[key] = record
+				}
+			},
+			"remove": func(t *rapid.T) {
+				key := fmt.Sprintf("key-%d", rapid.IntRange(0, 30).Draw(t, "key"))
+				r.remove(key)
+				delete(model, key)
+			},
+			"share": func(t *rapid.T) { most = rapid.IntRange(0, 1<<20).Draw(t, "most") },
+			"": func(t *rapid.T) {
+				for i := range 31 {
+					key := fmt.Sprintf("key-%d", i)
+					got := r.get(key)
+					if got != nil && !bytes.Equal(got, model[key]) {
+						t.Fatalf("%s has another record than was put last", key)
+					}
+					if got != nil {
+						hits++
+					}
+				}
+				if len(r.ring) > 1<<20 || len(r.index) > 31 {
+					t.Fatalf("a ring of %d bytes and %d keys", len(r.ring), len(r.index))
+				}
+			},
+		})
+	})
+}
+
+// What was put last is there, as long as it fits.
+func TestRecentRecordsHit(t *testing.T) {
+	r := &recentRecords{}
+	key := func(i int) string { return fmt.Sprintf("key-%04d", i) }
+	for i := range 5000 {
+		r.put(key(i), []byte(key(i)), recentBytesFirst)
+		if i >= 1000 && r.get(key(i-1000)) == nil {
+			t.Fatalf("key %d is gone after 1000 others", i-1000)
+		}
+	}
+	if r.get(key(0)) != nil {
+		t.Error("what was written over is still there")
+	}
+	if n := len(r.index); n > 2*recentBytesFirst/22 {
+		t.Errorf("an index of %d keys for a ring of %d bytes", n, len(r.ring))
+	}
+	if r.put("large", make([]byte, recentRecordMax+1), recentBytesFirst); r.get("large") != nil {
+		t.Error("a large record is kept")
+	}
+	r.put("a", []byte("1"), 0)
+	if got := testing.AllocsPerRun(100, func() { r.put("a", []byte("2"), 0); r.get("a") }); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}
