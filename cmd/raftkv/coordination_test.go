@@ -107,6 +107,23 @@ func TestWatchCommand(t *testing.T) {
 	_ = programs.pipe.Close() // who reads has gone
 	succeed(t, "put", "c/a", "three")
 	programs.ends(exitDone)
+	// … also one that has nothing to print notices.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := make(chan int, 1)
+	go func() {
+		idle <- run(t.Context(), []string{"watch", "--prefix", "c/", "--initial"}, strings.NewReader(""), w, io.Discard)
+	}()
+	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil || line != "initial c/a: three, revision 5, version 1\n" {
+		t.Error(line, err)
+	}
+	_ = r.Close()
+	if code := <-idle; code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+	_ = w.Close()
 	for _, s := range []step{
 		{line: "watch c/a --token " + first.Token + " --count 2", out: "put c/a: two, revision 3, version 2\ndelete c/a: revision 4\n"},
 		{line: "watch --prefix c/ --from-revision 5 --count 1", out: "put c/a: three, revision 5, version 1\n"},

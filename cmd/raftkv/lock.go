@@ -51,9 +51,12 @@ func newLock() *cobra.Command {
 	}
 	flags := c.Flags()
 	flags.DurationVar(&ttl, "ttl", 10*time.Second, "how long the lock stands when its holder is gone")
-	flags.DurationVar(&wait, "wait", -1, "how long to wait for the lock; 0s is not at all (default for ever)")
+	flags.DurationVar(&wait, "wait", 0, "how long to wait for the lock; 0s is not at all (default for ever)")
 	flags.DurationVar(&grace, "grace", 5*time.Second, "how long the command may take to end when the lock is lost, or this is interrupted")
 	run := withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
+		if !cmd.Flags().Changed("wait") {
+			wait = -1
+		}
 		l, err := takeLock(cmd, client, args[0], ttl, wait)
 		if err != nil {
 			return err
@@ -62,7 +65,7 @@ func newLock() *cobra.Command {
 	})
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
-		case cmd.Flags().Changed("wait") && wait < 0:
+		case wait < 0:
 			return &usageError{errors.New("--wait must not be negative; leave it out to wait for ever")}
 		case grace < 0:
 			return &usageError{errors.New("--grace must not be negative")}

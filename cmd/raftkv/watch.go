@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -95,10 +97,15 @@ func (f *watchFlags) watch(cmd *cobra.Command, client *raftkv.Client, args []str
 	if len(args) > 0 {
 		what = raftkv.Key(args[0])
 	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer cancel()
+	reader.Go(func() { closed(ctx, cmd.OutOrStdout(), cancel) })
 	p, lines := newPrinter(cmd), 0
-	for event, err := range client.Watch(cmd.Context(), what, f.options()...) {
-		if cmd.Context().Err() != nil {
-			return nil // interrupted
+	for event, err := range client.Watch(ctx, what, f.options()...) {
+		if ctx.Err() != nil {
+			return nil // interrupted, or nobody reads any more
 		}
 		if err != nil {
 			return err
