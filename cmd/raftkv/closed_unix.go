@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -25,10 +26,12 @@ func closed(ctx context.Context, w io.Writer, do func()) {
 		return
 	}
 	for ctx.Err() == nil {
-		fds := []unix.PollFd{{Fd: int32(f.Fd())}}                                                                                  //nolint:gosec // descriptors are small
-		if n, err := unix.Poll(fds, closedLookMs); err != nil && err != unix.EINTR || n > 0 && fds[0].Revents&unix.POLLNVAL != 0 { //nolint:errorlint // an errno, which is not wrapped
+		fds := []unix.PollFd{{Fd: int32(f.Fd())}} //nolint:gosec // descriptors are small
+		n, err := unix.Poll(fds, closedLookMs)
+		if err != nil && !errors.Is(err, unix.EINTR) || n > 0 && fds[0].Revents&unix.POLLNVAL != 0 {
 			return // then a write has to find out
-		} else if n > 0 {
+		}
+		if n > 0 {
 			do()
 			return
 		}
