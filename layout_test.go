@@ -39,9 +39,10 @@ var mayImport = map[string][]string{
 	"raftnode/nodetest": {"gen", "raftnode", "raftnode/placement", "raftnode/simfs", "raftnode/logstore", "raftnode/state", "raftnode/transport", "raftnode/replica"},
 	"service":           {"gen", "raftnode", "raftnode/placement"},
 	"sdk/go":            {"gen", "raftnode/placement"},
-	"sdk/go/raftkvtest": {"gen", "raftnode/placement"},
+	"sdk/go/raftkvtest": {"gen", "raftnode/placement", "sdk/go"},
+	"sdk/go/recipes":    {"sdk/go"},
 	"bench":             {"gen", "sdk/go"},
-	"cmd/raftkv":        {"gen", "raftnode", "raftnode/placement", "raftnode/logstore", "raftnode/state", "service", "sdk/go", "bench"},
+	"cmd/raftkv":        {"gen", "raftnode", "raftnode/placement", "raftnode/logstore", "raftnode/state", "service", "sdk/go", "sdk/go/recipes", "bench"},
 
 	// A program of its own beside nodetest, whose checkers it uses. Its clients are generated code: what it tries is the contract, not an SDK.
 	"raftnode/nodetest/nemesis": {"gen", "raftnode/nodetest", "raftnode/placement"},
@@ -52,10 +53,11 @@ var testsMayImport = map[string][]string{
 	"raftnode/logstore": {"raftnode/simfs"},
 	"raftnode/state":    {"raftnode/simfs"},
 	"raftnode":          {"raftnode/simfs"},
-	"sdk/go":            {"sdk/go/raftkvtest"},
+	"sdk/go":            {"sdk/go/raftkvtest", "sdk/go/recipes"},
+	"sdk/go/recipes":    {"sdk/go/raftkvtest"},
 	"bench":             {"sdk/go/raftkvtest"},
-	// Its test finds every name of a failpoint killed.
-	"cmd/raftkv": {"raftnode/failpoint"},
+	// Its tests find every name of a failpoint killed, and the stand-in for clusters no different from nodes.
+	"cmd/raftkv": {"raftnode/failpoint", "sdk/go/raftkvtest"},
 }
 
 type goPackage struct {

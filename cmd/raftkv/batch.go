@@ -31,7 +31,8 @@ A line is one of
   {"op":"delete","key":KEY}
 Words are separated by blanks. A word in double quotes may hold anything, with the escapes \" \\ \n \t \x00 \u00e9.
 In JSON, the operation is put if there is none, so that lines of 'raftkv scan --output json' can be loaded. It must be valid
-UTF-8 without halves of surrogate pairs; bytes that are no text go into value_base64.
+UTF-8 without halves of surrogate pairs; bytes that are no text go into value_base64. A put may have "ttl_ms", how many milliseconds the key lives, or
+"lease", the id of the lease on which it hangs, as text.
 Empty lines and lines that begin with # are skipped.`
 
 func newBatch() *cobra.Command {
@@ -185,7 +186,11 @@ func (l *load) apply(ctx context.Context, o *operation) {
 	if o.remove {
 		_, err = l.client.Delete(ctx, o.key)
 	} else {
-		_, err = l.client.Put(ctx, o.key, o.value)
+		var options []raftkv.PutOption
+		for _, life := range o.lives {
+			options = append(options, life)
+		}
+		_, err = l.client.Put(ctx, o.key, o.value, options...)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,6 +21,7 @@ type operation struct {
 	remove bool
 	key    string
 	value  []byte
+	lives  []raftkv.Life
 }
 
 func (o *operation) String() string {
@@ -35,7 +36,7 @@ func (o *operation) op() raftkv.Op {
 	if o.remove {
 		return raftkv.DeleteOp(o.key)
 	}
-	return raftkv.PutOp(o.key, o.value)
+	return raftkv.PutOp(o.key, o.value, o.lives...)
 }
 
 // lineError is a line that cannot be understood.

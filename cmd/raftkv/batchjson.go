@@ -19,7 +19,7 @@ type jsonLine struct {
 }
 
 // jsonNames are the names of jsonLine.
-var jsonNames = []string{"op", "key", "value", "value_base64", "create_revision", "mod_revision", "version"}
+var jsonNames = []string{"op", "key", "value", "value_base64", "create_revision", "mod_revision", "version", "ttl_ms", "lease"}
 
 func parseJSONLine(line []byte) (operation, error) {
 	if err := checkJSON(line); err != nil {
@@ -34,9 +34,23 @@ func parseJSONLine(line []byte) (operation, error) {
 		return operation{}, errors.New("there is more behind the JSON object")
 	}
 	o := operation{key: in.Key}
+	if in.TTLMs < 0 {
+		return o, errors.New(`"ttl_ms" must be more than 0`)
+	}
+	lease := uint64(0)
+	if in.Lease != "" {
+		id, err := parseLease(in.Lease)
+		if err != nil {
+			return o, err
+		}
+		lease = uint64(id)
+	}
+	o.lives = livesOf(uint64(in.TTLMs), lease)
 	switch {
 	case in.Op == "delete" && (in.Value != nil || in.ValueBase64 != nil):
 		return o, errors.New("a delete takes no value")
+	case in.Op == "delete" && len(o.lives) > 0:
+		return o, errors.New("a delete takes no ttl_ms and no lease")
 	case in.Op == "delete":
 		o.remove = true
 	case in.Op != "put" && in.Op != "":

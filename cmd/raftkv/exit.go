@@ -19,6 +19,8 @@ const (
 	exitUnknown
 	exitUnavailable
 	exitCondition
+	exitLost
+	exitNotStarted = 127
 )
 
 // usageError is a command line that makes no sense.
@@ -48,6 +50,9 @@ func (e *codedError) Unwrap() error { return e.err }
 func finish(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return exitDone
+	}
+	if command := (*commandError)(nil); errors.As(err, &command) {
+		return command.code()
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "raftkv:", err)
 	var usage *usageError
@@ -91,7 +96,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &unknown):
 		return exitUnknown
-	case errors.Is(err, raftkv.ErrNotFound):
+	case errors.Is(err, raftkv.ErrNotFound), errors.As(err, new(*raftkv.LeaseNotFoundError)):
 		return exitNotFound
 	case errors.As(err, &failed):
 		return exitCondition
@@ -99,7 +104,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, raftkv.ErrRefused):
 		return exitFailed
-	case errors.Is(err, raftkv.ErrUnavailable), errors.Is(err, raftkv.ErrTimeout),
+	case errors.Is(err, raftkv.ErrLeaseLost), errors.Is(err, raftkv.ErrUnavailable), errors.Is(err, raftkv.ErrTimeout),
 		errors.As(err, &notLeader), errors.As(err, &stale), errors.As(err, &overloaded), errors.As(err, &full), errors.As(err, &unreachable):
 		return exitUnavailable
 	}

@@ -20,10 +20,16 @@ type item struct {
 	CreateRevision uint64  `json:"create_revision,omitempty"`
 	ModRevision    uint64  `json:"mod_revision,omitempty"`
 	Version        uint64  `json:"version,omitempty"`
+	TTLMs          int64   `json:"ttl_ms,omitempty"`
+	// Lease is text, because numbers of this size lose digits in many programs.
+	Lease string `json:"lease,omitempty"`
 }
 
 func itemOf(i raftkv.Item, keysOnly bool) item {
-	out := item{Key: i.Key, CreateRevision: i.CreateRevision, ModRevision: i.ModRevision, Version: i.Version}
+	out := item{Key: i.Key, CreateRevision: i.CreateRevision, ModRevision: i.ModRevision, Version: i.Version, TTLMs: i.TTL.Milliseconds()}
+	if i.Lease != 0 {
+		out.Lease = formatLease(i.Lease)
+	}
 	switch {
 	case keysOnly:
 	case utf8.Valid(i.Value):
@@ -50,7 +56,8 @@ func newGet() *cobra.Command {
 		Use:   "get KEY",
 		Short: "Print the value of a key",
 		Long: `Print the value of a key: exactly its bytes, with nothing added. With --output table or json, also its revisions.
-In JSON the value is text in "value" if it is UTF-8, else base64 in "value_base64".
+In JSON the value is text in "value" if it is UTF-8, else base64 in "value_base64"; "ttl_ms" is what is left of its time to live, "lease" the lease on which
+it hangs.
 
 With --revision it is the value that the key had then: a revision of its shard, such as a write prints. Old ones are forgotten.
 
@@ -90,21 +97,31 @@ dash, put it there: printf - | raftkv put KEY -
 
 ` + conditionHelp + `
 
+` + lifeHelp + `
+
 The write is retried until --timeout, and applied once. If its outcome is not known then, the exit code is 4.`,
-		Example: "  raftkv put greeting hello\n  raftkv put photo - < photo.jpg\n  raftkv put lock me --if-absent",
+		Example: "  raftkv put greeting hello\n  raftkv put session abc --ttl 30m\n  raftkv put photo - < photo.jpg\n  raftkv put lock me --if-absent",
 		Args:    arguments(cobra.ExactArgs(2)),
 	}
 	format := newOutput(c)
 	flags := addConditionFlags(c)
+	life := addLifeFlags(c)
 	c.Flags().BoolVar(&flags.absent, "if-absent", false, "only if the key does not exist")
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
 		conditions, err := flags.conditions(cmd)
 		if err != nil {
 			return err
 		}
+		lives, err := life.lives(cmd)
+		if err != nil {
+			return err
+		}
 		var options []raftkv.PutOption
 		for _, condition := range conditions {
 			options = append(options, condition)
+		}
+		for _, l := range lives {
+			options = append(options, l)
 		}
 		value := []byte(args[1])
 		if args[1] == "-" {

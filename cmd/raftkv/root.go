@@ -12,7 +12,7 @@ const rootHelp = `raftkv is a strongly consistent, sharded key-value service.
 
   raftkv demo                  three nodes on this machine, to try things out
   raftkv serve                 one node; alone it is a cluster of its own
-  raftkv put greeting hello    a client; so are get, delete, scan, batch and txn
+  raftkv put greeting hello    a client; so are get, delete, scan, batch, txn, watch, lease and lock
 
 Clients find the cluster by --endpoints or RAFTKV_ENDPOINTS, the addresses of some of its nodes; by default
 127.0.0.1:8080. Commands that read print tables, or JSON with --output json. Errors go to standard error.
@@ -21,10 +21,11 @@ Exit codes:
   0  done
   1  failed
   2  wrong usage or configuration
-  3  the key does not exist
+  3  the key or lease does not exist
   4  the outcome is unknown: a write may have been applied; read before you write again
   5  unavailable: no node could execute it in time; it was not applied
-  6  the condition of a write does not hold; it was not applied`
+  6  the condition of a write does not hold; it was not applied
+  7  a lock was lost; see 'raftkv lock --help', whose exit codes are mostly those of what it runs`
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -47,7 +48,7 @@ func newRoot() *cobra.Command {
 		}
 	}
 	add("node", newServe(), newDemo())
-	add("data", newGet(), newPut(), newDelete(), newScan(), newBatch(), newTxn())
+	add("data", newGet(), newPut(), newDelete(), newScan(), newBatch(), newTxn(), newWatch(), newLease(), newLock())
 	add("admin", newStatus(), newNodes(), newShards(), newLog(), newBench())
 	root.AddCommand(newVersion())
 	group(root)

@@ -172,7 +172,7 @@ func operationsOf(field string, ms []*raftkvv1.TxnOperation) ([]txnOperation, er
 		case *raftkvv1.TxnOperation_Get_:
 			o = txnOperation{"get", is.Get.GetKey(), raftkv.GetOp(is.Get.GetKey())}
 		case *raftkvv1.TxnOperation_Put_:
-			o = txnOperation{"put", is.Put.GetKey(), raftkv.PutOp(is.Put.GetKey(), is.Put.GetValue())}
+			o = txnOperation{"put", is.Put.GetKey(), raftkv.PutOp(is.Put.GetKey(), is.Put.GetValue(), livesOf(is.Put.GetTtlMs(), is.Put.GetLeaseId())...)}
 		case *raftkvv1.TxnOperation_Delete_:
 			o = txnOperation{"delete", is.Delete.GetKey(), raftkv.DeleteOp(is.Delete.GetKey())}
 		default:

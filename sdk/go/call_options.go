@@ -33,8 +33,14 @@ func existence(exists bool) Condition {
 func (c Condition) applyPut(o *writeOptions)    { o.conditions = append(o.conditions, c) }
 func (c Condition) applyDelete(o *writeOptions) { o.conditions = append(o.conditions, c) }
 
-// Previous is the option of a write that its Result has the item as it was before.
-func Previous() WriteOption { return previous{} }
+// Previous is the option of a write that its Result, and of a watch that its events have the item as it was before.
+func Previous() PreviousOption { return previous{} }
+
+// PreviousOption is an option of Put, Delete and Watch.
+type PreviousOption interface {
+	WriteOption
+	WatchOption
+}
 
 // WriteOption is an option of Put and of Delete.
 type WriteOption interface {
@@ -51,6 +57,7 @@ func (previous) applyDelete(o *writeOptions) { o.previous = true }
 type writeOptions struct {
 	conditions []Condition
 	previous   bool
+	life       life
 }
 
 // GetOption changes what a Get shows.

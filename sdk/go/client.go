@@ -19,6 +19,7 @@ type Client struct {
 	http     *http.Client
 	pool     pool
 	conns    *connections
+	side     *http.Client // of watches and leases
 	calls    []connect.ClientOption
 	routes   *routes
 	sessions sessions
@@ -30,7 +31,7 @@ type Client struct {
 	epoch  time.Time
 
 	// stopped ends when Close begins, and with it every goroutine of the client: one that follows the shard map, and
-	// for each endpoint in use one that sends and one that receives for reads, and the same for writes.
+	// for each endpoint in use one that sends and one that receives for reads, and the same for writes, and for each lease held one.
 	stopped context.Context
 	stop    context.CancelFunc
 	// mu guards closed, so that no goroutine starts while Close waits for them.
@@ -60,6 +61,7 @@ func Open(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 	c.http = c.pool[0]
 	c.places = make(chan struct{}, o.async)
 	c.budget = newBudget(o.retryPercent, o.retriesKept, c.now)
+	c.side = newSide(&o, c.conns)
 	c.stopped, c.stop = context.WithCancel(context.Background())
 	c.routes = newRoutes(c, addresses)
 	if err := c.learnFirst(ctx); err != nil {
@@ -79,6 +81,7 @@ func (c *Client) Close() {
 	c.goroutines.Wait()
 	c.conns.closeAll()
 	c.pool.closeIdle()
+	c.side.CloseIdleConnections()
 }
 
 // start runs f until the client is closed; false if it is closed already.

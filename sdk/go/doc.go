@@ -5,6 +5,9 @@
 // is under way goes together in the next one, so a client batches by itself as soon as it is busy, and adds no
 // delay when it is not. One Client is meant to serve a whole process.
 //
+// Keys live for ever, for a time ([WithTTL]), or for as long as somebody keeps a [Lease] alive. [Client.Watch] tells what changes. Locks and leader election are in the
+// package recipes; the package raftkvtest is a cluster in memory for tests.
+//
 // Writes carry an identity under which the cluster applies them at most once. So the client retries them, also when
 // it does not know what became of an attempt, until the context of the call ends or the default timeout passes. An
 // error then says which it is: *[OutcomeUnknownError] for a write that may have been applied, *[CallError] for an

@@ -479,5 +479,5 @@ func (d *details) judgeTyped() *failure {
 	case *raftkvv1.RequestFenced:
 		return &failure{decided: true, err: &FencedError{Shard: placement.ShardID(t.Shard)}}
 	}
-	return nil
+	return judgeLater(d.typed, after)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
@@ -22,6 +23,10 @@ type Item struct {
 	CreateRevision, ModRevision uint64
 	// Version is how often the key was written since it came into being.
 	Version uint64
+	// TTL is what is left of the time to live of the key, as the answering node knows; 0 if it lives for ever or hangs on a lease.
+	TTL time.Duration
+	// Lease is the one on which the key hangs; 0 for none.
+	Lease LeaseID
 }
 
 // Result is what a write did.
@@ -54,6 +59,7 @@ type Op struct {
 	key      string
 	value    []byte
 	previous bool
+	life     life
 }
 
 // opKind is what an Op does.
@@ -65,8 +71,10 @@ const (
 	opGets
 )
 
-// PutOp writes value at key.
-func PutOp(key string, value []byte) Op { return Op{key: key, value: value} }
+// PutOp writes value at key, for ever unless life says how long.
+func PutOp(key string, value []byte, life ...Life) Op {
+	return Op{key: key, value: value, life: lifeOf(life)}
+}
 
 // DeleteOp removes key.
 func DeleteOp(key string) Op { return Op{kind: opDeletes, key: key} }
@@ -116,7 +124,7 @@ func readGet(o *op, r *raftkvv1.ExecResult) (Item, error) {
 	return itemOf(get.Get.GetKv()), nil
 }
 
-// Put writes value at key, under the condition that options say. It does not keep value.
+// Put writes value at key, under the condition and for the time that options say. It does not keep value.
 func (c *Client) Put(ctx context.Context, key string, value []byte, options ...PutOption) (Result, error) {
 	o, err := c.newPut(key, value, options)
 	if err != nil {
@@ -142,8 +150,13 @@ func (c *Client) newPut(key string, value []byte, options []PutOption) (*op, err
 	if err != nil {
 		return nil, &CallError{Operation: "put " + quote(key), Err: err}
 	}
+	ttl, lease, err := w.life.resolve("")
+	if err != nil {
+		return nil, &CallError{Operation: "put " + quote(key), Err: err}
+	}
 	o := newOp("put", key)
 	o.setPut(value, condition, w.previous)
+	o.putRequest.TtlMs, o.putRequest.LeaseId = ttl, lease
 	return o, nil
 }
 
@@ -245,6 +258,8 @@ func itemOf(kv *raftkvv1.KeyValue) Item {
 		CreateRevision: kv.GetCreateRevision(),
 		ModRevision:    kv.GetModRevision(),
 		Version:        kv.GetVersion(),
+		TTL:            millis(kv.GetTtlRemainingMs()),
+		Lease:          LeaseID(kv.GetLeaseId()),
 	}
 }
 
@@ -318,6 +333,9 @@ func (c *Client) checkBatch(operations []Op) error {
 	for i, o := range operations {
 		at := "operations[" + strconv.Itoa(i) + "]."
 		err := c.checkPart(at, o.key, o.value)
+		if err == nil {
+			_, _, err = o.life.resolve(at)
+		}
 		if err == nil && (o.kind == opGets || o.previous) {
 			err = &InvalidError{Problem: at + "operation reads: a batch only writes, use a transaction"}
 		}

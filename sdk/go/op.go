@@ -108,6 +108,7 @@ func (o *op) release() {
 	o.getRequest.Key, o.putRequest.Key, o.deleteRequest.Key = "", "", ""
 	o.putRequest.Value, o.batchRequest.Operations = nil, nil
 	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil
+	o.putRequest.TtlMs, o.putRequest.LeaseId = 0, 0
 	o.txnRequest.Compare, o.txnRequest.Then, o.txnRequest.Else = nil, nil, nil
 	o.key, o.name, o.result, o.failure, o.flight = "", "", nil, nil, nil
 	o.write, o.lost, o.place = false, false, nil
@@ -168,11 +169,17 @@ func (o *op) setBatch(operations []Op) {
 			continue
 		}
 		o.batchRequest.Operations[i] = &raftkvv1.BatchOperation{Operation: &raftkvv1.BatchOperation_Put_{
-			Put: &raftkvv1.BatchOperation_Put{Key: w.key, Value: o.keep(w.value)},
+			Put: o.batchPut(&w),
 		}}
 	}
 	o.wire.Operation = &o.batch.ExecOperation_Batch
 	o.write = true
+}
+
+func (o *op) batchPut(w *Op) *raftkvv1.BatchOperation_Put {
+	p := &raftkvv1.BatchOperation_Put{Key: w.key, Value: o.keep(w.value)}
+	p.TtlMs, p.LeaseId = w.life.must()
+	return p
 }
 
 // take gives o to the lane; false if the caller has left.

@@ -154,6 +154,9 @@ func (c *Client) checkTxn(t *Txn) (key string, err error) {
 			if err := c.checkPart(field+strconv.Itoa(i)+"].", o.key, o.value); err != nil {
 				return "", err
 			}
+			if _, _, err := o.life.resolve(field + strconv.Itoa(i) + "]."); err != nil {
+				return "", err
+			}
 			key = o.key
 			bytes += uint64(len(o.key) + len(o.value))
 		}
@@ -200,7 +203,9 @@ func (o *op) txnOperations(ops []Op) []*raftkvv1.TxnOperation {
 		case opDeletes:
 			out[i].Operation = &raftkvv1.TxnOperation_Delete_{Delete: &raftkvv1.TxnOperation_Delete{Key: w.key, PrevKv: w.previous}}
 		default:
-			out[i].Operation = &raftkvv1.TxnOperation_Put_{Put: &raftkvv1.TxnOperation_Put{Key: w.key, Value: o.keep(w.value), PrevKv: w.previous}}
+			p := &raftkvv1.TxnOperation_Put{Key: w.key, Value: o.keep(w.value), PrevKv: w.previous}
+			p.TtlMs, p.LeaseId = w.life.must()
+			out[i].Operation = &raftkvv1.TxnOperation_Put_{Put: p}
 		}
 	}
 	return out

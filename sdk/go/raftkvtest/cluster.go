@@ -1,8 +1,13 @@
 // Package raftkvtest is a stand-in for a raftkv cluster, for tests of programs that use the Go SDK.
 //
+//	func TestGreet(t *testing.T) {
+//		client := raftkvtest.NewClient(t)
+//		...
+//	}
+//
 // Its nodes serve the real protocol on loopback ports of this process, over one map in memory: there is no consensus and
 // nothing lasts. A test decides who leads, and can make nodes refuse, stall, drop connections before or after
-// they apply a write, forget what they know of retries, and stop.
+// they apply a write, forget what they know of retries, and stop. Times to live and leases go by a clock that stands still until [Cluster.Advance] moves it.
 package raftkvtest
 
 import (
@@ -10,6 +15,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync"
+	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -33,6 +39,19 @@ type Cluster struct {
 	hook  func(Operation) Action
 	// applied counts writes by key.
 	applied map[string]int
+
+	callHook func(Call) Action
+	// now is the clock of the cluster, which only Advance moves.
+	now    time.Duration
+	leases map[uint64]*lease
+	// lastLease is the id of the newest lease; kept counts keep-alives; granted and revoked are the leases by request.
+	lastLease        uint64
+	kept             map[uint64]int
+	granted, revoked map[string]uint64
+	// changed is closed at the next change of a key, and replaced.
+	changed     chan struct{}
+	watches     map[*watch]struct{}
+	watchEvents int
 }
 
 type shard struct {
@@ -47,6 +66,13 @@ type shard struct {
 	results  map[string]answer
 	// acked is what each client has acknowledged.
 	acked map[string]uint64
+	// deadlines are of keys that live for a time, by the clock of the cluster.
+	deadlines map[string]time.Duration
+	// events are the history, by revision; what is older than the revision oldest is forgotten.
+	events []event
+	oldest uint64
+	// replicas are the indices of the nodes that have one; nil: all.
+	replicas []int
 }
 
 // answer is what came of a write: a result, or the error of a condition that did not hold.
@@ -82,6 +108,10 @@ func New(nodes, shards int) *Cluster {
 		forward: true,
 		hints:   true,
 		applied: make(map[string]int),
+		leases:  make(map[uint64]*lease),
+		kept:    make(map[uint64]int),
+		granted: make(map[string]uint64), revoked: make(map[string]uint64),
+		changed: make(chan struct{}), watches: make(map[*watch]struct{}), watchEvents: watchEventsDefault,
 		limits: &raftkvv1.Limits{
 			KeyBytes: 4 << 10, ValueBytes: 1 << 20, BatchOperations: 1000, BatchBytes: 2 << 20,
 			PageItems: 1000, PageBytes: 1 << 20, RequestBytes: 4 << 20, TimeoutMs: 30_000,
@@ -95,7 +125,7 @@ func New(nodes, shards int) *Cluster {
 		c.shards = append(c.shards, &shard{
 			id: placement.ShardID(i), leader: leader, term: 1,
 			items: make(map[string]*raftkvv1.KeyValue), versions: make(map[string][]version),
-			results: make(map[string]answer), acked: make(map[string]uint64),
+			results: make(map[string]answer), acked: make(map[string]uint64), deadlines: make(map[string]time.Duration),
 		})
 	}
 	for slot := range c.slots {

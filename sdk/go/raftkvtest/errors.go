@@ -98,10 +98,10 @@ func notLeader(d *raftkvv1.NotLeader) *Error {
 	return &Error{code: connect.CodeUnavailable, reason: "NOT_LEADER", message: "not the leader", details: []proto.Message{d}}
 }
 
-func notFound(s *shard, key string) *Error {
+func notFound(s *shard, key string, revision uint64) *Error {
 	return &Error{
 		code: connect.CodeNotFound, reason: "KEY_NOT_FOUND", message: "not found",
-		details: []proto.Message{&raftkvv1.KeyNotFound{Key: key, Revision: s.revision, Shard: uint32(s.id)}},
+		details: []proto.Message{&raftkvv1.KeyNotFound{Key: key, Revision: revision, Shard: uint32(s.id)}},
 	}
 }
 

@@ -1,7 +1,9 @@
 package raftkvtest
 
 import (
+	"cmp"
 	"fmt"
+	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -24,6 +26,9 @@ func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResul
 	}
 	id := requestID(o)
 	if id == nil {
+		if e := c.liveAll(o); e != nil {
+			return nil, e
+		}
 		return c.apply(s, o)
 	}
 	name := fmt.Sprintf("%x/%d", id.ClientId, id.Sequence)
@@ -33,7 +38,11 @@ func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResul
 	if id.Seen < s.floor || id.Sequence < s.acked[string(id.ClientId)] {
 		return nil, sessionExpired(s)
 	}
-	r, e := c.apply(s, o)
+	e := c.liveAll(o)
+	var r *raftkvv1.ExecResult
+	if e == nil {
+		r, e = c.apply(s, o)
+	}
 	if e == nil || e.decided {
 		s.results[name] = answer{r, e}
 		s.acked[string(id.ClientId)] = max(s.acked[string(id.ClientId)], id.AckedBelow)
@@ -125,21 +134,23 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 		kv := s.items[o.Get.Key]
 		if revision := o.Get.Revision; revision > s.revision {
 			return nil, futureRevision(s, revision)
+		} else if revision > 0 && revision+1 < s.oldest {
+			return nil, compacted(s, revision)
 		} else if revision > 0 {
 			kv = s.at(o.Get.Key, revision)
 		}
 		if kv == nil {
-			return nil, notFound(s, o.Get.Key)
+			return nil, notFound(s, o.Get.Key, cmp.Or(o.Get.Revision, s.revision))
 		}
 		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Get{
-			Get: &raftkvv1.GetResponse{Header: c.header(s), Kv: kv},
+			Get: &raftkvv1.GetResponse{Header: c.header(s), Kv: c.shown(kv)},
 		}}, nil
 	case *raftkvv1.ExecOperation_Put:
 		if e := s.condition(o.Put.Key, o.Put.Condition); e != nil {
 			return nil, e
 		}
 		s.advance()
-		p := c.put(s, o.Put.Key, o.Put.Value, o.Put.PrevKv)
+		p := c.put(s, o.Put, o.Put.PrevKv)
 		p.Header = c.header(s)
 		return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Put{Put: p}}, nil
 	case *raftkvv1.ExecOperation_Delete:
@@ -157,7 +168,7 @@ func (c *Cluster) apply(s *shard, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResu
 		b := &raftkvv1.BatchResponse{Header: c.header(s)}
 		for _, w := range o.Batch.Operations {
 			if p := w.GetPut(); p != nil {
-				b.Results = append(b.Results, &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{Put: c.put(s, p.Key, p.Value, false)}})
+				b.Results = append(b.Results, &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{Put: c.put(s, p, false)}})
 				continue
 			}
 			d := c.remove(s, w.GetDelete().GetKey(), false)
@@ -175,14 +186,28 @@ func (s *shard) advance() {
 	s.revision++
 }
 
-func (c *Cluster) put(s *shard, key string, value []byte, previous bool) *raftkvv1.PutResponse {
+// putRequest is a put, alone or in a batch or transaction.
+type putRequest interface {
+	GetKey() string
+	GetValue() []byte
+	GetTtlMs() uint64
+	GetLeaseId() uint64
+}
+
+func (c *Cluster) put(s *shard, r putRequest, previous bool) *raftkvv1.PutResponse {
+	key := r.GetKey()
 	c.applied[key]++
-	kv := &raftkvv1.KeyValue{Key: key, Value: value, CreateRevision: s.revision, ModRevision: s.revision, Version: 1}
-	old := s.items[key]
+	kv := &raftkvv1.KeyValue{
+		Key: key, Value: r.GetValue(), CreateRevision: s.revision, ModRevision: s.revision, Version: 1, LeaseId: r.GetLeaseId(),
+	}
+	old := c.shown(s.items[key])
 	if old != nil {
 		kv.CreateRevision, kv.Version = old.CreateRevision, old.Version+1
 	}
-	s.set(key, kv)
+	c.set(s, key, kv)
+	if ttl := r.GetTtlMs(); ttl > 0 {
+		s.deadlines[key] = c.now + time.Duration(ttl)*time.Millisecond
+	}
 	p := &raftkvv1.PutResponse{CreateRevision: kv.CreateRevision, Version: kv.Version}
 	if previous {
 		p.PrevKv = old
@@ -192,9 +217,9 @@ func (c *Cluster) put(s *shard, key string, value []byte, previous bool) *raftkv
 
 func (c *Cluster) remove(s *shard, key string, previous bool) *raftkvv1.DeleteResponse {
 	c.applied[key]++
-	old := s.items[key]
+	old := c.shown(s.items[key])
 	if old != nil {
-		s.set(key, nil)
+		c.set(s, key, nil)
 	}
 	d := &raftkvv1.DeleteResponse{Deleted: old != nil}
 	if previous {

@@ -21,6 +21,8 @@ func newNode(c *Cluster, i int) *node {
 	mux := http.NewServeMux()
 	mux.Handle(raftkvv1connect.NewKvServiceHandler(&kvService{n}))
 	mux.Handle(raftkvv1connect.NewClusterServiceHandler(&clusterService{n}))
+	mux.Handle(raftkvv1connect.NewLeaseServiceHandler(&leaseService{n}))
+	mux.Handle(raftkvv1connect.NewWatchServiceHandler(&watchService{n}))
 	n.server = httptest.NewUnstartedServer(mux)
 	n.server.Config.Protocols = new(http.Protocols)
 	n.server.Config.Protocols.SetHTTP1(true)
@@ -107,7 +109,7 @@ func (k *kvService) page(r *raftkvv1.ListRequest, limit int) (kvs []*raftkvv1.Ke
 		if r.KeysOnly {
 			kv = &raftkvv1.KeyValue{Key: kv.Key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Version: kv.Version}
 		}
-		kvs = append(kvs, kv)
+		kvs = append(kvs, k.cluster.shown(kv))
 	}
 	return kvs, ""
 }

@@ -72,7 +72,7 @@ func (c *Cluster) txn(s *shard, m *raftkvv1.TxnRequest) *raftkvv1.TxnResponse {
 func (c *Cluster) txnOperation(s *shard, o *raftkvv1.TxnOperation) *raftkvv1.TxnResult {
 	switch o := o.GetOperation().(type) {
 	case *raftkvv1.TxnOperation_Put_:
-		p := c.put(s, o.Put.GetKey(), o.Put.GetValue(), o.Put.GetPrevKv())
+		p := c.put(s, o.Put, o.Put.GetPrevKv())
 		return &raftkvv1.TxnResult{Result: &raftkvv1.TxnResult_Put_{Put: &raftkvv1.TxnResult_Put{
 			CreateRevision: p.GetCreateRevision(), Version: p.GetVersion(), PrevKv: p.GetPrevKv(),
 		}}}
@@ -80,7 +80,7 @@ func (c *Cluster) txnOperation(s *shard, o *raftkvv1.TxnOperation) *raftkvv1.Txn
 		d := c.remove(s, o.Delete.GetKey(), o.Delete.GetPrevKv())
 		return &raftkvv1.TxnResult{Result: &raftkvv1.TxnResult_Delete_{Delete: &raftkvv1.TxnResult_Delete{Deleted: d.GetDeleted(), PrevKv: d.GetPrevKv()}}}
 	default:
-		return &raftkvv1.TxnResult{Result: &raftkvv1.TxnResult_Get_{Get: &raftkvv1.TxnResult_Get{Kv: s.items[o.(*raftkvv1.TxnOperation_Get_).Get.GetKey()]}}}
+		return &raftkvv1.TxnResult{Result: &raftkvv1.TxnResult_Get_{Get: &raftkvv1.TxnResult_Get{Kv: c.shown(s.items[o.(*raftkvv1.TxnOperation_Get_).Get.GetKey()])}}}
 	}
 }
 

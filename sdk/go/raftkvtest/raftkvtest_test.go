@@ -1,0 +1,90 @@
+package raftkvtest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	raftkv "github.com/raftkv/raftkv/sdk/go"
+	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// greet is what a user would want to test.
+func greet(ctx context.Context, client *raftkv.Client, name string) (string, error) {
+	r, err := client.Put(ctx, "greeted/"+name, nil, raftkv.WithTTL(time.Hour))
+	if err != nil {
+		return "", err
+	}
+	if r.Version > 1 {
+		return "Hello again, " + name, nil
+	}
+	return "Hello, " + name, nil
+}
+
+// One line makes a client of a cluster in memory.
+func TestNewClient(t *testing.T) {
+	client := raftkvtest.NewClient(t)
+	for _, want := range []string{"Hello, Ada", "Hello again, Ada"} {
+		if got, err := greet(t.Context(), client, "Ada"); err != nil || got != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+// A test of more than one node, or one that moves the clock, has the cluster in its hands.
+func TestClock(t *testing.T) {
+	cluster := raftkvtest.New(3, 2)
+	t.Cleanup(cluster.Close)
+	client := cluster.Client(t)
+	for _, want := range []string{"Hello, Ada", "Hello again, Ada", "Hello, Ada"} {
+		if got, err := greet(t.Context(), client, "Ada"); err != nil || got != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+		cluster.Advance(40 * time.Minute)
+		if want == "Hello again, Ada" {
+			cluster.Advance(20 * time.Minute)
+		}
+	}
+}
+
+// Nothing but Advance ends what has a time to live.
+func TestClockStandsStill(t *testing.T) {
+	cluster := raftkvtest.New(1, 1)
+	t.Cleanup(cluster.Close)
+	client := cluster.Client(t)
+	if _, err := client.Put(t.Context(), "k", nil, raftkv.WithTTL(time.Nanosecond)); err != nil {
+		t.Fatal(err)
+	}
+	if item, err := client.Get(t.Context(), "k"); err != nil || item.TTL != time.Millisecond {
+		t.Error(item, err)
+	}
+	cluster.Advance(-time.Hour)
+	cluster.Advance(time.Millisecond)
+	if _, err := client.Get(t.Context(), "k"); !errors.Is(err, raftkv.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+func Example() {
+	cluster := raftkvtest.New(3, 1) // in a test of your own: client := raftkvtest.NewClient(t)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	cluster.StopNode(0) // what does the program do when the leader fails?
+	cluster.SetLeader(1, 1)
+	text, err := greet(ctx, client, "Ada")
+	fmt.Println(text, err)
+	// Output: Hello, Ada <nil>
+}
