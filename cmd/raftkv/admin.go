@@ -28,7 +28,7 @@ func newNodeList() *cobra.Command {
 	}
 	format := newOutput(c)
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, _ []string) error {
-		nodes, err := client.Nodes(cmd.Context())
+		nodes, err := client.Cluster().Nodes(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ with a replica of the shard knows are empty if the asked one has none.`,
 	}
 	format := newOutput(c)
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, _ []string) error {
-		shards, err := client.Shards(cmd.Context())
+		shards, err := client.Cluster().Shards(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func newShardLocate() *cobra.Command {
 	}
 	format := newOutput(c)
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
-		at, err := client.Locate(cmd.Context(), args[0])
+		at, err := client.Cluster().Locate(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -140,7 +140,7 @@ func newShardTransferLeader() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		r, err := client.TransferLeader(cmd.Context(), shard, placement.NodeID(args[1]))
+		r, err := client.Cluster().TransferLeader(cmd.Context(), shard, placement.NodeID(args[1]))
 		if err != nil {
 			return err
 		}

@@ -47,6 +47,8 @@ type written struct {
 	Shard    uint32 `json:"shard"`
 	Version  uint64 `json:"version,omitempty"`
 	Deleted  *bool  `json:"deleted,omitempty"`
+	// Token is for later reads that must not be behind the write.
+	Token raftkv.Token `json:"token,omitempty"`
 }
 
 func newGet() *cobra.Command {
@@ -61,14 +63,21 @@ it hangs.
 
 With --revision it is the value that the key had then: a revision of its shard, such as a write prints. Old ones are forgotten.
 
+` + consistencyHelp + `
+
 A key that does not exist is exit code 3.`,
-		Example: "  raftkv get greeting\n  raftkv get photo > photo.jpg\n  raftkv get greeting --revision 7",
+		Example: "  raftkv get greeting\n  raftkv get photo > photo.jpg\n  raftkv get greeting --revision 7\n  raftkv get greeting --consistency stale --max-staleness 5s",
 		Args:    arguments(cobra.ExactArgs(1)),
 	}
 	format.add(c)
 	c.Flags().Uint64Var(&revision, "revision", 0, "the revision at which to read; 0 is now")
+	consistency := addConsistencyFlags(c)
 	c.RunE = withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, args []string) error {
-		got, err := client.Get(cmd.Context(), args[0], raftkv.AtRevision(revision))
+		options, err := consistency.options()
+		if err != nil {
+			return err
+		}
+		got, err := client.Get(cmd.Context(), args[0], append(options, raftkv.AtRevision(revision))...)
 		if err != nil {
 			return err
 		}
@@ -135,7 +144,7 @@ The write is retried until --timeout, and applied once. If its outcome is not kn
 		}
 		p := newPrinter(cmd)
 		if format.value == "json" {
-			return p.flush(p.object(written{Key: args[0], Revision: r.Revision, Shard: uint32(r.Shard), Version: r.Version}))
+			return p.flush(p.object(written{Key: args[0], Revision: r.Revision, Shard: uint32(r.Shard), Version: r.Version, Token: client.TokenAt(r.Shard, r.Revision)}))
 		}
 		fmt.Fprintf(p, "written: revision %d, version %d\n", r.Revision, r.Version)
 		return p.flush(nil)
@@ -173,7 +182,7 @@ The write is retried until --timeout, and applied once. If its outcome is not kn
 		p := newPrinter(cmd)
 		switch {
 		case format.value == "json":
-			return p.flush(p.object(written{Key: args[0], Revision: r.Revision, Shard: uint32(r.Shard), Deleted: &r.Deleted}))
+			return p.flush(p.object(written{Key: args[0], Revision: r.Revision, Shard: uint32(r.Shard), Deleted: &r.Deleted, Token: client.TokenAt(r.Shard, r.Revision)}))
 		case r.Deleted:
 			fmt.Fprintf(p, "deleted: revision %d\n", r.Revision)
 		default:

@@ -19,6 +19,8 @@ func newScan() *cobra.Command {
 		Long: `Print a range of keys and their values in the order of the keys' bytes: all that begin with --prefix, or from --start
 up to but not including --end; all keys without any of them.
 
+` + consistencyHelp + `
+
 A table shows the beginning of long values. With --output json, every key is a line of its own with the whole value: text
 in "value" if it is UTF-8, else base64 in "value_base64". 'raftkv batch --non-atomic' reads such lines.`,
 		Example: "  raftkv scan --prefix users/\n  raftkv scan --start a --end b --limit 10 --output json",
@@ -31,6 +33,7 @@ in "value" if it is UTF-8, else base64 in "value_base64". 'raftkv batch --non-at
 	flags.IntVar(&o.Limit, "limit", 0, "how many keys at most; 0 is no limit")
 	flags.BoolVar(&o.Reverse, "reverse", false, "from the last key to the first")
 	flags.BoolVar(&o.KeysOnly, "keys-only", false, "leave the values out")
+	consistency := addConsistencyFlags(c)
 	format := newOutput(c)
 	scan := withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, _ []string) error {
 		p := newPrinter(cmd)
@@ -52,6 +55,11 @@ in "value" if it is UTF-8, else base64 in "value_base64". 'raftkv batch --non-at
 		case o.Limit < 0:
 			return &usageError{errors.New("--limit must not be negative")}
 		}
+		var err error
+		if o.Stale, err = consistency.stale(); err != nil {
+			return err
+		}
+		o.MaxStaleness, o.AtLeast = consistency.bound, raftkv.Token(consistency.token)
 		return scan(cmd, args)
 	}
 	return c

@@ -59,7 +59,7 @@ In JSON, each node is a line of its own: its address, and its status or the erro
 
 // nodeAddresses are those that the cluster knows; while it forms, it knows none, and those that the user knows.
 func nodeAddresses(ctx context.Context, client *raftkv.Client, f *clientFlags) ([]string, error) {
-	nodes, err := client.Nodes(ctx)
+	nodes, err := client.Cluster().Nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func askAll(ctx context.Context, client *raftkv.Client, addresses []string) []no
 			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 			defer cancel()
 			reports[i] = nodeReport{Address: a}
-			s, err := client.Status(ctx, a)
+			s, err := client.Cluster().Status(ctx, a)
 			if err != nil {
 				reports[i].Error = err.Error()
 				return

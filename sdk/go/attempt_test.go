@@ -83,7 +83,7 @@ func TestUnaryAttemptsAreGivenUp(t *testing.T) {
 	_, p, client := proxied(t, 2, raftkv.WithTimeout(1600*time.Millisecond))
 	p.silent.Store(true)
 	for range 2 { // one of them begins at the silent node
-		if nodes, err := client.Nodes(t.Context()); err != nil || len(nodes) != 2 {
+		if nodes, err := client.Cluster().Nodes(t.Context()); err != nil || len(nodes) != 2 {
 			t.Fatalf("%v, %v", nodes, err)
 		}
 	}

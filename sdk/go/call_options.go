@@ -71,7 +71,10 @@ type atRevision uint64
 
 func (r atRevision) applyGet(o *getOptions) { o.revision = uint64(r) }
 
-type getOptions struct{ revision uint64 }
+type getOptions struct {
+	revision uint64
+	stale    stale
+}
 
 // condition is the only one, nil if there is none.
 func (o *writeOptions) condition() (*raftkvv1.Condition, error) {

@@ -7,14 +7,20 @@ import (
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
+// Cluster asks about the cluster itself, and changes it: Client.Cluster makes one.
+type Cluster struct{ client *Client }
+
+// Cluster is for what concerns nodes and shards instead of keys.
+func (c *Client) Cluster() Cluster { return Cluster{c} }
+
 // Status describes the node at address (host:port), or any node if that is empty.
-func (c *Client) Status(ctx context.Context, address string) (*raftkvv1.StatusResponse, error) {
+func (c Cluster) Status(ctx context.Context, address string) (*raftkvv1.StatusResponse, error) {
 	at, err := c.endpointAt(address)
 	if err != nil {
 		return nil, err
 	}
 	var response *raftkvv1.StatusResponse
-	err = c.unary(ctx, "status", at, false, func(ctx context.Context, e *endpoint) (err error) {
+	err = c.client.unary(ctx, "status", at, false, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.Status(ctx, &raftkvv1.StatusRequest{})
 		return err
 	})
@@ -22,9 +28,9 @@ func (c *Client) Status(ctx context.Context, address string) (*raftkvv1.StatusRe
 }
 
 // Nodes lists the nodes of the cluster.
-func (c *Client) Nodes(ctx context.Context) ([]*raftkvv1.Node, error) {
+func (c Cluster) Nodes(ctx context.Context) ([]*raftkvv1.Node, error) {
 	var response *raftkvv1.ListNodesResponse
-	err := c.unary(ctx, "list nodes", nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "list nodes", nil, false, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.ListNodes(ctx, &raftkvv1.ListNodesRequest{})
 		return err
 	})
@@ -32,9 +38,9 @@ func (c *Client) Nodes(ctx context.Context) ([]*raftkvv1.Node, error) {
 }
 
 // Shards lists the shards, the meta shard first.
-func (c *Client) Shards(ctx context.Context) ([]*raftkvv1.Shard, error) {
+func (c Cluster) Shards(ctx context.Context) ([]*raftkvv1.Shard, error) {
 	var response *raftkvv1.ListShardsResponse
-	err := c.unary(ctx, "list shards", nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "list shards", nil, false, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.ListShards(ctx, &raftkvv1.ListShardsRequest{})
 		return err
 	})
@@ -42,9 +48,9 @@ func (c *Client) Shards(ctx context.Context) ([]*raftkvv1.Shard, error) {
 }
 
 // Limits returns the bounds that requests must keep.
-func (c *Client) Limits(ctx context.Context) (*raftkvv1.Limits, error) {
+func (c Cluster) Limits(ctx context.Context) (*raftkvv1.Limits, error) {
 	var response *raftkvv1.GetLimitsResponse
-	err := c.unary(ctx, "get limits", nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "get limits", nil, false, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.GetLimits(ctx, &raftkvv1.GetLimitsRequest{})
 		return err
 	})
@@ -52,12 +58,12 @@ func (c *Client) Limits(ctx context.Context) (*raftkvv1.Limits, error) {
 }
 
 // Locate says where key lives, as a node knows it.
-func (c *Client) Locate(ctx context.Context, key string) (*raftkvv1.LocateKeyResponse, error) {
-	if err := c.check("locate", key, nil); err != nil {
+func (c Cluster) Locate(ctx context.Context, key string) (*raftkvv1.LocateKeyResponse, error) {
+	if err := c.client.check("locate", key, nil); err != nil {
 		return nil, err
 	}
 	var response *raftkvv1.LocateKeyResponse
-	err := c.unary(ctx, "locate "+quote(key), nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "locate "+quote(key), nil, false, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.LocateKey(ctx, &raftkvv1.LocateKeyRequest{Key: key})
 		return err
 	})
@@ -65,22 +71,22 @@ func (c *Client) Locate(ctx context.Context, key string) (*raftkvv1.LocateKeyRes
 }
 
 // TransferLeader hands the lead of a shard to another node, and returns once that node leads.
-func (c *Client) TransferLeader(ctx context.Context, shard placement.ShardID, to placement.NodeID) (*raftkvv1.TransferLeaderResponse, error) {
+func (c Cluster) TransferLeader(ctx context.Context, shard placement.ShardID, to placement.NodeID) (*raftkvv1.TransferLeaderResponse, error) {
 	var response *raftkvv1.TransferLeaderResponse
 	request := &raftkvv1.TransferLeaderRequest{Shard: uint32(shard), NodeId: string(to)}
-	err := c.unary(ctx, "transfer leader", nil, true, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "transfer leader", nil, true, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.TransferLeader(ctx, request)
 		return err
 	})
 	if err == nil {
-		c.routes.learnSoon()
+		c.client.routes.learnSoon()
 	}
 	return response, err
 }
 
 // endpointAt returns an endpoint at address; nil, which is any, if that is empty. It is for unary calls, and stays out of
 // the endpoints to which other requests go: only this one node was asked for.
-func (c *Client) endpointAt(address string) (*endpoint, error) {
+func (c Cluster) endpointAt(address string) (*endpoint, error) {
 	if address == "" {
 		return nil, nil
 	}
@@ -88,5 +94,5 @@ func (c *Client) endpointAt(address string) (*endpoint, error) {
 	if err != nil {
 		return nil, &CallError{Operation: "status", Err: &InvalidError{Problem: err.Error()}}
 	}
-	return newEndpoint(c, addresses[0]), nil
+	return newEndpoint(c.client, addresses[0]), nil
 }

@@ -449,6 +449,10 @@ func (d *details) judgeTyped() *failure {
 		return &failure{retry: true, after: after, err: &NotLeaderError{
 			Shard: placement.ShardID(t.Shard), Leader: placement.NodeID(t.LeaderNodeId), Endpoint: t.LeaderEndpoint,
 		}}
+	case *raftkvv1.TooStale:
+		return &failure{retry: true, after: after, err: &TooStaleError{
+			Shard: placement.ShardID(t.Shard), Age: time.Duration(t.FreshnessMs) * time.Millisecond, Bound: time.Duration(t.MaxStalenessMs) * time.Millisecond,
+		}}
 	case *raftkvv1.StaleRoute:
 		err := &StaleRouteError{Shard: placement.ShardID(t.Shard), Slot: placement.Slot(t.Slot)}
 		return &failure{retry: true, after: after, err: err}

@@ -49,6 +49,7 @@ func TestJudgement(t *testing.T) {
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.RequestFenced{}}, false, false, new(*FencedError)},
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.LeaseNotFound{LeaseId: 7}}, false, false, new(*LeaseNotFoundError)},
 		{connect.CodeFailedPrecondition, []proto.Message{info, &raftkvv1.LeaseExists{LeaseId: 7}}, false, false, new(*LeaseExistsError)},
+		{connect.CodeUnavailable, []proto.Message{info, &raftkvv1.TooStale{Shard: 1}, wait}, false, true, new(*TooStaleError)},
 		{connect.CodeUnavailable, []proto.Message{info, &raftkvv1.CutOff{Shard: 1}, wait}, false, true, new(*CutOffError)},
 		{connect.CodeOutOfRange, []proto.Message{info, &raftkvv1.Compacted{}}, false, false, new(*CompactedError)},
 		{connect.CodePermissionDenied, []proto.Message{info}, false, false, nil},

@@ -27,6 +27,8 @@ type Item struct {
 	TTL time.Duration
 	// Lease is the one on which the key hangs; 0 for none.
 	Lease LeaseID
+	// Age is how old the state may be that a read shows; 0 unless the read allows for that, AgeUnknown if it is not known.
+	Age time.Duration
 }
 
 // Result is what a write did.
@@ -110,9 +112,16 @@ func (c *Client) newGet(key string, options []GetOption) (*op, error) {
 	for _, option := range options {
 		option.applyGet(&g)
 	}
+	if g.stale.use && g.revision != 0 {
+		return nil, &CallError{Operation: "get " + quote(key), Err: &InvalidError{Problem: "AtRevision does not go with StaleWithin and AtLeast: any replica that has the revision shows it without asking others"}}
+	}
 	o := newOp("get", key)
-	o.spread = c.options.followerReads
+	o.spread = c.options.followerReads || g.stale.use
 	o.setGet(g.revision)
+	if err := g.stale.ask(&o.getRequest.Consistency, &o.getRequest.MaxStalenessMs, &o.getRequest.Token); err != nil {
+		o.release()
+		return nil, &CallError{Operation: "get " + quote(key), Err: err}
+	}
 	return o, nil
 }
 
@@ -121,7 +130,9 @@ func readGet(o *op, r *raftkvv1.ExecResult) (Item, error) {
 	if !ok {
 		return Item{}, mixedUp(o, r)
 	}
-	return itemOf(get.Get.GetKv()), nil
+	item := itemOf(get.Get.GetKv())
+	item.Age = ageOf(get.Get.GetHeader())
+	return item, nil
 }
 
 // Put writes value at key, under the condition and for the time that options say. It does not keep value.

@@ -192,7 +192,7 @@ func TestBadInput(t *testing.T) {
 		"bad UTF-8":     func() error { _, err := client.Get(ctx, "\xff"); return err },
 		"empty batch":   func() error { _, err := client.Batch(ctx); return err },
 		"batch UTF-8":   func() error { _, err := client.Batch(ctx, raftkv.DeleteOp("\xff")); return err },
-		"locate no key": func() error { _, err := client.Locate(ctx, ""); return err },
+		"locate no key": func() error { _, err := client.Cluster().Locate(ctx, ""); return err },
 	} {
 		var invalid *raftkv.InvalidError
 		if err := try(); !errors.As(err, &invalid) {
@@ -260,29 +260,29 @@ func TestLargeValues(t *testing.T) {
 func TestClusterCalls(t *testing.T) {
 	cluster, client := open(t, 3, 2)
 	ctx := within(t, time.Minute)
-	if s, err := client.Status(ctx, cluster.Endpoints()[1]); err != nil || s.NodeId != "n2" {
+	if s, err := client.Cluster().Status(ctx, cluster.Endpoints()[1]); err != nil || s.NodeId != "n2" {
 		t.Fatalf("%v, %v", s, err)
 	}
-	if nodes, err := client.Nodes(ctx); err != nil || len(nodes) != 3 {
+	if nodes, err := client.Cluster().Nodes(ctx); err != nil || len(nodes) != 3 {
 		t.Fatalf("%v, %v", nodes, err)
 	}
-	if shards, err := client.Shards(ctx); err != nil || len(shards) != 3 {
+	if shards, err := client.Cluster().Shards(ctx); err != nil || len(shards) != 3 {
 		t.Fatalf("%v, %v", shards, err)
 	}
-	if l, err := client.Limits(ctx); err != nil || l.ValueBytes != 1<<20 {
+	if l, err := client.Cluster().Limits(ctx); err != nil || l.ValueBytes != 1<<20 {
 		t.Fatalf("%v, %v", l, err)
 	}
-	if l, err := client.Locate(ctx, "a{b}c"); err != nil || l.RoutingPart != "b" {
+	if l, err := client.Cluster().Locate(ctx, "a{b}c"); err != nil || l.RoutingPart != "b" {
 		t.Fatalf("%v, %v", l, err)
 	}
-	if r, err := client.TransferLeader(ctx, 1, "n3"); err != nil || r.LeaderNodeId != "n3" || cluster.Leader(1) != 2 {
+	if r, err := client.Cluster().TransferLeader(ctx, 1, "n3"); err != nil || r.LeaderNodeId != "n3" || cluster.Leader(1) != 2 {
 		t.Fatalf("%v, %v", r, err)
 	}
 	var invalid *raftkv.InvalidError
-	if _, err := client.TransferLeader(ctx, 1, "n9"); !errors.As(err, &invalid) {
+	if _, err := client.Cluster().TransferLeader(ctx, 1, "n9"); !errors.As(err, &invalid) {
 		t.Fatalf("%v", err)
 	}
-	if _, err := client.Status(ctx, "nowhere"); !errors.As(err, &invalid) {
+	if _, err := client.Cluster().Status(ctx, "nowhere"); !errors.As(err, &invalid) {
 		t.Fatalf("%v", err)
 	}
 }

@@ -243,7 +243,7 @@ func TestLeaseOutlivesItsClient(t *testing.T) {
 func TestLeasePages(t *testing.T) {
 	cluster, client := open(t, 1, 2)
 	ctx := within(t, time.Minute)
-	limits, err := client.Limits(ctx)
+	limits, err := client.Cluster().Limits(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

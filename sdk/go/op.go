@@ -106,6 +106,7 @@ func (o *op) release() {
 	}
 	o.wire.Operation, o.wire.Traceparent, o.observation = nil, "", nil
 	o.getRequest.Key, o.putRequest.Key, o.deleteRequest.Key = "", "", ""
+	o.getRequest.Consistency, o.getRequest.MaxStalenessMs, o.getRequest.Token = 0, 0, ""
 	o.putRequest.Value, o.batchRequest.Operations = nil, nil
 	o.putRequest.Condition, o.deleteRequest.Condition = nil, nil
 	o.putRequest.TtlMs, o.putRequest.LeaseId = 0, 0

@@ -101,7 +101,7 @@ func TestConnections(t *testing.T) {
 				if _, err := client.Get(ctx, "k"); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := client.Nodes(ctx); err != nil {
+				if _, err := client.Cluster().Nodes(ctx); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -382,7 +382,7 @@ func TestClose(t *testing.T) {
 	if _, err := client.Put(t.Context(), "k", nil); !errors.As(err, &call) || !errors.Is(err, raftkv.ErrClosed) {
 		t.Fatalf("%v", err)
 	}
-	if _, err := client.Nodes(t.Context()); !errors.Is(err, raftkv.ErrClosed) {
+	if _, err := client.Cluster().Nodes(t.Context()); !errors.Is(err, raftkv.ErrClosed) {
 		t.Fatalf("%v", err)
 	}
 	client.Close() // again is harmless

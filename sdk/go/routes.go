@@ -51,6 +51,8 @@ type routes struct {
 	table  atomic.Pointer[table]
 	limits atomic.Pointer[raftkvv1.Limits]
 	turn   atomic.Uint32
+	// cluster is the id of the cluster; nil before the first answer.
+	cluster atomic.Pointer[string]
 	// ring is every endpoint, for requests whose leader is unknown.
 	ring atomic.Pointer[[]*endpoint]
 	// refresh asks the background for a new map.
@@ -189,6 +191,10 @@ func (r *routes) served(h *raftkvv1.ResponseHeader, at *shard) {
 		at = r.shard(placement.ShardID(h.Shard))
 	}
 	at.observe(h.Revision)
+	if h.ClusterId != "" && r.cluster.Load() == nil {
+		id := h.ClusterId // and not the header
+		r.cluster.Store(&id)
+	}
 	if h.Role != raftkvv1.Role_ROLE_LEADER {
 		return
 	}

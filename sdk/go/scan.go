@@ -3,6 +3,7 @@ package raftkv
 import (
 	"context"
 	"iter"
+	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 )
@@ -28,6 +29,11 @@ type ScanOptions struct {
 	Reverse bool
 	// KeysOnly leaves the values out.
 	KeysOnly bool
+	// Stale reads what a replica has, without asking the others, if that is at most MaxStaleness old (0 is any age) and holds what AtLeast names: see StaleWithin
+	// and AtLeast. Each page may come from another replica.
+	Stale        bool
+	MaxStaleness time.Duration
+	AtLeast      Token
 }
 
 // Page is a part of a range.
@@ -35,6 +41,10 @@ type Page struct {
 	Items []Item
 	// Next is the token of the page that follows; empty after the last.
 	Next string
+	// Token is what the page shows, of every shard: see AtLeast.
+	Token Token
+	// Age is how old the state may be that the page shows; 0 unless Stale was asked for, AgeUnknown if it is not known.
+	Age time.Duration
 }
 
 // Scan returns the items of a range in key order. It reads page by page: each page is linearizable, the whole is not
@@ -92,15 +102,27 @@ func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string)
 		KeysOnly:  o.KeysOnly,
 		PageToken: token,
 	}
+	s := stale{use: o.Stale, bound: o.MaxStaleness, token: o.AtLeast}
+	err := s.ask(&request.Consistency, &request.MaxStalenessMs, &request.Token)
+	if err == nil && !o.Stale && (o.MaxStaleness != 0 || o.AtLeast != "") {
+		err = &InvalidError{Problem: "MaxStaleness and AtLeast need Stale"}
+	}
+	if err != nil {
+		return Page{}, &CallError{Operation: "list", Err: err}
+	}
 	var page Page
-	err := c.unary(ctx, "list", nil, false, func(ctx context.Context, e *endpoint) error {
+	err = c.unary(ctx, "list", nil, false, func(ctx context.Context, e *endpoint) error {
 		response, err := e.kv.List(ctx, request)
 		if err != nil {
 			return err
 		}
-		page = Page{Items: make([]Item, len(response.Kvs)), Next: response.NextPageToken}
+		page = Page{
+			Items: make([]Item, len(response.Kvs)), Next: response.NextPageToken,
+			Token: Token(response.GetHeader().GetToken()), Age: ageOf(response.GetHeader()),
+		}
 		for i, kv := range response.Kvs {
 			page.Items[i] = itemOf(kv)
+			page.Items[i].Age = page.Age
 		}
 		return nil
 	})

@@ -50,7 +50,7 @@ func TestSpans(t *testing.T) {
 	if _, err := client.Async().Get(ctx, "none").Wait(ctx); err == nil {
 		t.Error("no error")
 	}
-	if _, err := client.Nodes(ctx); err != nil {
+	if _, err := client.Cluster().Nodes(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.Batch(ctx, raftkv.PutOp("k", nil)); err != nil {

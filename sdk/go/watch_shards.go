@@ -119,7 +119,7 @@ func (w *watcher) runSplit(ctx context.Context, places shardPlaces, yield func(*
 				Problem: "each shard counts its own revisions, and these keys are of several; watch one key or {tag}, or go on with a token",
 			}}
 		}
-		shards, err := w.client.Shards(ctx)
+		shards, err := w.client.Cluster().Shards(ctx)
 		if err != nil {
 			return err
 		}

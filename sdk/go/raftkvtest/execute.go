@@ -21,6 +21,9 @@ func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResul
 			return nil, c.crossShard(keys)
 		}
 	}
+	if g, ok := o.Operation.(*raftkvv1.ExecOperation_Get); ok && g.Get.Consistency == raftkvv1.Consistency_CONSISTENCY_STALE {
+		return c.stale(i, s, g)
+	}
 	if e := c.leads(i, s); e != nil {
 		return nil, e
 	}

@@ -83,16 +83,21 @@ func (k *kvService) List(_ context.Context, r *raftkvv1.ListRequest) (*raftkvv1.
 	if limit == 0 {
 		limit = 100
 	}
-	kvs, next := k.page(r, limit)
-	return &raftkvv1.ListResponse{
-		Header: &raftkvv1.ResponseHeader{ClusterId: ClusterID, NodeId: k.id}, Kvs: kvs, NextPageToken: next,
-	}, nil
-}
-
-// page returns at most limit keys of the range of r; 0 is no limit. Its tokens are the last key of the page before.
-func (k *kvService) page(r *raftkvv1.ListRequest, limit int) (kvs []*raftkvv1.KeyValue, next string) {
 	k.cluster.mu.Lock()
 	defer k.cluster.mu.Unlock()
+	h := &raftkvv1.ResponseHeader{ClusterId: ClusterID, NodeId: k.id, Token: k.cluster.token()}
+	if r.Consistency == raftkvv1.Consistency_CONSISTENCY_STALE {
+		if e := k.cluster.shows(r.Token); e != nil {
+			return nil, e.rpc()
+		}
+		h.FreshnessMs = staleAge
+	}
+	kvs, next := k.page(r, limit)
+	return &raftkvv1.ListResponse{Header: h, Kvs: kvs, NextPageToken: next}, nil
+}
+
+// page returns at most limit keys of the range of r; 0 is no limit. The cluster's mu is held. Its tokens are the last key of the page before.
+func (k *kvService) page(r *raftkvv1.ListRequest, limit int) (kvs []*raftkvv1.KeyValue, next string) {
 	all := k.cluster.sortedKeys()
 	if r.Reverse {
 		slices.Reverse(all)

@@ -1,0 +1,62 @@
+package raftkvtest
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+)
+
+// staleAge is how old a stand-in says that what it shows may be: all nodes share one state, so it is not.
+const staleAge = 1
+
+// stale answers a get that need not show the newest: node i does that whoever leads. c.mu is held.
+func (c *Cluster) stale(i int, s *shard, o *raftkvv1.ExecOperation_Get) (*raftkvv1.ExecResult, *Error) {
+	if e := c.shows(o.Get.Token); e != nil {
+		return nil, e
+	}
+	kv := s.items[o.Get.Key]
+	if kv == nil {
+		return nil, notFound(s, o.Get.Key, s.revision)
+	}
+	h := &raftkvv1.ResponseHeader{
+		ClusterId: ClusterID, NodeId: c.nodes[i].id, Shard: uint32(s.id), Term: s.term, RaftIndex: s.index, Revision: s.revision,
+		Role: raftkvv1.Role_ROLE_FOLLOWER, FreshnessMs: staleAge,
+	}
+	if s.leader == i {
+		h.Role = raftkvv1.Role_ROLE_LEADER
+	}
+	return &raftkvv1.ExecResult{Result: &raftkvv1.ExecResult_Get{Get: &raftkvv1.GetResponse{Header: h, Kv: c.shown(kv)}}}, nil
+}
+
+// shows says why the state does not hold what a token names; nil if it does.
+func (c *Cluster) shows(token string) *Error {
+	p := new(raftkvv1.Position)
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || p.UnmarshalVT(b) != nil || token != "" && hex.EncodeToString(p.ClusterId) != ClusterID {
+		return invalid("token is not one that an answer has given")
+	}
+	for _, at := range p.Shards {
+		if int(at.Shard) < len(c.shards) && at.Revision > c.shards[at.Shard].revision {
+			return futureRevision(c.shards[at.Shard], at.Revision)
+		}
+	}
+	return nil
+}
+
+// token is what the state shows. c.mu is held.
+func (c *Cluster) token() string {
+	id, err := hex.DecodeString(ClusterID)
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	p := &raftkvv1.Position{Version: 1, ClusterId: id}
+	for _, s := range c.shards[1:] {
+		p.Shards = append(p.Shards, &raftkvv1.Position_Shard{Shard: uint32(s.id), Revision: s.revision})
+	}
+	b, err := p.MarshalVT()
+	if err != nil {
+		panic(err) // of numbers and bytes it cannot fail
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
