@@ -14,7 +14,6 @@ import (
 // two objects. A key whose hash is that of another one takes its place.
 type recentRecords struct {
 	ring []byte
-	most int // bytes that ring may grow to
 	// end is where the next entry goes, counted from the first byte ever written: modulo the ring once that has its full size. An entry is there
 	// while end has not passed it by the size of the ring.
 	end   uint64
