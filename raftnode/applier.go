@@ -167,12 +167,14 @@ func writeError(j *applyJob, c *storev1.Command, w *storev1.WriteResult) error {
 		return &SessionExpiredError{Shard: j.shard, Floor: w.GetSessionFloor(), Revision: w.GetRevision()}
 	case storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL:
 		return &OverloadedError{Field: "answers that the client has not acknowledged by acked_below", Limit: state.SessionResults, Actual: state.SessionResults + 1, RetryAfter: overloadRetry}
+	case storev1.WriteOutcome_WRITE_OUTCOME_FENCES_FULL:
+		return &OverloadedError{Field: "clients that asked what came of a write since the shard was last written", Limit: state.FencesMax, Actual: state.FencesMax + 1, RetryAfter: keysFullRetry}
 	case storev1.WriteOutcome_WRITE_OUTCOME_FENCED:
 		return &FencedError{Shard: j.shard}
 	case storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED:
 		return &IdempotencyKeyReusedError{Shard: j.shard, Key: c.GetIdempotency().GetKey()}
 	case storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_FULL:
-		return &OverloadedError{Field: "answers that the shard keeps under idempotency keys", Limit: state.KeyedResults, Actual: state.KeyedResults + 1, RetryAfter: keysFullRetry}
+		return &OverloadedError{Field: "answers, or their bytes, that the shard keeps under idempotency keys", Limit: state.KeyedResults, Actual: state.KeyedResults + 1, RetryAfter: keysFullRetry}
 	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND:
 		return &LeaseNotFoundError{ID: w.GetLeaseId()}
 	case storev1.WriteOutcome_WRITE_OUTCOME_LEASE_EXISTS:

@@ -172,7 +172,7 @@ func (e *TooStaleError) Error() string {
 	const advice = "and no majority can be asked at the moment; ask another node, or retry"
 	switch {
 	case e.Bound == 0:
-		return fmt.Sprintf("this replica of shard %d has not got what the token names, %s", e.Shard, advice)
+		return fmt.Sprintf("this replica of shard %d has not got what the token names, or nothing yet, %s", e.Shard, advice)
 	case e.Age == 0:
 		return fmt.Sprintf("this replica of shard %d does not know how old its state is, which may be %s, %s", e.Shard, e.Bound, advice)
 	default:

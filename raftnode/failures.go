@@ -36,6 +36,7 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind = peerv1.FailureKind_FAILURE_KIND_NO_REPLICA
 	case errors.As(err, &over):
 		f.Kind, f.Field, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_OVERLOADED, over.Field, over.Limit, over.Actual
+		f.RetryAfterMs = uint32(over.RetryAfter.Milliseconds()) //nolint:gosec // a second at most
 	case errors.As(err, &full):
 		f.Kind, f.FullNodeId = peerv1.FailureKind_FAILURE_KIND_DISK_FULL, string(full.Node)
 	case errors.As(err, &bound):
@@ -81,7 +82,9 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 	case peerv1.FailureKind_FAILURE_KIND_NO_REPLICA:
 		return &NoReplicaError{Shard: shard}
 	case peerv1.FailureKind_FAILURE_KIND_OVERLOADED:
-		return overloaded(f.GetField(), f.GetLimit(), f.GetActual())
+		return &OverloadedError{
+			Field: f.GetField(), Limit: f.GetLimit(), Actual: f.GetActual(), RetryAfter: time.Duration(f.GetRetryAfterMs()) * time.Millisecond,
+		}
 	case peerv1.FailureKind_FAILURE_KIND_DISK_FULL:
 		return &DiskFullError{Shard: shard, Node: placement.NodeID(f.GetFullNodeId()), RetryAfter: diskFullRetry}
 	case peerv1.FailureKind_FAILURE_KIND_LIMIT:

@@ -271,6 +271,12 @@ func (f *forwards) expire(now time.Time) {
 	}
 }
 
+// refuseForward answers a request that another node has passed on, and of which nothing is done.
+func (n *Node) refuseForward(from transport.Peer, f *peerv1.ForwardRequest, err error) {
+	deadline := n.runtime.Now().Add(time.Duration(f.GetTimeoutMs()) * time.Millisecond)
+	n.answers.send(from.NodeID, &peerv1.ForwardResponse{Id: f.GetId(), Body: &peerv1.ForwardResponse_Failure{Failure: failureOf(err)}}, deadline)
+}
+
 // serveForward executes a request that another node has passed on.
 func (n *Node) serveForward(from transport.Peer, f *peerv1.ForwardRequest) {
 	deadline := n.runtime.Now().Add(time.Duration(f.GetTimeoutMs()) * time.Millisecond)

@@ -94,7 +94,8 @@ func TestErrorsBetweenNodes(t *testing.T) {
 	for _, err := range []error{
 		&NotLeaderError{Shard: 3, Leader: "n2"},
 		&NoReplicaError{Shard: 3},
-		&OverloadedError{Field: "queue", Limit: 5, Actual: 6, RetryAfter: overloadRetry},
+		&OverloadedError{Field: "queue", Limit: 5, Actual: 6, RetryAfter: overloadRetry}, &OverloadedError{RetryAfter: keysFullRetry},
+		&TooStaleError{Shard: 3, Age: time.Second, Bound: time.Millisecond}, &TooStaleError{Shard: 3},
 		&LimitError{Field: "value", Limit: 1, Actual: 2},
 		&UnknownOutcomeError{Shard: 3, Cause: "because"},
 		&StaleRouteError{Shard: 3, Slot: 4000},

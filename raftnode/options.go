@@ -106,6 +106,7 @@ const (
 	readsMax          = 64 << 10  // reads waiting or running per shard
 	forwardsMax       = 64 << 10  // requests passed on and not answered
 	requestBytesMax   = 256 << 20 // of all requests that the node has taken and not answered
+	answerTicks       = 2         // for the answer to a request that was passed on
 	answersBytesMax   = 64 << 20  // answers to other nodes that wait for a connection
 	crowdedMax        = 5         // tries to pass a request on to a node for which too much waits
 	messagesMax       = 64 << 10  // peer messages waiting for a worker; more are dropped

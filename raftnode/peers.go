@@ -23,7 +23,12 @@ var _ transport.Handler = peerHandler{}
 func (h peerHandler) HandleMessages(from transport.Peer, ms []*peerv1.Message) {
 	n := h.n
 	if !n.serving.Load() {
-		return // Raft sends again.
+		for _, msg := range ms { // Raft sends the rest again.
+			if f := msg.GetForwardRequest(); f != nil {
+				n.refuseForward(from, f, ErrForming)
+			}
+		}
+		return
 	}
 	n.heard(from.NodeID)
 	byWorker := make([][]messageEvent, len(n.workers))

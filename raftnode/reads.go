@@ -141,8 +141,13 @@ func (p *readerPool) serve(job readJob) {
 			again = append(again, r)
 			continue
 		}
-		if _, damaged := damageOf(err); damaged {
+		_, damaged := damageOf(err)
+		if damaged {
 			failure = err
+		}
+		if s := r.Read.GetStale(); s != nil && !job.confirmed && !damaged && at.index == 0 {
+			join = append(join, r) // The replica has nothing yet: it is new, or begins anew.
+			continue
 		}
 		if err != nil {
 			r.fail(err)

@@ -311,7 +311,10 @@ func staleRoute(shard placement.ShardID, slot uint32) error {
 
 func isRejected(err error) bool { return errors.Is(err, replica.ErrRejected) }
 
-// remaining is the time that a request has left, in milliseconds, at least one.
+// remaining is the time that another node gets for a request, in milliseconds, at least one: what is left, less what its answer takes, or this node would
+// have called the outcome unknown when it comes. Of a short time that is a quarter.
 func (n *Node) remaining(r *Request) uint32 {
-	return uint32(max(1, min(r.Deadline.Sub(n.runtime.Now()), time.Hour).Milliseconds()))
+	left := r.Deadline.Sub(n.runtime.Now())
+	left -= min(answerTicks*n.options.HeartbeatInterval, left/4)
+	return uint32(max(1, min(left, time.Hour).Milliseconds()))
 }

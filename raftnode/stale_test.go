@@ -6,6 +6,7 @@ import (
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 func TestFreshEnough(t *testing.T) {
@@ -94,5 +95,51 @@ func TestTooStale(t *testing.T) {
 	inspect(func(m *member) { got = n.tooStale(m, &peerv1.Stale{Revisions: map[uint32]uint64{1: 1}}) })
 	if !errors.As(got, &tooStale) || tooStale.Bound != 0 || tooStale.Age != 0 {
 		t.Errorf("%v", got)
+	}
+}
+
+// blank is the engine of a node whose replica has nothing yet.
+type blank struct{ engine }
+
+func (blank) view() engineView { return blankView{} }
+
+type blankView struct{ engineView }
+
+func (blankView) read(shard placement.ShardID, _ *peerv1.ReadRequest) (*peerv1.ReadResult, position, error) {
+	return &peerv1.ReadResult{}, position{}, &StaleRouteError{Shard: shard, Slot: 7}
+}
+
+func (blankView) close() error { return nil }
+
+// A replica that has nothing yet asks a majority, whatever may be old: that it knows no slots says nothing of the shard.
+func TestStaleReadsOfABlankReplica(t *testing.T) {
+	n := &Node{engine: blank{}, runtime: &later{}}
+	w := &worker{n: n, wake: func() {}}
+	var answer error
+	read := func(confirmed bool) {
+		r := &Request{Read: &peerv1.ReadRequest{Keys: []string{"a"}, Stale: &peerv1.Stale{}}, Done: func(res Result) { answer = res.Err }}
+		(&readerPool{n: n}).serve(readJob{m: &member{shard: DataShard, worker: w}, requests: []*Request{r}, confirmed: confirmed})
+	}
+	read(false)
+	if _, joins := w.inbox.events[0].(joinEvent); !joins || answer != nil {
+		t.Errorf("answered %v", answer)
+	}
+	var route *StaleRouteError
+	if read(true); !errors.As(answer, &route) {
+		t.Errorf("behind a round: %v", answer)
+	}
+}
+
+// Rounds whose reads have given up do not gather while the applier stands still; the last one stays, because it tells how fresh the replica will be.
+func TestConfirmedRoundsWithoutReadsGo(t *testing.T) {
+	m, w := &member{}, &worker{n: &Node{}}
+	for i := range 10 {
+		r := &Request{Deadline: time.Unix(1, 0), Done: func(Result) {}}
+		m.confirmed = append(m.confirmed, confirmedReads{index: uint64(i), began: time.Duration(i), requests: []*Request{r}})
+		m.confirmedCount++
+		w.expire(m, time.Unix(2, 0))
+	}
+	if len(m.confirmed) != 1 || m.confirmed[0].began != 9 || m.confirmedCount != 0 {
+		t.Errorf("%d rounds wait, %d reads", len(m.confirmed), m.confirmedCount)
 	}
 }

@@ -168,6 +168,7 @@ func (w *worker) expire(m *member, now time.Time) {
 	}
 	m.reads = expireReads(m.reads)
 	m.expireRounds(expireReads)
+	waiting := m.confirmed[:0]
 	for i := range m.confirmed {
 		m.confirmed[i].requests = expireRequests(m.confirmed[i].requests, now, func(r *Request) {
 			m.confirmedCount--
@@ -177,7 +178,12 @@ func (w *worker) expire(m *member, now time.Time) {
 			}
 			r.fail(ErrTimeout)
 		})
+		if len(m.confirmed[i].requests) > 0 || i == len(m.confirmed)-1 { // the last tells how fresh the replica will be
+			waiting = append(waiting, m.confirmed[i])
+		}
 	}
+	clear(m.confirmed[len(waiting):])
+	m.confirmed = waiting
 	for _, r := range m.proposed.expire(now) {
 		if planted.Is(planted.ProposedCalledRefused) { // TAX
 			r.fail(w.n.timedOut(m.shard))

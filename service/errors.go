@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode"
 )
@@ -58,7 +59,9 @@ var table = []row{
 		return &raftkvv1.OutcomeUnknown{Shard: uint32(e.Shard), Cause: e.Cause}, 0
 	})},
 	{"KEY_NOT_FOUND", connect.CodeNotFound, 404, as(func(e *keyNotFoundError) (proto.Message, time.Duration) {
-		return &raftkvv1.KeyNotFound{Key: e.key, Revision: e.revision, Shard: e.shard}, 0
+		return &raftkvv1.KeyNotFound{
+			Key: e.key, Revision: e.revision, Shard: e.shard, FreshnessMs: e.origin.GetFreshnessMs(), FreshnessUnknown: e.origin.GetFreshnessUnknown(),
+		}, 0
 	})},
 	{"CUT_OFF", connect.CodeUnavailable, 503, as(func(e *raftnode.CutOffError) (proto.Message, time.Duration) {
 		return &raftkvv1.CutOff{Shard: uint32(e.Shard), ForMs: uint64(e.For.Milliseconds())}, time.Millisecond
@@ -297,6 +300,7 @@ type keyNotFoundError struct {
 	key      string
 	revision uint64
 	shard    uint32
+	origin   *peerv1.Origin // of what was read
 }
 
 func (e *keyNotFoundError) Error() string { return fmt.Sprintf("the key %q does not exist", e.key) }

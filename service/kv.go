@@ -106,7 +106,7 @@ func (a *getAnswer) fill(s *Service, key string, r *raftnode.Result) error {
 		return err
 	}
 	if record == nil {
-		return &keyNotFoundError{key: key, revision: r.Origin.GetRevision(), shard: uint32(r.Shard)}
+		return &keyNotFoundError{key: key, revision: r.Origin.GetRevision(), shard: uint32(r.Shard), origin: r.Origin}
 	}
 	s.fillHeader(&a.header, uint32(r.Shard), r.Origin, r.Origin.GetRevision())
 	fillKeyValue(&a.kv, r.Read.GetRecords()[0], record)

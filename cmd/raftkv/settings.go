@@ -123,7 +123,7 @@ var settings = []setting{
 		section: "storage", name: "compression", kind: "name", usage: "of the files of the state; fast is the only one (default fast)",
 		set: compression,
 	}, {
-		section: "storage", name: "cache_size", kind: "size", usage: "memory for blocks of the state that were read (default 256MiB)",
+		section: "storage", name: "cache_size", kind: "size", usage: "memory for blocks of the state that were read, and for records that were written of late (default 256MiB)",
 		set: size(func(c *config) *int64 { return &c.CacheSize }, cacheSizeMin, 1<<50),
 	}, {
 		section: "storage", name: "disk_reserve", kind: "size", usage: "room on the disk kept for deletes, reads and recovery (default an eighth of it, 32MiB to 1GiB)",

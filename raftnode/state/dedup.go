@@ -192,10 +192,15 @@ func (sh *Shard) expired(id *dedupID, seen uint64) (floor uint64, gone bool) {
 	return floor, seen < min(floor, sh.meta.Revision)
 }
 
-// full says whether a client must acknowledge answers before it gets more. acked is what it does now.
+// full says whether a client must acknowledge answers before it gets more: it has as many as it may, or the shard has, and those of nobody else can go.
+// acked is what it acknowledges now.
 func (sh *Shard) full(id *dedupID, acked uint64) bool {
 	s := sh.dedup.sessions[id.client]
-	return s != nil && s.results >= sh.store.options.SessionResults && sh.dedup.entries[s.oldest].id.sequence >= max(s.acked, acked)
+	if s == nil || sh.dedup.entries[s.oldest].id.sequence < max(s.acked, acked) {
+		return false
+	}
+	return s.results >= sh.store.options.SessionResults ||
+		sh.dedup.len() >= sh.store.options.DedupResults && sh.dedup.forgettable(s, sh.meta.Revision) == nil
 }
 
 // asked looks for the answer to an earlier attempt of a request, and refuses what may have been forgotten or what its client has no room for. It

@@ -11,6 +11,9 @@ import (
 // pinnedMax is how many sessions may have a fence that the shard's revision has not passed yet: they are not forgotten meanwhile.
 const pinnedMax = 256
 
+// FencesMax is how many clients may have a fence that is newer than the last revision of a shard.
+const FencesMax = pinnedMax
+
 func checkFence(id *storev1.RequestId, c *storev1.Fence) error {
 	if c == nil || id == nil {
 		return fmt.Errorf("%w: a fence without the id of a request", ErrInvalidEntry)
@@ -39,22 +42,26 @@ func (sh *Shard) applyFence(b *Batch, ordinal uint32, id *storev1.RequestId, c *
 	case gone, id.Seen < floor, id.Seen > sh.meta.Revision: // The last is no revision of this shard, and no floor would ever stop the attempt.
 		refuse(r, expired, sh.meta.Revision)
 		r.SessionFloor = floor
-	case sh.full(&request, id.AckedBelow), sh.pinsFull(&request, id.Seen):
+	case sh.full(&request, id.AckedBelow):
 		refuse(r, sessionFull, sh.meta.Revision)
+	case sh.pinsFull(&request):
+		refuse(r, fencesFull, sh.meta.Revision)
 	default:
 		refuse(r, fenced, sh.meta.Revision)
 		if planted.Is(planted.NotAppliedUnfenced) {
 			return r, nil // R23
 		}
-		sh.dedup.fence(&request, id.Seen+1, sh.meta.Revision)
-		return r, sh.rememberFenced(b, &request, slot, id.AckedBelow, id.Seen+1, ordinal, r)
+		// Attempts may have seen more than the fence says, but nothing that is not there yet.
+		below := sh.meta.Revision + 1
+		sh.dedup.fence(&request, below, sh.meta.Revision)
+		return r, sh.rememberFenced(b, &request, slot, id.AckedBelow, below, ordinal, r)
 	}
 	return r, nil
 }
 
 // A forgotten client is kept out by the session floor, but one that has seen all that there is passes that (see expired): else nobody could write to
-// a shard that makes no revision. A fenced attempt must not. So the session of a fence is pinned until the shard has made a revision that the attempt
-// has not seen. Who is pinned follows from stored results and the revision.
+// a shard that makes no revision. A fenced attempt must not. So the session of a fence is pinned until the shard has made a revision behind the fence,
+// which no attempt before it has seen. Who is pinned follows from stored results and the revision.
 
 func (s *session) pinned(revision uint64) bool {
 	return s.fenced > revision && !planted.Is(planted.FenceForgotten) // R23
@@ -81,9 +88,9 @@ func (d *dedupIndex) fence(id *dedupID, below, revision uint64) {
 }
 
 // pinsFull says whether a fence would pin one session too many.
-func (sh *Shard) pinsFull(id *dedupID, seen uint64) bool {
+func (sh *Shard) pinsFull(id *dedupID) bool {
 	d := sh.dedup
-	if seen < sh.meta.Revision || d.pinnedAt != sh.meta.Revision || d.pinned < min(pinnedMax, sh.store.options.DedupResults/2) {
+	if d.pinnedAt != sh.meta.Revision || d.pinned < min(pinnedMax, sh.store.options.DedupResults/2) {
 		return false
 	}
 	s := d.sessions[id.client]

@@ -137,10 +137,10 @@ func TestFencesAreBounded(t *testing.T) {
 		expectOutcome(t, "fence", m.one(as(client, 1, 0, 0, fenceCommand("a"))), fenced)
 	}
 	expectOutcome(t, "one more of a client that has one", m.one(as(1, 2, 0, 0, fenceCommand("a"))), fenced)
-	expectOutcome(t, "one client too many", m.one(as(5, 1, 0, 0, fenceCommand("a"))), sessionFull)
+	expectOutcome(t, "one client too many", m.one(as(5, 1, 0, 0, fenceCommand("a"))), fencesFull)
 	expectOutcome(t, "more than a client may have", m.one(as(1, 3, 0, 0, fenceCommand("a"))), sessionFull)
 	m = m.reopened(o, false)
-	expectOutcome(t, "one client too many", m.one(as(5, 1, 0, 0, fenceCommand("a"))), sessionFull)
+	expectOutcome(t, "one client too many", m.one(as(5, 1, 0, 0, fenceCommand("a"))), fencesFull)
 	m.commit(putCommand("a", "1"))
 	expectOutcome(t, "after a revision", m.one(as(5, 1, 0, 0, fenceCommand("a"))), fenced)
 	expectOutcome(t, "of what was seen since", m.one(as(6, 1, 1, 0, fenceCommand("a"))), fenced)

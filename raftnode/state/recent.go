@@ -10,29 +10,37 @@ import (
 // third of what applying costs. It holds what the newest write of a key has left or nothing, so it decides nothing (R20): a shard that has
 // forgotten a record reads it from Pebble.
 //
-// Records stand in a ring of bytes, the newest at its end, and the oldest are written over; the index has no pointers either, so the collector sees
-// two objects. A key whose hash is that of another one takes its place.
+// Records stand in a ring of bytes, the newest at its end, and the oldest are written over. The index is a table of places in it, one for each 128 bytes,
+// by the hashes of keys; a key takes the place of another one that has the same. So memory and work are bounded, and the collector sees two objects.
 type recentRecords struct {
 	ring []byte
 	// end is where the next entry goes, counted from the first byte ever written: modulo the ring once that has its full size. An entry is there
 	// while end has not passed it by the size of the ring.
 	end   uint64
-	index map[uint64]uint64 // where the entry of a hash begins
+	index []uint64 // one more than where an entry begins; 0 is none
 }
 
 const (
 	recentBytesFirst = 64 << 10
 	recentHeader     = 2 + 4 // lengths of key and record
+	recentPlace      = 128
 	recentRecordMax  = 4 << 10
 )
 
-// get returns the record of a key, nil if it is not here. It may be read until the next put.
-func (r *recentRecords) get(key string) []byte {
-	at, ok := r.index[xxhash.Sum64String(key)]
-	if !ok {
+// place is where the index has a key; nil before the first put.
+func (r *recentRecords) place(key string) *uint64 {
+	if len(r.index) == 0 {
 		return nil
 	}
-	return r.entry(at, key)
+	return &r.index[xxhash.Sum64String(key)%uint64(len(r.index))]
+}
+
+// get returns the record of a key, nil if it is not here. It may be read until the next put.
+func (r *recentRecords) get(key string) []byte {
+	if p := r.place(key); p != nil && *p != 0 {
+		return r.entry(*p-1, key)
+	}
+	return nil
 }
 
 // entry returns the record of an entry, nil if it has been written over or is of another key.
@@ -50,16 +58,13 @@ func (r *recentRecords) entry(at uint64, key string) []byte {
 
 // put keeps what a write has left at a key. most bounds the bytes of all entries; a ring that has grown does not shrink.
 func (r *recentRecords) put(key string, record []byte, most int) {
-	hash := xxhash.Sum64String(key)
 	if len(record) > recentRecordMax {
-		delete(r.index, hash)
+		r.remove(key)
 		return
 	}
-	if at, ok := r.index[hash]; ok {
-		if old := r.entry(at, key); old != nil && len(old) == len(record) {
-			copy(old, record)
-			return
-		}
+	if old := r.get(key); old != nil && len(old) == len(record) {
+		copy(old, record)
+		return
 	}
 	at := r.room(recentHeader+len(key)+len(record), max(most, recentBytesFirst))
 	e := r.ring[at%uint64(len(r.ring)):]
@@ -67,7 +72,7 @@ func (r *recentRecords) put(key string, record []byte, most int) {
 	binary.BigEndian.PutUint32(e[2:], uint32(len(record))) //nolint:gosec // at most 4 KiB
 	copy(e[recentHeader:], key)
 	copy(e[recentHeader+len(key):], record)
-	r.index[hash] = at
+	*r.place(key) = at + 1
 }
 
 // room returns where an entry of so many bytes goes, in one piece. Entries are smaller than the smallest ring.
@@ -77,30 +82,34 @@ func (r *recentRecords) room(need, most int) uint64 {
 		for size < end+need && size < most {
 			size = min(max(2*size, recentBytesFirst), most)
 		}
-		ring := make([]byte, size)
-		copy(ring, r.ring) // It has never been full, so every entry stays where it is.
-		r.ring = ring
-	}
-	if r.index == nil {
-		r.index = make(map[uint64]uint64)
+		r.grow(size)
 	}
 	if left := size - int(r.end%uint64(size)); left < need { //nolint:gosec // below the size
 		r.end += uint64(left) //nolint:gosec // positive
-		r.sweep()
 	}
 	at := r.end
 	r.end += uint64(need) //nolint:gosec // positive
 	return at
 }
 
-// sweep forgets the entries that have been written over, once for each turn of the ring.
-func (r *recentRecords) sweep() {
-	for hash, at := range r.index {
-		if at+uint64(len(r.ring)) < r.end {
-			delete(r.index, hash)
+// grow makes the ring larger. It has never been full, so every entry stays where it is.
+func (r *recentRecords) grow(size int) {
+	ring, places := make([]byte, size), r.index
+	copy(ring, r.ring)
+	r.ring, r.index = ring, make([]uint64, size/recentPlace)
+	for _, p := range places {
+		if p == 0 {
+			continue
 		}
+		e := ring[p-1:]
+		keyLen := int(binary.BigEndian.Uint16(e))
+		*r.place(string(e[recentHeader : recentHeader+keyLen])) = p
 	}
 }
 
-// remove forgets a key.
-func (r *recentRecords) remove(key string) { delete(r.index, xxhash.Sum64String(key)) }
+// remove forgets a key. Another one in its place goes along.
+func (r *recentRecords) remove(key string) {
+	if p := r.place(key); p != nil {
+		*p = 0
+	}
+}

@@ -278,6 +278,9 @@ func (s *Store) Drop(id placement.ShardID) error {
 	sh.dropped = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.shards[id] != nil && id != placement.MetaShard {
+		s.loaded.Add(-1)
+	}
 	delete(s.shards, id)
 	return nil
 }

@@ -20,6 +20,7 @@ const (
 	expired   = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED
 	noLease   = storev1.WriteOutcome_WRITE_OUTCOME_LEASE_NOT_FOUND
 
+	fencesFull  = storev1.WriteOutcome_WRITE_OUTCOME_FENCES_FULL
 	sessionFull = storev1.WriteOutcome_WRITE_OUTCOME_SESSION_FULL
 	fenced      = storev1.WriteOutcome_WRITE_OUTCOME_FENCED
 	keyReused   = storev1.WriteOutcome_WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED

@@ -42,6 +42,8 @@ type KeyNotFoundError struct {
 	// Revision is the revision of the shard in the state that was read.
 	Revision uint64
 	Shard    placement.ShardID
+	// Age is how old that state may have been, as in Item.
+	Age time.Duration
 }
 
 func (e *KeyNotFoundError) Error() string { return fmt.Sprintf("key %q not found", e.Key) }
@@ -444,7 +446,10 @@ func (d *details) judgeTyped() *failure {
 	after := d.retry.GetRetryDelay().AsDuration()
 	switch t := d.typed.(type) {
 	case *raftkvv1.KeyNotFound:
-		return &failure{err: &KeyNotFoundError{Key: t.Key, Revision: t.Revision, Shard: placement.ShardID(t.Shard)}}
+		return &failure{err: &KeyNotFoundError{
+			Key: t.Key, Revision: t.Revision, Shard: placement.ShardID(t.Shard),
+			Age: ageOf(&raftkvv1.ResponseHeader{FreshnessMs: t.FreshnessMs, FreshnessUnknown: t.FreshnessUnknown}),
+		}}
 	case *raftkvv1.NotLeader:
 		return &failure{retry: true, after: after, err: &NotLeaderError{
 			Shard: placement.ShardID(t.Shard), Leader: placement.NodeID(t.LeaderNodeId), Endpoint: t.LeaderEndpoint,

@@ -142,7 +142,6 @@ func (c *Client) checkTxn(t *Txn) (key string, err error) {
 		if err := c.checkPart("if["+strconv.Itoa(i)+"].", compare.key, compare.message.GetValue()); err != nil {
 			return "", err
 		}
-		key = compare.key
 		bytes += uint64(len(compare.key) + len(compare.message.GetValue()))
 	}
 	for i := range 2 {
@@ -157,14 +156,16 @@ func (c *Client) checkTxn(t *Txn) (key string, err error) {
 			if _, _, err := o.life.resolve(field + strconv.Itoa(i) + "]."); err != nil {
 				return "", err
 			}
-			key = o.key
 			bytes += uint64(len(o.key) + len(o.value))
 		}
 	}
 	if limit := c.routes.limits.Load().BatchBytes; limit > 0 && bytes > limit {
 		return "", &LimitError{Field: "transaction", Limit: limit, Actual: bytes}
 	}
-	return key, nil
+	if len(t.Then) > 0 {
+		return t.Then[0].key, nil // under whose slot the cluster keeps the answer
+	}
+	return t.If[0].key, nil
 }
 
 // setTxn makes o carry a transaction, with its own copy of all values.

@@ -29,9 +29,13 @@ type KeyNotFound struct {
 	// The revision of the shard in the state that was read.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The shard that owns the key.
-	Shard         uint32 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Shard uint32 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
+	// How old the state may be that was read, in milliseconds; 0 but for stale reads.
+	FreshnessMs uint64 `protobuf:"varint,4,opt,name=freshness_ms,json=freshnessMs,proto3" json:"freshness_ms,omitempty"`
+	// `freshness_ms` is not known.
+	FreshnessUnknown bool `protobuf:"varint,5,opt,name=freshness_unknown,json=freshnessUnknown,proto3" json:"freshness_unknown,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *KeyNotFound) Reset() {
@@ -83,6 +87,20 @@ func (x *KeyNotFound) GetShard() uint32 {
 		return x.Shard
 	}
 	return 0
+}
+
+func (x *KeyNotFound) GetFreshnessMs() uint64 {
+	if x != nil {
+		return x.FreshnessMs
+	}
+	return 0
+}
+
+func (x *KeyNotFound) GetFreshnessUnknown() bool {
+	if x != nil {
+		return x.FreshnessUnknown
+	}
+	return false
 }
 
 // Detail of UNAVAILABLE: the node asked does not lead the shard. The request was not applied.
@@ -1052,11 +1070,13 @@ var File_raftkv_v1_error_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x15raftkv/v1/error.proto\x12\traftkv.v1\"Q\n" +
+	"\x15raftkv/v1/error.proto\x12\traftkv.v1\"\xa1\x01\n" +
 	"\vKeyNotFound\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05shard\x18\x03 \x01(\rR\x05shard\"p\n" +
+	"\x05shard\x18\x03 \x01(\rR\x05shard\x12!\n" +
+	"\ffreshness_ms\x18\x04 \x01(\x04R\vfreshnessMs\x12+\n" +
+	"\x11freshness_unknown\x18\x05 \x01(\bR\x10freshnessUnknown\"p\n" +
 	"\tNotLeader\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12$\n" +
 	"\x0eleader_node_id\x18\x02 \x01(\tR\fleaderNodeId\x12'\n" +

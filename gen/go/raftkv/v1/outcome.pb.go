@@ -91,7 +91,8 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 // Request of GetOutcome.
 type GetOutcomeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the write, with the same client id, sequence and `seen` as in its attempts: with a higher `seen` than theirs the answer can be wrong.
+	// The id of the write, with the same client id, sequence and `seen` as in its attempts: with a higher `seen` than theirs the answer can be wrong, with a
+	// lower one it may be FORGOTTEN where it need not be.
 	RequestId *RequestId `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What the write was about, which leads to its shard. Another shard knows nothing of the write, and would answer that it is not applied.
 	//
@@ -181,7 +182,8 @@ type isGetOutcomeRequest_Subject interface {
 }
 
 type GetOutcomeRequest_Key struct {
-	// A key of the write: non-empty UTF-8 of at most 4,096 bytes.
+	// The key of the write, of a batch the first; of a transaction the first of `then`, or if that is empty the first of `compare`. Non-empty UTF-8 of at most
+	// 4,096 bytes.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3,oneof"`
 }
 

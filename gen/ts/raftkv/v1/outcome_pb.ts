@@ -25,7 +25,8 @@ export const file_raftkv_v1_outcome: GenFile = /*@__PURE__*/
  */
 export type GetOutcomeRequest = Message<"raftkv.v1.GetOutcomeRequest"> & {
   /**
-   * The id of the write, with the same client id, sequence and `seen` as in its attempts: with a higher `seen` than theirs the answer can be wrong.
+   * The id of the write, with the same client id, sequence and `seen` as in its attempts: with a higher `seen` than theirs the answer can be wrong, with a
+   * lower one it may be FORGOTTEN where it need not be.
    *
    * @generated from field: raftkv.v1.RequestId request_id = 1;
    */
@@ -38,7 +39,8 @@ export type GetOutcomeRequest = Message<"raftkv.v1.GetOutcomeRequest"> & {
    */
   subject: {
     /**
-     * A key of the write: non-empty UTF-8 of at most 4,096 bytes.
+     * The key of the write, of a batch the first; of a transaction the first of `then`, or if that is empty the first of `compare`. Non-empty UTF-8 of at most
+     * 4,096 bytes.
      *
      * @generated from field: string key = 2;
      */

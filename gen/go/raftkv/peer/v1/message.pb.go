@@ -1840,6 +1840,8 @@ type Failure struct {
 	Actual uint64 `protobuf:"varint,7,opt,name=actual,proto3" json:"actual,omitempty"`
 	// The node whose disk is nearly full.
 	FullNodeId string `protobuf:"bytes,9,opt,name=full_node_id,json=fullNodeId,proto3" json:"full_node_id,omitempty"`
+	// When trying again may help, in milliseconds.
+	RetryAfterMs uint32 `protobuf:"varint,10,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	// The lease that does not exist, or does.
 	LeaseId       uint64 `protobuf:"varint,20,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1930,6 +1932,13 @@ func (x *Failure) GetFullNodeId() string {
 		return x.FullNodeId
 	}
 	return ""
+}
+
+func (x *Failure) GetRetryAfterMs() uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
 }
 
 func (x *Failure) GetLeaseId() uint64 {
@@ -2577,7 +2586,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x06leases\x18\v \x03(\v2\x1a.raftkv.peer.v1.LeaseStateR\x06leases\x12\x1d\n" +
 	"\n" +
 	"lease_keys\x18\f \x03(\tR\tleaseKeys\x12!\n" +
-	"\fleases_until\x18\r \x01(\x04R\vleasesUntil\"\x8f\x02\n" +
+	"\fleases_until\x18\r \x01(\x04R\vleasesUntil\"\xb5\x02\n" +
 	"\aFailure\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.raftkv.peer.v1.FailureKindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
@@ -2587,7 +2596,9 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x04R\x05limit\x12\x16\n" +
 	"\x06actual\x18\a \x01(\x04R\x06actual\x12 \n" +
 	"\ffull_node_id\x18\t \x01(\tR\n" +
-	"fullNodeId\x12\x19\n" +
+	"fullNodeId\x12$\n" +
+	"\x0eretry_after_ms\x18\n" +
+	" \x01(\rR\fretryAfterMs\x12\x19\n" +
 	"\blease_id\x18\x14 \x01(\x04R\aleaseId\"~\n" +
 	"\vCallRequest\x124\n" +
 	"\x05probe\x18\x01 \x01(\v2\x1c.raftkv.peer.v1.ProbeRequestH\x00R\x05probe\x121\n" +

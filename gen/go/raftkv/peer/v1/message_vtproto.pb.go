@@ -1613,6 +1613,11 @@ func (m *Failure) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0xa0
 	}
+	if m.RetryAfterMs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.RetryAfterMs))
+		i--
+		dAtA[i] = 0x50
+	}
 	if len(m.FullNodeId) > 0 {
 		i -= len(m.FullNodeId)
 		copy(dAtA[i:], m.FullNodeId)
@@ -2847,6 +2852,9 @@ func (m *Failure) SizeVT() (n int) {
 	l = len(m.FullNodeId)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.RetryAfterMs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.RetryAfterMs))
 	}
 	if m.LeaseId != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.LeaseId))
@@ -6696,6 +6704,25 @@ func (m *Failure) UnmarshalVT(dAtA []byte) error {
 			}
 			m.FullNodeId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RetryAfterMs", wireType)
+			}
+			m.RetryAfterMs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.RetryAfterMs |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		case 20:
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field LeaseId", wireType)

@@ -155,6 +155,8 @@ const (
 	WriteOutcome_WRITE_OUTCOME_SESSION_EXPIRED WriteOutcome = 4
 	// The client has too many answers that it has not acknowledged; nothing was changed.
 	WriteOutcome_WRITE_OUTCOME_SESSION_FULL WriteOutcome = 21
+	// A fence was refused: too many clients have one that is newer than the last revision of the shard.
+	WriteOutcome_WRITE_OUTCOME_FENCES_FULL WriteOutcome = 24
 	// The request was fenced before any attempt of it came: nothing was changed, and no attempt ever will change anything.
 	WriteOutcome_WRITE_OUTCOME_FENCED WriteOutcome = 20
 	// Another write stands under the idempotency key; nothing was changed.
@@ -176,6 +178,7 @@ var (
 		3:  "WRITE_OUTCOME_NOT_SERVING",
 		4:  "WRITE_OUTCOME_SESSION_EXPIRED",
 		21: "WRITE_OUTCOME_SESSION_FULL",
+		24: "WRITE_OUTCOME_FENCES_FULL",
 		20: "WRITE_OUTCOME_FENCED",
 		22: "WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED",
 		23: "WRITE_OUTCOME_IDEMPOTENCY_FULL",
@@ -189,6 +192,7 @@ var (
 		"WRITE_OUTCOME_NOT_SERVING":            3,
 		"WRITE_OUTCOME_SESSION_EXPIRED":        4,
 		"WRITE_OUTCOME_SESSION_FULL":           21,
+		"WRITE_OUTCOME_FENCES_FULL":            24,
 		"WRITE_OUTCOME_FENCED":                 20,
 		"WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED": 22,
 		"WRITE_OUTCOME_IDEMPOTENCY_FULL":       23,
@@ -1853,14 +1857,15 @@ const file_raftkv_store_v1_command_proto_rawDesc = "" +
 	"\x12SLOT_STATE_SERVING\x10\x01\x12\x18\n" +
 	"\x14SLOT_STATE_IMPORTING\x10\x02\x12\x15\n" +
 	"\x11SLOT_STATE_FROZEN\x10\x03\x12\x13\n" +
-	"\x0fSLOT_STATE_GONE\x10\x04*\xf7\x02\n" +
+	"\x0fSLOT_STATE_GONE\x10\x04*\x96\x03\n" +
 	"\fWriteOutcome\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WRITE_OUTCOME_APPLIED\x10\x01\x12 \n" +
 	"\x1cWRITE_OUTCOME_COMPARE_FAILED\x10\x02\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_NOT_SERVING\x10\x03\x12!\n" +
 	"\x1dWRITE_OUTCOME_SESSION_EXPIRED\x10\x04\x12\x1e\n" +
-	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15\x12\x18\n" +
+	"\x1aWRITE_OUTCOME_SESSION_FULL\x10\x15\x12\x1d\n" +
+	"\x19WRITE_OUTCOME_FENCES_FULL\x10\x18\x12\x18\n" +
 	"\x14WRITE_OUTCOME_FENCED\x10\x14\x12(\n" +
 	"$WRITE_OUTCOME_IDEMPOTENCY_KEY_REUSED\x10\x16\x12\"\n" +
 	"\x1eWRITE_OUTCOME_IDEMPOTENCY_FULL\x10\x17\x12!\n" +
