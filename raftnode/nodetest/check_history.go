@@ -54,7 +54,7 @@ func CheckDurable(h *History, final []*Operation) error {
 
 // CheckRefused says whether nobody has ever seen a value of a write that certainly did not happen, as its client was told.
 func CheckRefused(h *History) error {
-	for _, op := range h.Operations {
+	for _, op := range slices.Concat(h.Operations, h.Stale) {
 		if op.Kind != Read {
 			continue
 		}

@@ -90,12 +90,18 @@ type Operation struct {
 	Attempts int
 }
 
+// Branches are the changes that a write of known outcome has done, and those that it has not: nobody may ever see a value of the latter.
+func (o *Operation) Branches() (done, left []Change) {
+	if o.Outcome == CompareFailed {
+		return o.Otherwise, o.Changes
+	}
+	return o.Changes, o.Otherwise
+}
+
 // done are the changes that a write of known outcome has done.
 func (o *Operation) done() []Change {
-	if o.Outcome == CompareFailed {
-		return o.Otherwise
-	}
-	return o.Changes
+	done, _ := o.Branches()
+	return done
 }
 
 // possible are the changes that a write has done or may have.

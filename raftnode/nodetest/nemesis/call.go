@@ -53,6 +53,7 @@ type call struct {
 	put    *raftkvv1.PutRequest
 	delete *raftkvv1.DeleteRequest
 	batch  *raftkvv1.BatchRequest
+	txn    *raftkvv1.TxnRequest
 	list   *raftkvv1.ListRequest
 	scan   *raftkvv1.ScanRequest
 }
@@ -63,6 +64,7 @@ type result struct {
 	put    *raftkvv1.PutResponse
 	delete *raftkvv1.DeleteResponse
 	batch  *raftkvv1.BatchResponse
+	txn    *raftkvv1.TxnResponse
 	list   *raftkvv1.ListResponse
 	kvs    []*raftkvv1.KeyValue
 }
@@ -94,6 +96,8 @@ func unary(ctx context.Context, client raftkvv1connect.KvServiceClient, c *call)
 		r.delete, err = client.Delete(ctx, c.delete)
 	case c.batch != nil:
 		r.batch, err = client.Batch(ctx, c.batch)
+	case c.txn != nil:
+		r.txn, err = client.Txn(ctx, c.txn)
 	case c.list != nil:
 		r.list, err = client.List(ctx, c.list)
 	case c.scan != nil:
@@ -120,8 +124,10 @@ func onStream(ctx context.Context, client raftkvv1connect.KvServiceClient, c *ca
 		op.Operation = &raftkvv1.ExecOperation_Put{Put: c.put}
 	case c.delete != nil:
 		op.Operation = &raftkvv1.ExecOperation_Delete{Delete: c.delete}
-	default:
+	case c.batch != nil:
 		op.Operation = &raftkvv1.ExecOperation_Batch{Batch: c.batch}
+	default:
+		op.Operation = &raftkvv1.ExecOperation_Txn{Txn: c.txn}
 	}
 	stream, err := client.Exec(ctx)
 	if err != nil {
@@ -150,5 +156,5 @@ func onStream(ctx context.Context, client raftkvv1connect.KvServiceClient, c *ca
 	if e := one.GetError(); e != nil {
 		return nil, judgeStatus(e)
 	}
-	return &result{get: one.GetGet(), put: one.GetPut(), delete: one.GetDelete(), batch: one.GetBatch()}, nil
+	return &result{get: one.GetGet(), put: one.GetPut(), delete: one.GetDelete(), batch: one.GetBatch(), txn: one.GetTxn()}, nil
 }

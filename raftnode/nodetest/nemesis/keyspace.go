@@ -28,6 +28,9 @@ type keyspace struct {
 
 func keyName(group, k int) string { return fmt.Sprintf("{g%d}%c", group, 'a'+k) }
 
+// keyIn is the number of a key in its group.
+func keyIn(group int, key string) int { return int(key[len(groupPrefix(group))] - 'a') }
+
 func groupPrefix(group int) string { return fmt.Sprintf("{g%d}", group) }
 
 // shard is where a group lives.

@@ -66,9 +66,8 @@ func (c *client) one(ctx context.Context) {
 		return
 	}
 	op.Group = l.keys.pick(r, false)
-	drawWrite(r, l.values, op)
-	drawCondition(r, l.rec, op)
-	c.write(ctx, op, r.IntN(5) > 0, func() int { return r.IntN(nodes) })
+	d := drawWrite(r, l.values, l.rec, op)
+	c.write(ctx, d, r.IntN(5) > 0, func() int { return r.IntN(nodes) })
 }
 
 // read reads through a node, and says whether it was answered.
@@ -78,6 +77,8 @@ func (c *client) read(ctx context.Context, op *nodetest.Operation, ask *call, no
 	op.Call = l.rec.now()
 	r, f := c.send(ask, node)
 	switch {
+	case f == nil && r.txn.GetValuesOmitted(): // What it has read was forgotten before it was shown.
+		l.rec.lose(op)
 	case f == nil:
 		c.took(op, r.take(op, ask))
 	case f.missing != nil:
@@ -90,13 +91,13 @@ func (c *client) read(ctx context.Context, op *nodetest.Operation, ask *call, no
 	return true
 }
 
-// write writes through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx.
-func (c *client) write(ctx context.Context, op *nodetest.Operation, named bool, pick func() int) bool {
-	l := c.load
+// write does a write through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx.
+func (c *client) write(ctx context.Context, d *draft, named bool, pick func() int) bool {
+	l, op := c.load, d.op
 	op.Shard = l.keys.shard(op.Group)
-	ask := writeCall(op, nil)
+	ask := d.call(nil)
 	if named {
-		ask = writeCall(op, c.name(op))
+		ask = d.call(c.name(op))
 	}
 	op.Call = l.rec.now()
 	// doubt: an earlier attempt may have been executed.
@@ -106,6 +107,7 @@ func (c *client) write(ctx context.Context, op *nodetest.Operation, named bool, 
 		switch {
 		case f == nil:
 			c.took(op, r.take(op, ask))
+			c.glimpsed(op, r, ask)
 			return true
 		case f.unmet != nil: // Also of an earlier attempt: a write with a name is judged once.
 			c.stopped(op, takeUnmet(op, f.unmet))
@@ -141,8 +143,24 @@ func (c *client) send(ask *call, node int) (*result, *failure) {
 	return r, f
 }
 
-// took notes an operation that was answered.
-func (c *client) took(op *nodetest.Operation, err error) { c.answered(op, nodetest.Done, err) }
+// took notes an operation that was answered. The answer to a transaction says which of its branches was done.
+func (c *client) took(op *nodetest.Operation, err error) {
+	outcome := nodetest.Done
+	if op.Outcome == nodetest.CompareFailed {
+		outcome = op.Outcome
+	}
+	c.answered(op, outcome, err)
+}
+
+// glimpsed notes what a write has read beside: reads of the moment in which it was done.
+func (c *client) glimpsed(write *nodetest.Operation, r *result, ask *call) {
+	if write.Outcome == nodetest.Unknown {
+		return // Its answer was wrong.
+	}
+	for _, op := range r.glimpses(write, ask) {
+		c.took(op.Operation, op.err)
+	}
+}
 
 // stopped notes a write whose condition did not hold.
 func (c *client) stopped(op *nodetest.Operation, err error) {

@@ -91,12 +91,22 @@ func (r *recorder) finish(op *nodetest.Operation, outcome nodetest.Outcome) {
 		r.read++
 	case outcome == nodetest.CompareFailed:
 		r.failed++
-		return
 	default:
 		r.done++
 		r.acked[op.Shard] = append(r.acked[op.Shard], op.Return)
 	}
+	_, left := op.Branches()
+	r.never(op, left)
 	r.learn(op)
+}
+
+// never notes what an operation has certainly not done. mu is held.
+func (r *recorder) never(op *nodetest.Operation, changes []nodetest.Change) {
+	for _, c := range changes {
+		if !c.Delete {
+			r.history.Refused[c.Value] = op
+		}
+	}
 }
 
 // learn takes over how an operation shows keys. mu is held.
@@ -106,12 +116,13 @@ func (r *recorder) learn(op *nodetest.Operation) {
 		cells = new([nodetest.GroupKeys]nodetest.Cell)
 		r.cells[op.Group] = cells
 	}
+	done, _ := op.Branches()
 	for i, cell := range op.Cells {
 		if op.Kind == nodetest.Read {
 			cells[op.From+i] = cell
 			continue
 		}
-		c := op.Changes[i]
+		c := done[i]
 		cells[c.Key] = nodetest.Cell{}
 		if !c.Delete {
 			cells[c.Key] = nodetest.Cell{Value: c.Value, Version: cell.Version, Revision: op.Revision}
@@ -141,11 +152,7 @@ func (r *recorder) refuse(op *nodetest.Operation) {
 		return
 	}
 	r.refused++
-	for _, c := range op.Changes {
-		if !c.Delete {
-			r.history.Refused[c.Value] = op
-		}
-	}
+	r.never(op, slices.Concat(op.Changes, op.Otherwise))
 }
 
 // save writes the history, an operation a line.
