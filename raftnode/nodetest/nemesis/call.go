@@ -58,7 +58,7 @@ type call struct {
 	scan   *raftkvv1.ScanRequest
 }
 
-// result is what came of it; one of the answers is set. Of a scan, kvs.
+// result is what came of it; one of the answers is set. Of a scan, kvs, and the header of the only page.
 type result struct {
 	get    *raftkvv1.GetResponse
 	put    *raftkvv1.PutResponse
@@ -67,6 +67,7 @@ type result struct {
 	txn    *raftkvv1.TxnResponse
 	list   *raftkvv1.ListResponse
 	kvs    []*raftkvv1.KeyValue
+	page   *raftkvv1.ResponseHeader
 }
 
 // do executes a call.
@@ -105,8 +106,12 @@ func unary(ctx context.Context, client raftkvv1connect.KvServiceClient, c *call)
 		if stream, err = client.Scan(ctx, c.scan); err != nil {
 			return nil, err
 		}
-		for stream.Receive() {
-			r.kvs = append(r.kvs, stream.Msg().GetKvs()...)
+		pages := 0
+		for ; stream.Receive(); pages++ {
+			r.kvs, r.page = append(r.kvs, stream.Msg().GetKvs()...), stream.Msg().GetHeader()
+		}
+		if pages > 1 {
+			r.page = nil
 		}
 		err = stream.Err()
 		_ = stream.Close() // It has been read to its end.

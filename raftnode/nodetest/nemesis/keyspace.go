@@ -85,6 +85,13 @@ func (s *keyspace) pick(r *rand.Rand, old bool) int {
 	return s.active[r.IntN(len(s.active))]
 }
 
+// current returns those that are written.
+func (s *keyspace) current() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.active)
+}
+
 // groups returns all that there have been.
 func (s *keyspace) groups() []int {
 	s.mu.Lock()

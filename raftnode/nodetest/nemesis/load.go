@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -62,7 +64,9 @@ func (c *client) one(ctx context.Context) {
 	op := &nodetest.Operation{Client: c.number}
 	if r.IntN(100) < 45 {
 		op.Group = l.keys.pick(r, r.IntN(8) == 0)
-		c.read(ctx, op, drawRead(r, op), r.IntN(nodes))
+		ask := drawRead(r, op)
+		drawStale(r, op, ask, l.rec.token(l.keys.shard(op.Group)))
+		c.read(ctx, op, ask, r.IntN(nodes))
 		return
 	}
 	op.Group = l.keys.pick(r, false)
@@ -80,15 +84,29 @@ func (c *client) read(ctx context.Context, op *nodetest.Operation, ask *call, no
 	case f == nil && r.txn.GetValuesOmitted(): // What it has read was forgotten before it was shown.
 		l.rec.lose(op)
 	case f == nil:
-		c.took(op, r.take(op, ask))
+		c.took(op, errors.Join(r.take(op, ask), r.takeAge(op), l.rec.keep(op, r.header())))
 	case f.missing != nil:
-		c.took(op, takeMissing(op, f.missing))
+		c.took(op, errors.Join(takeMissing(op, f.missing), r.takeAge(op)))
 	default:
+		if err := misread(op, f); err != nil {
+			l.rec.violate("%s: %v", nodeID(node), err)
+		}
+		if f.tooStale {
+			l.rec.stood()
+		}
 		l.rec.lose(op)
 		pause(ctx, c.patience())
 		return false
 	}
 	return true
+}
+
+// misread says whether an error of a read is one that a read cannot get. Whoever asks with a token that an answer has given asks for what a majority has.
+func misread(op *nodetest.Operation, f *failure) error {
+	if f.future || f.tooStale && op.Stale == nil {
+		return fmt.Errorf("%s gets %w", op, f.err)
+	}
+	return nil
 }
 
 // write does a write through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx.
@@ -106,7 +124,7 @@ func (c *client) write(ctx context.Context, d *draft, named bool, pick func() in
 		r, f := c.send(ask, pick())
 		switch {
 		case f == nil:
-			c.took(op, r.take(op, ask))
+			c.took(op, errors.Join(r.take(op, ask), l.rec.keep(op, r.header())))
 			c.glimpsed(op, r, ask)
 			return true
 		case f.unmet != nil: // Also of an earlier attempt: a write with a name is judged once.

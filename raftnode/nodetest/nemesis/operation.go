@@ -146,14 +146,21 @@ func (r *result) take(op *nodetest.Operation, c *call) (err error) {
 	case c.txn != nil && r.txn != nil:
 		return r.takeTxn(op, c.txn)
 	case c.list != nil && r.list != nil:
-		// Several shards may have taken part, so no revision is that of the page.
 		op.Cells, err = cellsOf(op.Group, r.list.GetKvs(), r.list.GetNextPageToken() != "")
-		return err
+		return errors.Join(err, locatePage(op, r.list.GetHeader()))
 	case c.scan != nil:
 		op.Cells, err = cellsOf(op.Group, r.kvs, false)
-		return err
+		return errors.Join(err, locatePage(op, r.page))
 	}
 	return errShape
+}
+
+// locatePage takes over the state of the shard of a group that a page shows. Several shards have taken part, so only the token says.
+func locatePage(op *nodetest.Operation, h *raftkvv1.ResponseHeader) (err error) {
+	if h.GetToken() != "" {
+		op.Origin, err = revisionIn(h.GetToken(), op.Shard)
+	}
+	return err
 }
 
 func (r *result) takeBatch(op *nodetest.Operation) error {

@@ -25,6 +25,8 @@ type failure struct {
 	missing *raftkvv1.KeyNotFound
 	// unmet: the condition of the write did not hold.
 	unmet *raftkvv1.PreconditionFailed
+	// tooStale: no state was new enough. future: it is asked for a revision that the shard has not come to. compacted: for one that it has forgotten.
+	tooStale, future, compacted bool
 	// mislabelled says why the error breaks the rules of errors; empty: it does not.
 	mislabelled string
 }
@@ -73,6 +75,12 @@ func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
 			f.missing = d
 		case *raftkvv1.PreconditionFailed:
 			f.unmet = d
+		case *raftkvv1.TooStale:
+			f.tooStale = true
+		case *raftkvv1.FutureRevision:
+			f.future = true
+		case *raftkvv1.Compacted:
+			f.compacted = true
 		}
 	}
 	if !own {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/nodetest"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
@@ -27,6 +28,10 @@ type recorder struct {
 	acked map[placement.ShardID][]time.Duration
 	// cells are keys as somebody saw them last, by group.
 	cells map[int]*[nodetest.GroupKeys]nodetest.Cell
+	// tokens are those of the highest revisions that answers have given.
+	tokens map[placement.ShardID]token
+	// stale counts stale reads, aged those of a state that need not have been the newest, tooStale those that no state was new enough for.
+	stale, aged, tooStale int
 	// done, failed (their condition did not hold), unknown and refused count writes; read and unread reads.
 	done, failed, unknown, refused, read, unread int
 	retried                                      int
@@ -36,7 +41,7 @@ func newRecorder() *recorder {
 	return &recorder{
 		began: time.Now(), history: &nodetest.History{Refused: make(map[string]*nodetest.Operation)},
 		revisions: make(map[placement.ShardID]uint64), acked: make(map[placement.ShardID][]time.Duration),
-		cells: make(map[int]*[nodetest.GroupKeys]nodetest.Cell),
+		cells: make(map[int]*[nodetest.GroupKeys]nodetest.Cell), tokens: make(map[placement.ShardID]token),
 	}
 }
 
@@ -66,6 +71,27 @@ func (r *recorder) seen(shard placement.ShardID) uint64 {
 	return r.revisions[shard]
 }
 
+// token is the newest one known of a shard, whoever was given it.
+func (r *recorder) token(shard placement.ShardID) token {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tokens[shard]
+}
+
+// keep keeps the token of an answer.
+func (r *recorder) keep(op *nodetest.Operation, h *raftkvv1.ResponseHeader) error {
+	t, err := tokenOf(op, h)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.revision > r.tokens[op.Shard].revision {
+		r.tokens[op.Shard] = t
+	}
+	return nil
+}
+
 // known is a key as somebody saw it last. It may have changed since.
 func (r *recorder) known(group, key int) nodetest.Cell {
 	r.mu.Lock()
@@ -81,8 +107,15 @@ func (r *recorder) finish(op *nodetest.Operation, outcome nodetest.Outcome) {
 	op.Return, op.Outcome = r.now(), outcome
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history.Operations = append(r.history.Operations, op)
 	r.revisions[op.Shard] = max(r.revisions[op.Shard], op.Origin)
+	if op.Stale != nil {
+		r.history.Stale = append(r.history.Stale, op)
+		if r.stale++; op.Stale.Age > 0 || op.Stale.AgeUnknown {
+			r.aged++
+		}
+		return
+	}
+	r.history.Operations = append(r.history.Operations, op)
 	if op.Attempts > 1 {
 		r.retried++
 	}
@@ -130,6 +163,13 @@ func (r *recorder) learn(op *nodetest.Operation) {
 	}
 }
 
+// stood notes a stale read that no state was new enough for.
+func (r *recorder) stood() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tooStale++
+}
+
 // lose notes an operation of which nobody knows what came. A read that was not answered says nothing.
 func (r *recorder) lose(op *nodetest.Operation) {
 	r.mu.Lock()
@@ -165,7 +205,7 @@ func (r *recorder) save(path string) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := json.NewEncoder(f)
-	for _, op := range r.history.Operations {
+	for _, op := range slices.Concat(r.history.Operations, r.history.Stale) {
 		if err := e.Encode(op); err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ type report struct {
 	refusals   []string
 
 	done, failed, unknown, refused, read, unread, retried int
+	stale, aged, tooStale                                 int
 	finals, compared                                      int
 	searched                                              time.Duration
 	unordered                                             *nodetest.LinearityError
@@ -56,6 +57,7 @@ func (r *report) count(rec *recorder) {
 	defer rec.mu.Unlock()
 	r.done, r.failed, r.unknown, r.refused = rec.done, rec.failed, rec.unknown, rec.refused
 	r.read, r.unread, r.retried = rec.read, rec.unread, rec.retried
+	r.stale, r.aged, r.tooStale = rec.stale, rec.aged, rec.tooStale
 }
 
 // String is the report as it is printed.
@@ -83,6 +85,7 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "operations checked: %d, of which writes acknowledged %d, stopped by their condition %d, unknown %d, and reads %d; answered after a retry %d\n",
 		r.done+r.failed+r.unknown+r.read, r.done, r.failed, r.unknown, r.read, r.retried)
 	fmt.Fprintf(&b, "refused and never to be seen: %d writes; without an answer: %d reads\n", r.refused, r.unread)
+	fmt.Fprintf(&b, "stale reads checked: %d, of a state that is not known to be the newest %d; too stale %d\n", r.stale, r.aged, r.tooStale)
 	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, search of orders %s\n", r.finals, r.compared, short(r.searched))
 	if len(r.violations) == 0 {
 		b.WriteString("verdict: clean\n")

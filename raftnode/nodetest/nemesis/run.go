@@ -97,7 +97,7 @@ func (c *cluster) finish(r *report, search bool) {
 	}
 	h := c.rec.history
 	for _, err := range []error{
-		nodetest.CheckRefused(h), nodetest.CheckDurable(h, finals), nodetest.CheckRevisions(h), nodetest.CheckReplay(h),
+		nodetest.CheckRefused(h), nodetest.CheckDurable(h, finals), nodetest.CheckRevisions(h), nodetest.CheckReplay(h), nodetest.CheckStale(h),
 	} {
 		if err != nil {
 			c.rec.violate("%v", err)
