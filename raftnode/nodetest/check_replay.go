@@ -32,7 +32,7 @@ func CheckReplay(h *History) error {
 				}
 				unknown[at][c.Value] = true
 			}
-		case op.Kind == Write && op.changed():
+		case op.Kind == Write && op.Changed():
 			shard(op.Shard).add(op)
 		}
 	}
@@ -130,7 +130,7 @@ func (r *replay) check(op *Operation, unknown map[place]map[string]bool) error {
 func (r *replay) failed(op *Operation) error {
 	judged := op.Origin
 	switch {
-	case op.changed():
+	case op.Changed():
 		judged = op.Revision - 1
 	case op.Attempts > 1:
 		return nil // It may have been judged earlier than it was answered.
@@ -163,7 +163,7 @@ func (r *replay) shows(key place, revision uint64, shown Cell, unknown map[strin
 
 // follows says whether a write has found its keys as the one before has left them.
 func (r *replay) follows(op *Operation) error {
-	if !op.changed() || op.Revision == 0 {
+	if !op.Changed() || op.Revision == 0 {
 		return nil
 	}
 	for i, c := range op.done() {

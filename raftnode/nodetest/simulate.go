@@ -219,6 +219,6 @@ func (r *Report) Check() error {
 		_, err := CheckReplicas(r.Disks)
 		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final))
 	}
-	errs = append(errs, CheckWatches(all, r.Watches, r.Disks))
+	errs = append(errs, CheckWatches(all, r.Watches, simulated(r.Disks)))
 	return errors.Join(errs...)
 }

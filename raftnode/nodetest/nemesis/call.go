@@ -17,6 +17,7 @@ import (
 type endpoint struct {
 	connect, grpc raftkvv1connect.KvServiceClient
 	cluster       raftkvv1connect.ClusterServiceClient
+	watch         [2]raftkvv1connect.WatchServiceClient
 }
 
 const dialTimeout = time.Second
@@ -34,6 +35,7 @@ func newEndpoint(node int) *endpoint {
 		connect: raftkvv1connect.NewKvServiceClient(plain, at(clientPort)),
 		grpc:    raftkvv1connect.NewKvServiceClient(h2, at(grpcPort), connect.WithGRPC()),
 		cluster: raftkvv1connect.NewClusterServiceClient(plain, at(clientPort)),
+		watch:   watchClients(at, plain, h2),
 	}
 }
 

@@ -31,6 +31,8 @@ type cluster struct {
 	net   *network
 	load  *load
 	rec   *recorder
+	// watchers watch what the clients do; none in a run of kills alone.
+	watchers *watchers
 	// probes are clients that write when it has to be shown that writes work.
 	probes [nodes]*client
 }
@@ -42,7 +44,7 @@ func newCluster(o *options, small int) (*cluster, error) {
 		return nil, err
 	}
 	rec := newRecorder()
-	c := &cluster{net: net, rec: rec, load: &load{seed: o.seed, keys: &keyspace{}, values: &values{}, rec: rec}}
+	c := &cluster{net: net, rec: rec, watchers: &watchers{stop: func() {}}, load: &load{seed: o.seed, keys: &keyspace{}, values: &values{}, rec: rec}}
 	for i := range nodes {
 		size := int64(diskBytes)
 		if i == small {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/nodetest"
@@ -24,6 +25,9 @@ type keyspace struct {
 	next   int
 	active []int
 	all    []int
+	// renewed is how often new groups were begun, last when that was.
+	renewed int
+	last    time.Time
 }
 
 func keyName(group, k int) string { return fmt.Sprintf("{g%d}%c", group, 'a'+k) }
@@ -51,11 +55,29 @@ func (s *keyspace) renew() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active = nil
+	s.renewed, s.last = s.renewed+1, time.Now()
 	for shard := range shards {
 		for range groupsEach {
 			s.active = append(s.active, s.make(placement.ShardID(1+shard))) //nolint:gosec // small
 		}
 	}
+}
+
+// generation counts the times that new groups were begun.
+func (s *keyspace) generation() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renewed
+}
+
+// since is how long ago the groups of a generation were left; 0 if they are written.
+func (s *keyspace) since(generation int) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.renewed == generation {
+		return 0
+	}
+	return time.Since(s.last)
 }
 
 // one returns a new group of a shard.

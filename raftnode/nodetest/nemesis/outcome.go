@@ -18,7 +18,8 @@ const errorDomain = "raftkv"
 
 // failure is an error of a call, judged by what the documentation promises.
 type failure struct {
-	err error
+	err  error
+	code connect.Code
 	// definite: this attempt was certainly not executed, and never will be.
 	definite bool
 	// missing: the key does not exist.
@@ -27,6 +28,8 @@ type failure struct {
 	unmet *raftkvv1.PreconditionFailed
 	// tooStale: no state was new enough. future: it is asked for a revision that the shard has not come to. compacted: for one that it has forgotten.
 	tooStale, future, compacted bool
+	// cutOff: the node has not reached a majority.
+	cutOff bool
 	// mislabelled says why the error breaks the rules of errors; empty: it does not.
 	mislabelled string
 }
@@ -63,7 +66,7 @@ func judgeStatus(s *status.Status) *failure {
 }
 
 func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
-	f := &failure{err: err}
+	f := &failure{err: err, code: code}
 	own, unknown := false, false
 	for _, d := range details {
 		switch d := d.(type) {
@@ -81,6 +84,8 @@ func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
 			f.future = true
 		case *raftkvv1.Compacted:
 			f.compacted = true
+		case *raftkvv1.CutOff:
+			f.cutOff = true
 		}
 	}
 	if !own {

@@ -217,3 +217,12 @@ func (r *recorder) save(path string) (err error) {
 	}
 	return nil
 }
+
+// saveJSON writes something as JSON.
+func saveJSON(path string, what any) error {
+	b, err := json.MarshalIndent(what, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
+}

@@ -29,8 +29,9 @@ type report struct {
 
 	done, failed, unknown, refused, read, unread, retried int
 	stale, aged, tooStale                                 int
+	watches, events, marks, resumed, forgotten, cutOff    int
 	finals, compared                                      int
-	searched                                              time.Duration
+	checked, searched                                     time.Duration
 	unordered                                             *nodetest.LinearityError
 	violations                                            []string
 }
@@ -60,6 +61,20 @@ func (r *report) count(rec *recorder) {
 	r.stale, r.aged, r.tooStale = rec.stale, rec.aged, rec.tooStale
 }
 
+// watched takes over what watchers have counted.
+func (r *report) watched(ws *watchers, watches []*nodetest.Watch) {
+	for _, w := range ws.all {
+		r.resumed, r.forgotten, r.cutOff = r.resumed+w.resumed, r.forgotten+w.forgotten, r.cutOff+w.cutOff
+	}
+	r.watches = len(watches)
+	for _, w := range watches {
+		r.marks += len(w.Marks)
+		for _, p := range w.Shards {
+			r.events += len(p.Seen)
+		}
+	}
+}
+
 // String is the report as it is printed.
 func (r *report) String() string {
 	var b strings.Builder
@@ -86,7 +101,9 @@ func (r *report) String() string {
 		r.done+r.failed+r.unknown+r.read, r.done, r.failed, r.unknown, r.read, r.retried)
 	fmt.Fprintf(&b, "refused and never to be seen: %d writes; without an answer: %d reads\n", r.refused, r.unread)
 	fmt.Fprintf(&b, "stale reads checked: %d, of a state that is not known to be the newest %d; too stale %d\n", r.stale, r.aged, r.tooStale)
-	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, search of orders %s\n", r.finals, r.compared, short(r.searched))
+	fmt.Fprintf(&b, "watches checked: %d, of %d events and %d marks of freshness; gone on by a token %d, begun anew for forgotten history %d, cut off %d\n",
+		r.watches, r.events, r.marks, r.resumed, r.forgotten, r.cutOff)
+	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, checks %s, search of orders %s\n", r.finals, r.compared, short(r.checked), short(r.searched))
 	if len(r.violations) == 0 {
 		b.WriteString("verdict: clean\n")
 		return b.String()
