@@ -36,6 +36,11 @@ func CheckReplay(h *History) error {
 			shard(op.Shard).add(op)
 		}
 	}
+	for id, revisions := range h.Elsewhere {
+		for _, revision := range revisions {
+			shard(id).know(revision)
+		}
+	}
 	for _, r := range shards {
 		r.sort()
 	}
@@ -67,11 +72,16 @@ type replay struct {
 	sorted []uint64
 }
 
-func (r *replay) add(op *Operation) {
-	if !r.known[op.Revision] {
-		r.known[op.Revision] = true
-		r.sorted = append(r.sorted, op.Revision)
+// know notes that it is known what a revision has changed.
+func (r *replay) know(revision uint64) {
+	if !r.known[revision] {
+		r.known[revision] = true
+		r.sorted = append(r.sorted, revision)
 	}
+}
+
+func (r *replay) add(op *Operation) {
+	r.know(op.Revision)
 	for i, c := range op.done() {
 		at := place{op.Group, c.Key}
 		cell := Cell{Value: c.Value, Version: op.Cells[i].Version}

@@ -173,6 +173,8 @@ type History struct {
 	Operations []*Operation
 	// Stale are reads that need not show the newest state.
 	Stale []*Operation
+	// Elsewhere are revisions that are known to have changed no key of a group.
+	Elsewhere map[placement.ShardID][]uint64
 	// Refused are the values of writes that certainly did not happen: nobody may ever see one.
 	Refused map[string]*Operation
 }

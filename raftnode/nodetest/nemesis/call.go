@@ -18,6 +18,7 @@ type endpoint struct {
 	connect, grpc raftkvv1connect.KvServiceClient
 	cluster       raftkvv1connect.ClusterServiceClient
 	watch         [2]raftkvv1connect.WatchServiceClient
+	lease         [2]raftkvv1connect.LeaseServiceClient
 }
 
 const dialTimeout = time.Second
@@ -36,6 +37,7 @@ func newEndpoint(node int) *endpoint {
 		grpc:    raftkvv1connect.NewKvServiceClient(h2, at(grpcPort), connect.WithGRPC()),
 		cluster: raftkvv1connect.NewClusterServiceClient(plain, at(clientPort)),
 		watch:   watchClients(at, plain, h2),
+		lease:   leaseClients(at, plain, h2),
 	}
 }
 

@@ -33,6 +33,8 @@ type cluster struct {
 	rec   *recorder
 	// watchers watch what the clients do; none in a run of kills alone.
 	watchers *watchers
+	// mortals put keys that do not live for ever; nil in a run of kills alone.
+	mortals *mortals
 	// probes are clients that write when it has to be shown that writes work.
 	probes [nodes]*client
 }
@@ -84,6 +86,17 @@ func (c *cluster) form() error {
 // sound are the nodes that can do something.
 func (c *cluster) sound() []*node {
 	return slices.DeleteFunc(slices.Clone(c.nodes[:]), func(n *node) bool { return !n.running() || n.disk.off || n.lost })
+}
+
+// through are the numbers of the nodes through which everything must work.
+func (c *cluster) through() []int {
+	var out []int
+	for i, n := range c.nodes {
+		if !n.lost && !n.down {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // shards asks nodes for the shards and returns, of each, the word of the highest term.

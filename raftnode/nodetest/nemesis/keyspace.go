@@ -38,8 +38,11 @@ func keyIn(group int, key string) int { return int(key[len(groupPrefix(group))] 
 func groupPrefix(group int) string { return fmt.Sprintf("{g%d}", group) }
 
 // shard is where a group lives.
-func (s *keyspace) shard(group int) placement.ShardID {
-	slot := uint32(placement.SlotOf(keyName(group, 0)))
+func (s *keyspace) shard(group int) placement.ShardID { return s.home(keyName(group, 0)) }
+
+// home is where a key lives.
+func (s *keyspace) home(key string) placement.ShardID {
+	slot := uint32(placement.SlotOf(key))
 	for _, shard := range s.shards {
 		for _, run := range shard.GetSlots() {
 			if run.GetFirst() <= slot && slot <= run.GetLast() {

@@ -11,6 +11,7 @@ import (
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/nodetest"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 const (
@@ -115,7 +116,7 @@ func (c *client) write(ctx context.Context, d *draft, named bool, pick func() in
 	op.Shard = l.keys.shard(op.Group)
 	ask := d.call(nil)
 	if named {
-		ask = d.call(c.name(op))
+		ask = d.call(c.id(op.Shard))
 	}
 	op.Call = l.rec.now()
 	// doubt: an earlier attempt may have been executed.
@@ -143,12 +144,12 @@ func (c *client) write(ctx context.Context, d *draft, named bool, pick func() in
 	}
 }
 
-// name makes a write one that may be sent again.
-func (c *client) name(op *nodetest.Operation) *raftkvv1.RequestId {
+// id makes the next request of a client, to a shard if that is known, one that may be sent again.
+func (c *client) id(shard placement.ShardID) *raftkvv1.RequestId {
 	c.sequence++
 	id := make([]byte, 16)
 	binary.BigEndian.PutUint64(id, uint64(c.number)+1) //nolint:gosec // not negative
-	return &raftkvv1.RequestId{ClientId: id, Sequence: c.sequence, Seen: c.load.rec.seen(op.Shard), AckedBelow: c.sequence}
+	return &raftkvv1.RequestId{ClientId: id, Sequence: c.sequence, Seen: c.load.rec.seen(shard), AckedBelow: c.sequence}
 }
 
 func (c *client) send(ask *call, node int) (*result, *failure) {

@@ -28,6 +28,8 @@ type failure struct {
 	unmet *raftkvv1.PreconditionFailed
 	// tooStale: no state was new enough. future: it is asked for a revision that the shard has not come to. compacted: for one that it has forgotten.
 	tooStale, future, compacted bool
+	// leaseGone: the lease does not exist, or has ended.
+	leaseGone bool
 	// cutOff: the node has not reached a majority.
 	cutOff bool
 	// mislabelled says why the error breaks the rules of errors; empty: it does not.
@@ -84,6 +86,8 @@ func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
 			f.future = true
 		case *raftkvv1.Compacted:
 			f.compacted = true
+		case *raftkvv1.LeaseNotFound:
+			f.leaseGone = true
 		case *raftkvv1.CutOff:
 			f.cutOff = true
 		}

@@ -30,6 +30,7 @@ type report struct {
 	done, failed, unknown, refused, read, unread, retried int
 	stale, aged, tooStale                                 int
 	watches, events, marks, resumed, forgotten, cutOff    int
+	lives                                                 string
 	finals, compared                                      int
 	checked, searched                                     time.Duration
 	unordered                                             *nodetest.LinearityError
@@ -103,6 +104,7 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "stale reads checked: %d, of a state that is not known to be the newest %d; too stale %d\n", r.stale, r.aged, r.tooStale)
 	fmt.Fprintf(&b, "watches checked: %d, of %d events and %d marks of freshness; gone on by a token %d, begun anew for forgotten history %d, cut off %d\n",
 		r.watches, r.events, r.marks, r.resumed, r.forgotten, r.cutOff)
+	fmt.Fprintf(&b, "%s\n", r.lives)
 	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, checks %s, search of orders %s\n", r.finals, r.compared, short(r.checked), short(r.searched))
 	if len(r.violations) == 0 {
 		b.WriteString("verdict: clean\n")

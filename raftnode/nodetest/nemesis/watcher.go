@@ -91,7 +91,7 @@ func (w *watcher) drawWatch(kind int) *watched {
 	case 2:
 		r.Prefix, r.PrevKv = "{g1", true
 	case 3:
-		r.Prefix = "mortal-"
+		r.Prefix = mortalPrefix
 	case 4:
 		r.Prefix, r.PrevKv, r.IncludeInitial = groupPrefix(group), w.random.IntN(2) == 0, w.random.IntN(2) == 0
 	default:
@@ -141,15 +141,18 @@ func (w *watcher) follow(running, resting context.Context) {
 	for err == nil && stream.Receive() {
 		quiet.Reset(quietMax)
 		w.took(node, stream.Msg())
-		switch {
-		case resting.Err() != nil:
-		case w.hops && w.load.keys.since(drawn) > hopAfter:
+		if resting.Err() != nil {
+			continue
+		}
+		if w.hops && w.load.keys.since(drawn) > hopAfter {
 			w.hop()
 			return
-		case w.random.IntN(100) == 0: // It goes elsewhere.
+		}
+		switch w.random.IntN(100) {
+		case 0: // It goes elsewhere.
 			w.retreat(resting)
 			return
-		case w.random.IntN(100) == 0: // It is slow.
+		case 1: // It is slow.
 			pause(ctx, time.Duration(w.random.Int64N(int64(2*time.Second))))
 			quiet.Reset(quietMax)
 		}
