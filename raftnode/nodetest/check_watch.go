@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/state"
@@ -144,6 +145,24 @@ func (p *WatchedShard) byRevision() map[uint64][]Watched {
 		if !e.Initial && e.Revision <= p.Complete {
 			e.Version, e.Before = 0, Cell{}
 			out[e.Revision] = append(out[e.Revision], e)
+		}
+	}
+	return out
+}
+
+// Elsewhere returns the revisions that have changed no key of a group, as those were told who watch everything. CheckWatches compares them with what else is known.
+func Elsewhere(watches []*Watch) map[placement.ShardID][]uint64 {
+	out := make(map[placement.ShardID][]uint64)
+	for _, w := range watches {
+		if !w.All {
+			continue
+		}
+		for _, p := range w.Shards {
+			for revision, events := range p.byRevision() {
+				if !slices.ContainsFunc(events, func(e Watched) bool { return strings.HasPrefix(e.Key, groupsPrefix) }) {
+					out[p.Shard] = append(out[p.Shard], revision)
+				}
+			}
 		}
 	}
 	return out

@@ -12,8 +12,11 @@ import (
 // GroupKeys is how many keys a group has. Keys of one group carry one tag, so an operation may touch all of them.
 const GroupKeys = 3
 
+// groupsPrefix is that of all keys of groups.
+const groupsPrefix = "{g"
+
 // key is a key of a group.
-func key(group, k int) string { return fmt.Sprintf("{g%d}%c", group, 'a'+k) }
+func key(group, k int) string { return fmt.Sprintf("%s%d}%c", groupsPrefix, group, 'a'+k) }
 
 // Kind is what an operation does.
 type Kind uint8

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -271,7 +270,7 @@ func (m *mortals) save(path string) error {
 // lives is what has come of the keys, in numbers: those put, those seen to have gone, and of these those on leases of their own shard and of another.
 func (m *mortals) lives() string {
 	if m == nil {
-		return "no keys put for a time"
+		return ""
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -296,20 +295,6 @@ func (m *mortals) lives() string {
 	}
 	return fmt.Sprintf("%d keys put for a time or on a lease, %d of them seen to have gone: %d on leases of their own shard, %d on leases of another; "+
 		"%d leases, granted and kept alive %d times, found ended %d times", put, gone, home, elsewhere, len(m.life.Leases), kept, ended)
-}
-
-// elsewhere notes the revisions that have changed mortal keys only, as somebody was told who watches them.
-func elsewhere(h *nodetest.History, watches []*nodetest.Watch) {
-	h.Elsewhere = make(map[placement.ShardID][]uint64)
-	for _, w := range watches {
-		for _, p := range w.Shards {
-			for _, e := range p.Seen {
-				if strings.HasPrefix(e.Key, mortalPrefix) && !e.Initial {
-					h.Elsewhere[p.Shard] = append(h.Elsewhere[p.Shard], e.Revision)
-				}
-			}
-		}
-	}
 }
 
 // leaseClients are those of both protocols.

@@ -8,7 +8,6 @@ import (
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/nodetest"
-	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 func newMortals() *mortals {
@@ -160,23 +159,5 @@ func TestMortalCall(t *testing.T) {
 				t.Errorf("form %d: for %d ms, on lease %d", form, ttl, lease)
 			}
 		}
-	}
-}
-
-// Revisions that have changed mortal keys only are known, so that what groups are in between is known exactly.
-func TestElsewhere(t *testing.T) {
-	h := &nodetest.History{Operations: []*nodetest.Operation{{
-		Group: 4, Shard: 2, Kind: nodetest.Write, Outcome: nodetest.Done, Revision: 5, Origin: 5, Attempts: 1,
-		Changes: []nodetest.Change{{Value: "v1-0"}}, Cells: []nodetest.Cell{{Value: "v1-0", Version: 1}},
-	}, {
-		// It shows what a write of unknown outcome could have written, if there was room for it.
-		Group: 4, Shard: 2, Kind: nodetest.Read, Outcome: nodetest.Done, Origin: 6, Cells: []nodetest.Cell{{Value: "v2-0", Version: 2, Revision: 6}},
-	}, {Group: 4, Shard: 2, Kind: nodetest.Write, Changes: []nodetest.Change{{Value: "v2-0"}}}}}
-	if err := nodetest.CheckReplay(h); err != nil {
-		t.Fatal(err)
-	}
-	elsewhere(h, []*nodetest.Watch{{Shards: []*nodetest.WatchedShard{{Shard: 2, Seen: []nodetest.Watched{{Revision: 6, Key: "mortal-1"}}}}}})
-	if err := nodetest.CheckReplay(h); err == nil || len(h.Elsewhere[placement.ShardID(2)]) != 1 {
-		t.Errorf("%v, %v", err, h.Elsewhere)
 	}
 }

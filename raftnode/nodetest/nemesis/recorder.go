@@ -35,6 +35,8 @@ type recorder struct {
 	// done, failed (their condition did not hold), unknown and refused count writes; read and unread reads.
 	done, failed, unknown, refused, read, unread int
 	retried                                      int
+	// otherwise counts writes that have done something else because their condition did not hold, shown those that have shown what they replaced.
+	otherwise, shown int
 }
 
 func newRecorder() *recorder {
@@ -124,9 +126,15 @@ func (r *recorder) finish(op *nodetest.Operation, outcome nodetest.Outcome) {
 		r.read++
 	case outcome == nodetest.CompareFailed:
 		r.failed++
+		if op.Changed() {
+			r.otherwise++
+		}
 	default:
 		r.done++
 		r.acked[op.Shard] = append(r.acked[op.Shard], op.Return)
+	}
+	if op.Before != nil {
+		r.shown++
 	}
 	_, left := op.Branches()
 	r.never(op, left)

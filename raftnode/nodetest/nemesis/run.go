@@ -115,7 +115,7 @@ func (c *cluster) finish(r *report, search bool) {
 	}
 	began, h := time.Now(), c.rec.history
 	c.watchers.date(h)
-	elsewhere(h, watches)
+	h.Elsewhere = nodetest.Elsewhere(watches)
 	r.watched(c.watchers, watches)
 	for _, err := range []error{
 		nodetest.CheckRefused(h), nodetest.CheckDurable(h, finals), nodetest.CheckRevisions(h), nodetest.CheckReplay(h), nodetest.CheckStale(h),
