@@ -102,11 +102,13 @@ func (m *mortals) put(c *client, lease *nodetest.LeaseLife, ttl time.Duration) *
 	m.life.Keys = append(m.life.Keys, k)
 	m.mu.Unlock()
 	ask := mortalCall(k, c.random.IntN(3), c.id(m.load.keys.home(k.Name)))
-	r, f, _ := m.sure(c, func(node int) (*result, *failure) { return c.send(ask, node) })
+	r, f, doubtful := m.sure(c, func(node int) (*result, *failure) { return c.send(ask, node) })
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f == nil {
 		k.Put, k.Shard = rec.now(), placement.ShardID(r.header().GetShard())
+	} else {
+		k.Refused = f.leaseGone || f.definite && !doubtful // That the lease is gone is said of all attempts: none was applied, or is to be.
 	}
 	m.gone(lease, f)
 	return k
