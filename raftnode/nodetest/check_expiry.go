@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// CheckExpiry says whether no key and no lease has ended before its time, and none has come back. Times are true ones: a leader's clock may run 5 % fast
+// CheckExpiry says whether no key and no lease has ended before its time, none has come back, and none is there whose put was refused. Times are true ones: a leader's clock may run 5 % fast
 // where clocks differ, and believes two ticks of each jump.
 func CheckExpiry(h *Lifetimes) error {
 	for _, l := range h.Leases {
@@ -28,6 +28,9 @@ func (h *Lifetimes) check(k *KeyLife) error {
 	gone := time.Duration(-1)
 	for _, look := range k.Looks {
 		if look.There {
+			if k.Refused {
+				return fmt.Errorf("%s, which was refused, is there at %s", k, look.Answered)
+			}
 			if gone >= 0 && look.Called > gone {
 				return fmt.Errorf("%s was gone at %s and is there again at %s", k, gone, look.Answered)
 			}

@@ -29,6 +29,8 @@ func TestCheckExpiry(t *testing.T) {
 		{"before it was put", Lifetimes{Keys: []*KeyLife{put(look(11*s, false))}}, false},
 		{"late", Lifetimes{Keys: []*KeyLife{put(look(60*s, true))}}, false},
 		{"back again", Lifetimes{Keys: []*KeyLife{put(look(16*s, false), look(17*s, true))}}, true},
+		{"refused and there", Lifetimes{Keys: []*KeyLife{{Name: "k", Called: 10 * s, TTL: 5 * s, Refused: true, Looks: []Look{look(9*s, false), look(12*s, true)}}}}, true},
+		{"refused and never there", Lifetimes{Keys: []*KeyLife{{Name: "k", Called: 10 * s, TTL: 5 * s, Refused: true, Looks: []Look{look(12*s, false)}}}}, false},
 		{"early on a fast clock", Lifetimes{Skew: true, Keys: []*KeyLife{put(look(14800*time.Millisecond, false))}}, false},
 		{"too early on a fast clock", Lifetimes{Skew: true, Keys: []*KeyLife{put(look(14700*time.Millisecond, false))}}, true},
 		{"early by a jump", Lifetimes{Heartbeat: s / 10, Jumps: []time.Duration{12 * s}, Keys: []*KeyLife{put(look(14800*time.Millisecond, false))}}, false},

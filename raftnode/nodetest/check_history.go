@@ -54,7 +54,7 @@ func CheckDurable(h *History, final []*Operation) error {
 
 // CheckRefused says whether nobody has ever seen a value of a write that certainly did not happen, as its client was told.
 func CheckRefused(h *History) error {
-	for _, op := range h.Operations {
+	for _, op := range slices.Concat(h.Operations, h.Stale) {
 		if op.Kind != Read {
 			continue
 		}
@@ -77,7 +77,7 @@ func CheckRevisions(h *History) error {
 	writes := make(map[at]*Operation)
 	byShard := make(map[placement.ShardID][]*Operation)
 	for _, op := range h.Operations {
-		if op.Kind != Write || op.Outcome == Unknown || !op.changed() {
+		if op.Kind != Write || op.Outcome == Unknown || !op.Changed() {
 			continue
 		}
 		if other := writes[at{op.Shard, op.Revision}]; other != nil {
@@ -116,8 +116,8 @@ func CheckRevisions(h *History) error {
 	return nil
 }
 
-// changed says whether a write made a revision: a delete of what does not exist makes none.
-func (o *Operation) changed() bool {
+// Changed says whether a write made a revision: a delete of what does not exist makes none.
+func (o *Operation) Changed() bool {
 	for i, c := range o.done() {
 		if !c.Delete || o.Cells[i].Existed {
 			return true

@@ -32,8 +32,13 @@ func CheckReplay(h *History) error {
 				}
 				unknown[at][c.Value] = true
 			}
-		case op.Kind == Write && op.changed():
+		case op.Kind == Write && op.Changed():
 			shard(op.Shard).add(op)
+		}
+	}
+	for id, revisions := range h.Elsewhere {
+		for _, revision := range revisions {
+			shard(id).know(revision)
 		}
 	}
 	for _, r := range shards {
@@ -67,11 +72,16 @@ type replay struct {
 	sorted []uint64
 }
 
-func (r *replay) add(op *Operation) {
-	if !r.known[op.Revision] {
-		r.known[op.Revision] = true
-		r.sorted = append(r.sorted, op.Revision)
+// know notes that it is known what a revision has changed.
+func (r *replay) know(revision uint64) {
+	if !r.known[revision] {
+		r.known[revision] = true
+		r.sorted = append(r.sorted, revision)
 	}
+}
+
+func (r *replay) add(op *Operation) {
+	r.know(op.Revision)
 	for i, c := range op.done() {
 		at := place{op.Group, c.Key}
 		cell := Cell{Value: c.Value, Version: op.Cells[i].Version}
@@ -130,7 +140,7 @@ func (r *replay) check(op *Operation, unknown map[place]map[string]bool) error {
 func (r *replay) failed(op *Operation) error {
 	judged := op.Origin
 	switch {
-	case op.changed():
+	case op.Changed():
 		judged = op.Revision - 1
 	case op.Attempts > 1:
 		return nil // It may have been judged earlier than it was answered.
@@ -163,7 +173,7 @@ func (r *replay) shows(key place, revision uint64, shown Cell, unknown map[strin
 
 // follows says whether a write has found its keys as the one before has left them.
 func (r *replay) follows(op *Operation) error {
-	if !op.changed() || op.Revision == 0 {
+	if !op.Changed() || op.Revision == 0 {
 		return nil
 	}
 	for i, c := range op.done() {

@@ -61,3 +61,23 @@ func TestCheckReplay(t *testing.T) {
 		}
 	}
 }
+
+// Between revisions that are known to have changed no key of a group, what a key is is known exactly.
+func TestReplayKnowsWhatIsElsewhere(t *testing.T) {
+	// The read shows what a write of unknown outcome could have made, if revision 2 was its.
+	seen := read(2, 30, 40, 0, "v2", 2, 2)
+	seen.Origin = 2
+	h := &History{Operations: []*Operation{put(1, 10, 20, 0, "v1", 1, 1), lost(1, 21, 0, "v2"), seen}}
+	expect(t, CheckReplay(h), "")
+	of := func(keys ...string) []*Watch {
+		w := &Watch{All: true, Shards: []*WatchedShard{{Shard: 1, From: 1, Complete: 2}}}
+		for _, k := range keys {
+			w.Shards[0].Seen = append(w.Shards[0].Seen, Watched{Revision: 2, Key: k, Version: 1})
+		}
+		return []*Watch{w}
+	}
+	h.Elsewhere = Elsewhere(of("mortal-1", key(0, 0)))
+	expect(t, CheckReplay(h), "")
+	h.Elsewhere = Elsewhere(of("mortal-1", "mortal-2"))
+	expect(t, CheckReplay(h), "all that came after it is known")
+}

@@ -32,11 +32,16 @@ type Disk struct {
 
 // CheckReplicas is CheckDisks for simulated nodes.
 func CheckReplicas(disks map[placement.NodeID]*simfs.FS) (compared int, err error) {
+	return CheckDisks(simulated(disks))
+}
+
+// simulated are the disks of simulated nodes.
+func simulated(disks map[placement.NodeID]*simfs.FS) map[placement.NodeID]Disk {
 	all := make(map[placement.NodeID]Disk)
 	for node, disk := range disks {
 		all[node] = Disk{disk, dataDir}
 	}
-	return CheckDisks(all)
+	return all
 }
 
 // CheckDisks compares the disks of nodes that were closed in good order after a time without writes: all replicas of a shard have applied

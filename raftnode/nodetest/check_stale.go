@@ -69,7 +69,7 @@ func (a acknowledgements) until(at time.Duration) uint64 {
 func acknowledgedByTime(h *History) map[placement.ShardID]acknowledgements {
 	byShard := make(map[placement.ShardID]acknowledgements)
 	for _, op := range h.Operations {
-		if op.Kind == Write && op.Outcome != Unknown && op.changed() {
+		if op.Kind == Write && op.Outcome != Unknown && op.Changed() {
 			byShard[op.Shard] = append(byShard[op.Shard], acknowledgement{op.Return, op.Revision})
 		}
 	}

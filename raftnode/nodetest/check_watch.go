@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/raftkv/raftkv/raftnode/placement"
-	"github.com/raftkv/raftkv/raftnode/simfs"
 	"github.com/raftkv/raftkv/raftnode/state"
 )
 
@@ -15,8 +15,9 @@ import (
 // of what disks still hold of it, of acknowledged writes, and of what those were told who watch everything; they must agree.
 //
 // Who watches everything misses no revision, because each changes something. Who watches some keys is told of all changes of them that are
-// known, and of no other. What a watch has said to be complete as of a time has all that was acknowledged by then.
-func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]*simfs.FS) error {
+// known, and of no other. What a watch has said to be complete as of a time has all that was acknowledged by then. What it says of versions, and of what
+// a change has replaced, is what it has said of the key before.
+func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]Disk) error {
 	l := ledger{revisions: make(map[ledgerKey][]Watched)}
 	var errs []error
 	for node, disk := range disks {
@@ -25,7 +26,7 @@ func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]*simf
 		}
 	}
 	for _, op := range h.Operations {
-		if op.Kind == Write && op.Outcome == Done && op.changed() {
+		if op.Kind == Write && op.Outcome == Done && op.Changed() {
 			errs = append(errs, l.add(op.Shard, op.Revision, op.changes(), op.String()))
 		}
 	}
@@ -34,8 +35,9 @@ func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]*simf
 			errs = append(errs, l.addWatch(w))
 		}
 	}
+	acknowledged := acknowledgedByTime(h)
 	for _, w := range watches {
-		errs = append(errs, l.check(w), checkMarks(h, w))
+		errs = append(errs, l.check(w), checkMarks(acknowledged, w), checkReplaced(w))
 	}
 	return errors.Join(errs...)
 }
@@ -71,8 +73,8 @@ func (o *Operation) changes() []Watched {
 }
 
 // addDisk notes the history that a disk holds.
-func (l *ledger) addDisk(disk *simfs.FS) (err error) {
-	store, err := state.Open(disk.PathJoin(dataDir, "state"), state.Options{FS: disk, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
+func (l *ledger) addDisk(disk Disk) (err error) {
+	store, err := state.Open(disk.FS.PathJoin(disk.Dir, "state"), state.Options{FS: disk.FS, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
 	if err != nil {
 		return err
 	}
@@ -136,12 +138,31 @@ func (l *ledger) addWatch(w *Watch) error {
 	return errors.Join(errs...)
 }
 
-// byRevision are the events that are not of the start. Those of a revision that goes on are not all there.
+// byRevision are the events that are not of the start, without what they say of the life of their keys. Those of a revision that goes on are not all there.
 func (p *WatchedShard) byRevision() map[uint64][]Watched {
 	out := make(map[uint64][]Watched)
 	for _, e := range p.Seen {
 		if !e.Initial && e.Revision <= p.Complete {
+			e.Version, e.Before = 0, Cell{}
 			out[e.Revision] = append(out[e.Revision], e)
+		}
+	}
+	return out
+}
+
+// Elsewhere returns the revisions that have changed no key of a group, as those were told who watch everything. CheckWatches compares them with what else is known.
+func Elsewhere(watches []*Watch) map[placement.ShardID][]uint64 {
+	out := make(map[placement.ShardID][]uint64)
+	for _, w := range watches {
+		if !w.All {
+			continue
+		}
+		for _, p := range w.Shards {
+			for revision, events := range p.byRevision() {
+				if !slices.ContainsFunc(events, func(e Watched) bool { return strings.HasPrefix(e.Key, groupsPrefix) }) {
+					out[p.Shard] = append(out[p.Shard], revision)
+				}
+			}
 		}
 	}
 	return out
@@ -173,11 +194,37 @@ func (l *ledger) check(w *Watch) error {
 }
 
 // checkMarks compares what a watch has said of its freshness with what was acknowledged by then.
-func checkMarks(h *History, w *Watch) error {
-	acknowledged := acknowledgedByTime(h)
+func checkMarks(acknowledged map[placement.ShardID]acknowledgements, w *Watch) error {
 	for _, m := range w.Marks {
 		if missed := acknowledged[m.Shard].until(m.AsOf); missed > m.Revision {
 			return fmt.Errorf("%s says at revision %d that shard %d had no more at %s, when revision %d was acknowledged", w.Name, m.Revision, m.Shard, m.AsOf, missed)
+		}
+	}
+	return nil
+}
+
+// checkReplaced compares what a watch says that a change has found with what it has said of the key before. Who was told the keys of the start knows all of them.
+func checkReplaced(w *Watch) error {
+	for _, p := range w.Shards {
+		keys := make(map[string]Watched)
+		for _, e := range p.Seen {
+			was, known := keys[e.Key]
+			keys[e.Key] = e
+			if e.Initial || !known && !w.Initial {
+				continue
+			}
+			found := Cell{}
+			if known && !was.Deleted {
+				found = Cell{Value: was.Value, Version: was.Version, Revision: was.Revision}
+			}
+			switch {
+			case e.Deleted && found.Version == 0:
+				return fmt.Errorf("%s is told that revision %d of shard %d deletes %s, which is not there", w.Name, e.Revision, p.Shard, e.Key)
+			case !e.Deleted && e.Version != found.Version+1:
+				return fmt.Errorf("%s is told of version %d of %s by revision %d of shard %d, and of version %d before", w.Name, e.Version, e.Key, e.Revision, p.Shard, found.Version)
+			case w.Before && e.Before != found:
+				return fmt.Errorf("%s is told that revision %d of shard %d has found %s as %+v, and before of %+v", w.Name, e.Revision, p.Shard, e.Key, e.Before, found)
+			}
 		}
 	}
 	return nil

@@ -367,10 +367,7 @@ func (a *attempt) finish(res raftnode.Result) {
 // written takes what a write has done from its result. The values of the branch that it has not taken are never to be seen.
 func (a *attempt) written(res raftnode.Result) {
 	cs, op, records := a.cl.cs, a.op, res.Read.GetRecords()
-	done, other := op.Changes, op.Otherwise
-	if op.Outcome == CompareFailed {
-		done, other = other, done
-	}
+	done, other := op.Branches()
 	for i, o := range res.Write.GetOperations() {
 		op.Cells = append(op.Cells, Cell{Value: done[i].Value, Version: o.GetVersion(), Existed: o.GetExisted()})
 		if !a.previous {

@@ -12,8 +12,11 @@ import (
 // GroupKeys is how many keys a group has. Keys of one group carry one tag, so an operation may touch all of them.
 const GroupKeys = 3
 
+// groupsPrefix is that of all keys of groups.
+const groupsPrefix = "{g"
+
 // key is a key of a group.
-func key(group, k int) string { return fmt.Sprintf("{g%d}%c", group, 'a'+k) }
+func key(group, k int) string { return fmt.Sprintf("%s%d}%c", groupsPrefix, group, 'a'+k) }
 
 // Kind is what an operation does.
 type Kind uint8
@@ -90,12 +93,18 @@ type Operation struct {
 	Attempts int
 }
 
+// Branches are the changes that a write of known outcome has done, and those that it has not: nobody may ever see a value of the latter.
+func (o *Operation) Branches() (done, left []Change) {
+	if o.Outcome == CompareFailed {
+		return o.Otherwise, o.Changes
+	}
+	return o.Changes, o.Otherwise
+}
+
 // done are the changes that a write of known outcome has done.
 func (o *Operation) done() []Change {
-	if o.Outcome == CompareFailed {
-		return o.Otherwise
-	}
-	return o.Changes
+	done, _ := o.Branches()
+	return done
 }
 
 // possible are the changes that a write has done or may have.
@@ -167,6 +176,8 @@ type History struct {
 	Operations []*Operation
 	// Stale are reads that need not show the newest state.
 	Stale []*Operation
+	// Elsewhere are revisions that are known to have changed no key of a group.
+	Elsewhere map[placement.ShardID][]uint64
 	// Refused are the values of writes that certainly did not happen: nobody may ever see one.
 	Refused map[string]*Operation
 }

@@ -232,7 +232,9 @@ type KeyLife struct {
 	TTL         time.Duration
 	Lease       *LeaseLife // nil if it lives for TTL
 	Shard       placement.ShardID
-	Looks       []Look
+	// Refused: it has certainly not been put, and never will be.
+	Refused bool
+	Looks   []Look
 }
 
 // Look is a read of a key.

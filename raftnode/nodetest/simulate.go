@@ -213,12 +213,12 @@ func (r *Report) Check() error {
 	for _, v := range r.Violations {
 		errs = append(errs, errors.New(v))
 	}
-	all := &History{Operations: slices.Concat(r.History.Operations, r.Final), Stale: r.History.Stale}
+	all := &History{Operations: slices.Concat(r.History.Operations, r.Final), Stale: r.History.Stale, Elsewhere: Elsewhere(r.Watches)}
 	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckStale(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
 		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final), CheckNeverApplied(r.History, r.Disks))
 	}
-	errs = append(errs, CheckWatches(all, r.Watches, r.Disks))
+	errs = append(errs, CheckWatches(all, r.Watches, simulated(r.Disks)))
 	return errors.Join(errs...)
 }

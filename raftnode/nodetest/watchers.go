@@ -17,6 +17,9 @@ type Watched struct {
 	Revision         uint64
 	Key, Value       string
 	Deleted, Initial bool
+	// Version is how often the key was written since it came into being; Before is what a change has replaced, if the watch asks for that.
+	Version uint64
+	Before  Cell
 }
 
 // WatchedShard is what a watcher was told of a shard since it last had to begin anew.
@@ -42,8 +45,10 @@ type Watch struct {
 	// Covers says whether a key is watched; All, that every key is.
 	Covers func(key string) bool
 	All    bool
-	Shards []*WatchedShard
-	Marks  []Mark
+	// Initial says that it was told the keys of the start, Before that it asks for what changes have replaced.
+	Initial, Before bool
+	Shards          []*WatchedShard
+	Marks           []Mark
 }
 
 // watcher is a client that watches through one node after the other.
@@ -94,6 +99,7 @@ func newWatchers(c *Cluster, groups, n int) []*watcher {
 		}
 		w.Name = fmt.Sprintf("watcher %d of %s", i, w.Name)
 		w.request.Initial, w.request.Before, w.request.Progress = true, c.scheduler.chance(0.3), time.Second
+		w.Initial, w.Before = w.request.Initial, w.request.Before
 		all = append(all, w)
 		w.again(0)
 	}
@@ -276,7 +282,9 @@ func (w *watcher) shard(id placement.ShardID) *WatchedShard {
 // note takes records and events up.
 func (w *watcher) note(p *WatchedShard, b *raftnode.WatchBatch) {
 	for _, r := range b.Records {
-		p.Seen = append(p.Seen, Watched{Revision: r.GetRecord().GetModRevision(), Key: r.GetKey(), Value: unpad(r.GetRecord().GetValue()), Initial: true})
+		p.Seen = append(p.Seen, Watched{
+			Revision: r.GetRecord().GetModRevision(), Key: r.GetKey(), Value: unpad(r.GetRecord().GetValue()), Initial: true, Version: r.GetRecord().GetVersion(),
+		})
 	}
 	for i, e := range b.Events {
 		last := uint64(0)
@@ -290,7 +298,10 @@ func (w *watcher) note(p *WatchedShard, b *raftnode.WatchBatch) {
 		p.open = false
 		seen := Watched{Revision: e.Revision, Key: e.Key, Deleted: e.After == nil}
 		if e.After != nil {
-			seen.Value = unpad(e.After.GetRecord().GetValue())
+			seen.Value, seen.Version = unpad(e.After.GetRecord().GetValue()), e.After.GetRecord().GetVersion()
+		}
+		if e.Before != nil {
+			seen.Before = cellOf(e.Before)
 		}
 		p.Seen = append(p.Seen, seen)
 	}

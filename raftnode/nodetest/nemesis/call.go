@@ -17,6 +17,8 @@ import (
 type endpoint struct {
 	connect, grpc raftkvv1connect.KvServiceClient
 	cluster       raftkvv1connect.ClusterServiceClient
+	watch         [2]raftkvv1connect.WatchServiceClient
+	lease         [2]raftkvv1connect.LeaseServiceClient
 }
 
 const dialTimeout = time.Second
@@ -34,6 +36,8 @@ func newEndpoint(node int) *endpoint {
 		connect: raftkvv1connect.NewKvServiceClient(plain, at(clientPort)),
 		grpc:    raftkvv1connect.NewKvServiceClient(h2, at(grpcPort), connect.WithGRPC()),
 		cluster: raftkvv1connect.NewClusterServiceClient(plain, at(clientPort)),
+		watch:   watchClients(at, plain, h2),
+		lease:   leaseClients(at, plain, h2),
 	}
 }
 
@@ -53,18 +57,21 @@ type call struct {
 	put    *raftkvv1.PutRequest
 	delete *raftkvv1.DeleteRequest
 	batch  *raftkvv1.BatchRequest
+	txn    *raftkvv1.TxnRequest
 	list   *raftkvv1.ListRequest
 	scan   *raftkvv1.ScanRequest
 }
 
-// result is what came of it; one of the answers is set. Of a scan, kvs.
+// result is what came of it; one of the answers is set. Of a scan, kvs, and the header of the only page.
 type result struct {
 	get    *raftkvv1.GetResponse
 	put    *raftkvv1.PutResponse
 	delete *raftkvv1.DeleteResponse
 	batch  *raftkvv1.BatchResponse
+	txn    *raftkvv1.TxnResponse
 	list   *raftkvv1.ListResponse
 	kvs    []*raftkvv1.KeyValue
+	page   *raftkvv1.ResponseHeader
 }
 
 // do executes a call.
@@ -94,6 +101,8 @@ func unary(ctx context.Context, client raftkvv1connect.KvServiceClient, c *call)
 		r.delete, err = client.Delete(ctx, c.delete)
 	case c.batch != nil:
 		r.batch, err = client.Batch(ctx, c.batch)
+	case c.txn != nil:
+		r.txn, err = client.Txn(ctx, c.txn)
 	case c.list != nil:
 		r.list, err = client.List(ctx, c.list)
 	case c.scan != nil:
@@ -101,8 +110,12 @@ func unary(ctx context.Context, client raftkvv1connect.KvServiceClient, c *call)
 		if stream, err = client.Scan(ctx, c.scan); err != nil {
 			return nil, err
 		}
-		for stream.Receive() {
-			r.kvs = append(r.kvs, stream.Msg().GetKvs()...)
+		pages := 0
+		for ; stream.Receive(); pages++ {
+			r.kvs, r.page = append(r.kvs, stream.Msg().GetKvs()...), stream.Msg().GetHeader()
+		}
+		if pages > 1 {
+			r.page = nil
 		}
 		err = stream.Err()
 		_ = stream.Close() // It has been read to its end.
@@ -120,8 +133,10 @@ func onStream(ctx context.Context, client raftkvv1connect.KvServiceClient, c *ca
 		op.Operation = &raftkvv1.ExecOperation_Put{Put: c.put}
 	case c.delete != nil:
 		op.Operation = &raftkvv1.ExecOperation_Delete{Delete: c.delete}
-	default:
+	case c.batch != nil:
 		op.Operation = &raftkvv1.ExecOperation_Batch{Batch: c.batch}
+	default:
+		op.Operation = &raftkvv1.ExecOperation_Txn{Txn: c.txn}
 	}
 	stream, err := client.Exec(ctx)
 	if err != nil {
@@ -150,5 +165,5 @@ func onStream(ctx context.Context, client raftkvv1connect.KvServiceClient, c *ca
 	if e := one.GetError(); e != nil {
 		return nil, judgeStatus(e)
 	}
-	return &result{get: one.GetGet(), put: one.GetPut(), delete: one.GetDelete(), batch: one.GetBatch()}, nil
+	return &result{get: one.GetGet(), put: one.GetPut(), delete: one.GetDelete(), batch: one.GetBatch(), txn: one.GetTxn()}, nil
 }

@@ -31,6 +31,10 @@ type cluster struct {
 	net   *network
 	load  *load
 	rec   *recorder
+	// watchers watch what the clients do; none in a run of kills alone.
+	watchers *watchers
+	// mortals put keys that do not live for ever; nil in a run of kills alone.
+	mortals *mortals
 	// probes are clients that write when it has to be shown that writes work.
 	probes [nodes]*client
 }
@@ -42,7 +46,7 @@ func newCluster(o *options, small int) (*cluster, error) {
 		return nil, err
 	}
 	rec := newRecorder()
-	c := &cluster{net: net, rec: rec, load: &load{seed: o.seed, keys: &keyspace{}, values: &values{}, rec: rec}}
+	c := &cluster{net: net, rec: rec, watchers: &watchers{stop: func() {}}, load: &load{seed: o.seed, keys: &keyspace{}, values: &values{}, rec: rec}}
 	for i := range nodes {
 		size := int64(diskBytes)
 		if i == small {
@@ -82,6 +86,17 @@ func (c *cluster) form() error {
 // sound are the nodes that can do something.
 func (c *cluster) sound() []*node {
 	return slices.DeleteFunc(slices.Clone(c.nodes[:]), func(n *node) bool { return !n.running() || n.disk.off || n.lost })
+}
+
+// through are the numbers of the nodes through which everything must work.
+func (c *cluster) through() []int {
+	var out []int
+	for i, n := range c.nodes {
+		if !n.lost && !n.down {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // shards asks nodes for the shards and returns, of each, the word of the highest term.
@@ -179,7 +194,7 @@ func (c *cluster) takes(probe *client, group int, p *patience) bool {
 	for {
 		op := &nodetest.Operation{Client: probe.number, Group: group, Kind: nodetest.Write}
 		op.Changes = []nodetest.Change{{Key: 0, Value: c.load.values.next(0)}}
-		if probe.write(context.Background(), op, false, func() int { return probe.number - clientCount }) {
+		if probe.write(context.Background(), &draft{op: op}, false, func() int { return probe.number - clientCount }) {
 			return true
 		}
 		if p.ended() {

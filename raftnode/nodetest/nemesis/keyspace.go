@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/nodetest"
@@ -24,15 +25,24 @@ type keyspace struct {
 	next   int
 	active []int
 	all    []int
+	// renewed is how often new groups were begun, last when that was.
+	renewed int
+	last    time.Time
 }
 
 func keyName(group, k int) string { return fmt.Sprintf("{g%d}%c", group, 'a'+k) }
 
+// keyIn is the number of a key in its group.
+func keyIn(group int, key string) int { return int(key[len(groupPrefix(group))] - 'a') }
+
 func groupPrefix(group int) string { return fmt.Sprintf("{g%d}", group) }
 
 // shard is where a group lives.
-func (s *keyspace) shard(group int) placement.ShardID {
-	slot := uint32(placement.SlotOf(keyName(group, 0)))
+func (s *keyspace) shard(group int) placement.ShardID { return s.home(keyName(group, 0)) }
+
+// home is where a key lives.
+func (s *keyspace) home(key string) placement.ShardID {
+	slot := uint32(placement.SlotOf(key))
 	for _, shard := range s.shards {
 		for _, run := range shard.GetSlots() {
 			if run.GetFirst() <= slot && slot <= run.GetLast() {
@@ -48,11 +58,29 @@ func (s *keyspace) renew() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active = nil
+	s.renewed, s.last = s.renewed+1, time.Now()
 	for shard := range shards {
 		for range groupsEach {
 			s.active = append(s.active, s.make(placement.ShardID(1+shard))) //nolint:gosec // small
 		}
 	}
+}
+
+// generation counts the times that new groups were begun.
+func (s *keyspace) generation() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renewed
+}
+
+// since is how long ago the groups of a generation were left; 0 if they are written.
+func (s *keyspace) since(generation int) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.renewed == generation {
+		return 0
+	}
+	return time.Since(s.last)
 }
 
 // one returns a new group of a shard.
@@ -80,6 +108,13 @@ func (s *keyspace) pick(r *rand.Rand, old bool) int {
 		return s.all[r.IntN(len(s.all))]
 	}
 	return s.active[r.IntN(len(s.active))]
+}
+
+// current returns those that are written.
+func (s *keyspace) current() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.active)
 }
 
 // groups returns all that there have been.

@@ -84,40 +84,87 @@ func TestCellsOf(t *testing.T) {
 	}
 }
 
+// answerTo is what a node says to a write that it has done: it has found every key at version 2, written by revision 5.
+func answerTo(ask *call, header *raftkvv1.ResponseHeader, failed *raftkvv1.FailedCompare) *result {
+	found := func(asked bool, key string) *raftkvv1.KeyValue {
+		if !asked {
+			return nil
+		}
+		return &raftkvv1.KeyValue{Key: key, Value: encode("v1-200"), Version: 2, ModRevision: 5}
+	}
+	switch {
+	case ask.put != nil:
+		return &result{put: &raftkvv1.PutResponse{Header: header, Version: 3, PrevKv: found(ask.put.GetPrevKv(), ask.put.GetKey())}}
+	case ask.delete != nil:
+		return &result{delete: &raftkvv1.DeleteResponse{Header: header, Deleted: true, PrevKv: found(ask.delete.GetPrevKv(), ask.delete.GetKey())}}
+	case ask.txn != nil:
+		answer, asked := &raftkvv1.TxnResponse{Header: header, Succeeded: failed == nil, Failed: failed}, ask.txn.GetThen()
+		if failed != nil {
+			asked = ask.txn.GetElse()
+		}
+		for _, o := range asked {
+			one := &raftkvv1.TxnResult{Result: &raftkvv1.TxnResult_Get_{Get: &raftkvv1.TxnResult_Get{Kv: found(true, o.GetGet().GetKey())}}}
+			if p := o.GetPut(); p != nil {
+				one.Result = &raftkvv1.TxnResult_Put_{Put: &raftkvv1.TxnResult_Put{Version: 3, PrevKv: found(p.GetPrevKv(), p.GetKey())}}
+			} else if d := o.GetDelete(); d != nil {
+				one.Result = &raftkvv1.TxnResult_Delete_{Delete: &raftkvv1.TxnResult_Delete{Deleted: true, PrevKv: found(d.GetPrevKv(), d.GetKey())}}
+			}
+			answer.Results = append(answer.Results, one)
+		}
+		return &result{txn: answer}
+	}
+	batch := &raftkvv1.BatchResponse{Header: header}
+	for _, o := range ask.batch.GetOperations() {
+		one := &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{Put: &raftkvv1.PutResponse{Version: 3}}}
+		if o.GetDelete() != nil {
+			one.Result = &raftkvv1.BatchResult_Delete{Delete: &raftkvv1.DeleteResponse{Deleted: true}}
+		}
+		batch.Results = append(batch.Results, one)
+	}
+	return &result{batch: batch}
+}
+
 // What is drawn, put into the form of the contract and answered comes back as the operation that it was.
 func TestTake(t *testing.T) {
-	r, v := rand.New(rand.NewPCG(7, 7)), &values{}
-	for range 300 {
+	r, v, rec, txns := rand.New(rand.NewPCG(7, 7)), &values{}, newRecorder(), 0
+	for i := range 500 {
 		op := &nodetest.Operation{Group: 4, Shard: 2}
-		drawWrite(r, v, op)
-		ask := writeCall(op, nil)
+		d := drawWrite(r, v, rec, op)
+		ask := d.call(nil)
 		header := &raftkvv1.ResponseHeader{Shard: 2, Revision: 9}
-		answer := &result{}
-		switch {
-		case ask.put != nil:
-			answer.put = &raftkvv1.PutResponse{Header: header, Version: 3}
-		case ask.delete != nil:
-			answer.delete = &raftkvv1.DeleteResponse{Header: header, Deleted: true}
-		default:
-			answer.batch = &raftkvv1.BatchResponse{Header: header}
-			for _, o := range ask.batch.GetOperations() {
-				one := &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Put{Put: &raftkvv1.PutResponse{Version: 3}}}
-				if o.GetDelete() != nil {
-					one.Result = &raftkvv1.BatchResult_Delete{Delete: &raftkvv1.DeleteResponse{Deleted: true}}
-				}
-				answer.batch.Results = append(answer.batch.Results, one)
-			}
+		var failed *raftkvv1.FailedCompare
+		if d.txn && op.Condition != nil && i%2 == 0 {
+			failed = &raftkvv1.FailedCompare{Current: 5}
 		}
-		if err := answer.take(op, ask); err != nil || op.Revision != 9 || len(op.Cells) != len(op.Changes) {
+		answer := answerTo(ask, header, failed)
+		if err := answer.take(op, ask); err != nil || op.Revision != 9 {
 			t.Fatalf("%s: %v", op, err)
 		}
-		for i, c := range op.Changes {
+		done, _ := op.Branches()
+		if d.txn {
+			txns++
+			if (op.Outcome == nodetest.CompareFailed) != (failed != nil) || failed != nil && op.Current != 5 {
+				t.Errorf("%s, failed at %d", op, op.Current)
+			}
+			if seen := answer.glimpses(op, ask); len(seen) != len(d.glimpse) {
+				t.Errorf("%d glimpses of %v", len(seen), d.glimpse)
+			} else if len(seen) > 0 && (seen[0].err != nil || seen[0].From != d.glimpse[0] || seen[0].Cells[0].Value != "v1-200" || seen[0].Origin != 9) {
+				t.Errorf("%+v", seen[0])
+			}
+		}
+		if len(op.Cells) != len(done) || (op.Before != nil) != (d.previous && len(done) > 0 && ask.batch == nil) {
+			t.Fatalf("%s: %d cells, before %v", op, len(op.Cells), op.Before)
+		}
+		for i, c := range done {
 			want := nodetest.Cell{Value: c.Value, Version: 3, Existed: true}
 			if c.Delete {
 				want.Version = 0
 			}
 			if op.Cells[i] != want {
 				t.Errorf("%s: %+v, want %+v", op, op.Cells[i], want)
+			}
+			if was := (nodetest.Cell{Value: "v1-200", Version: 2, Revision: 5}); op.Before != nil && op.Before[i] != was {
+				t.Errorf("%s: it has found %+v", op, op.Before[i])
 			}
 		}
 		header.Shard = 3
@@ -127,5 +174,8 @@ func TestTake(t *testing.T) {
 		if err := (&result{}).take(op, ask); err == nil {
 			t.Error("no answer passes")
 		}
+	}
+	if txns < 100 {
+		t.Errorf("%d transactions", txns)
 	}
 }

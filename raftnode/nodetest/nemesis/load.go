@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/nodetest"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 const (
@@ -62,13 +65,14 @@ func (c *client) one(ctx context.Context) {
 	op := &nodetest.Operation{Client: c.number}
 	if r.IntN(100) < 45 {
 		op.Group = l.keys.pick(r, r.IntN(8) == 0)
-		c.read(ctx, op, drawRead(r, op), r.IntN(nodes))
+		ask := drawRead(r, op)
+		drawStale(r, op, ask, l.rec.token(l.keys.shard(op.Group)))
+		c.read(ctx, op, ask, r.IntN(nodes))
 		return
 	}
 	op.Group = l.keys.pick(r, false)
-	drawWrite(r, l.values, op)
-	drawCondition(r, l.rec, op)
-	c.write(ctx, op, r.IntN(5) > 0, func() int { return r.IntN(nodes) })
+	d := drawWrite(r, l.values, l.rec, op)
+	c.write(ctx, d, r.IntN(5) > 0, func() int { return r.IntN(nodes) })
 }
 
 // read reads through a node, and says whether it was answered.
@@ -78,11 +82,19 @@ func (c *client) read(ctx context.Context, op *nodetest.Operation, ask *call, no
 	op.Call = l.rec.now()
 	r, f := c.send(ask, node)
 	switch {
+	case f == nil && r.txn.GetValuesOmitted(): // What it has read was forgotten before it was shown.
+		l.rec.lose(op)
 	case f == nil:
-		c.took(op, r.take(op, ask))
+		c.took(op, errors.Join(r.take(op, ask), takeAge(op, r.header()), l.rec.keep(op, r.header())))
 	case f.missing != nil:
-		c.took(op, takeMissing(op, f.missing))
+		c.took(op, errors.Join(takeMissing(op, f.missing), takeAge(op, f.missing)))
 	default:
+		if err := misread(op, f); err != nil {
+			l.rec.violate("%s: %v", nodeID(node), err)
+		}
+		if f.tooStale {
+			l.rec.stood()
+		}
 		l.rec.lose(op)
 		pause(ctx, c.patience())
 		return false
@@ -90,13 +102,21 @@ func (c *client) read(ctx context.Context, op *nodetest.Operation, ask *call, no
 	return true
 }
 
-// write writes through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx.
-func (c *client) write(ctx context.Context, op *nodetest.Operation, named bool, pick func() int) bool {
-	l := c.load
+// misread says whether an error of a read is one that a read cannot get. Whoever asks with a token that an answer has given asks for what a majority has.
+func misread(op *nodetest.Operation, f *failure) error {
+	if f.future || f.tooStale && op.Stale == nil {
+		return fmt.Errorf("%s gets %w", op, f.err)
+	}
+	return nil
+}
+
+// write does a write through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx.
+func (c *client) write(ctx context.Context, d *draft, named bool, pick func() int) bool {
+	l, op := c.load, d.op
 	op.Shard = l.keys.shard(op.Group)
-	ask := writeCall(op, nil)
+	ask := d.call(nil)
 	if named {
-		ask = writeCall(op, c.name(op))
+		ask = d.call(c.id(op.Shard))
 	}
 	op.Call = l.rec.now()
 	// doubt: an earlier attempt may have been executed.
@@ -105,7 +125,8 @@ func (c *client) write(ctx context.Context, op *nodetest.Operation, named bool, 
 		r, f := c.send(ask, pick())
 		switch {
 		case f == nil:
-			c.took(op, r.take(op, ask))
+			c.took(op, errors.Join(r.take(op, ask), l.rec.keep(op, r.header())))
+			c.glimpsed(op, r, ask)
 			return true
 		case f.unmet != nil: // Also of an earlier attempt: a write with a name is judged once.
 			c.stopped(op, takeUnmet(op, f.unmet))
@@ -123,12 +144,12 @@ func (c *client) write(ctx context.Context, op *nodetest.Operation, named bool, 
 	}
 }
 
-// name makes a write one that may be sent again.
-func (c *client) name(op *nodetest.Operation) *raftkvv1.RequestId {
+// id makes the next request of a client, to a shard if that is known, one that may be sent again.
+func (c *client) id(shard placement.ShardID) *raftkvv1.RequestId {
 	c.sequence++
 	id := make([]byte, 16)
 	binary.BigEndian.PutUint64(id, uint64(c.number)+1) //nolint:gosec // not negative
-	return &raftkvv1.RequestId{ClientId: id, Sequence: c.sequence, Seen: c.load.rec.seen(op.Shard), AckedBelow: c.sequence}
+	return &raftkvv1.RequestId{ClientId: id, Sequence: c.sequence, Seen: c.load.rec.seen(shard), AckedBelow: c.sequence}
 }
 
 func (c *client) send(ask *call, node int) (*result, *failure) {
@@ -141,8 +162,24 @@ func (c *client) send(ask *call, node int) (*result, *failure) {
 	return r, f
 }
 
-// took notes an operation that was answered.
-func (c *client) took(op *nodetest.Operation, err error) { c.answered(op, nodetest.Done, err) }
+// took notes an operation that was answered. The answer to a transaction says which of its branches was done.
+func (c *client) took(op *nodetest.Operation, err error) {
+	outcome := nodetest.Done
+	if op.Outcome == nodetest.CompareFailed {
+		outcome = op.Outcome
+	}
+	c.answered(op, outcome, err)
+}
+
+// glimpsed notes what a write has read beside: reads of the moment in which it was done.
+func (c *client) glimpsed(write *nodetest.Operation, r *result, ask *call) {
+	if write.Outcome == nodetest.Unknown {
+		return // Its answer was wrong.
+	}
+	for _, op := range r.glimpses(write, ask) {
+		c.took(op.Operation, op.err)
+	}
+}
 
 // stopped notes a write whose condition did not hold.
 func (c *client) stopped(op *nodetest.Operation, err error) {

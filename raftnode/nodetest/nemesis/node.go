@@ -113,6 +113,7 @@ cluster:
 storage:
   data_dir: %s
   cache_size: 16MiB
+  history_size: 1MiB
 monitoring:
   log_format: json
 `, n.id, address(n.number), shards, peers.String(), electionTimeout, n.dataDir()), 0o600)

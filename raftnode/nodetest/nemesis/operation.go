@@ -13,14 +13,16 @@ import (
 // errShape says that an answer is not one to the question.
 var errShape = errors.New("the answer does not have the form that the contract gives it")
 
-// drawRead draws a read of a group: of a key, of its page, or of a page that begins with it.
+// drawRead draws a read of a group: of a key, of all in a transaction, of its page, or of a page that begins with it.
 func drawRead(r *rand.Rand, op *nodetest.Operation) *call {
 	op.Kind = nodetest.Read
 	prefix := groupPrefix(op.Group)
 	switch n := r.IntN(10); {
-	case n < 5:
+	case n < 4:
 		op.From = r.IntN(nodetest.GroupKeys)
 		return &call{get: &raftkvv1.GetRequest{Key: keyName(op.Group, op.From)}}
+	case n < 5:
+		return &call{txn: &raftkvv1.TxnRequest{Then: gets(op.Group, 0, 1, 2)}}
 	case n < 7:
 		return &call{list: &raftkvv1.ListRequest{Prefix: prefix, Reverse: r.IntN(2) == 0}}
 	case n < 8: // The groups behind it may be of other shards.
@@ -33,13 +35,36 @@ func drawRead(r *rand.Rand, op *nodetest.Operation) *call {
 // sizes are those of values: small ones, such as are stored apart, and such as fill a frame.
 var sizes = []int{0, 0, 200, 1500, 5000}
 
+// draft is a write before it is put into the form of the contract.
+type draft struct {
+	op *nodetest.Operation
+	// txn: it is sent as a transaction, also if something simpler would do.
+	txn bool
+	// previous: it is to show what it replaces.
+	previous bool
+	// glimpse are keys of the group that a transaction reads and does not write.
+	glimpse []int
+}
+
 // drawWrite draws a write to a group.
-func drawWrite(r *rand.Rand, v *values, op *nodetest.Operation) {
-	op.Kind = nodetest.Write
+func drawWrite(r *rand.Rand, v *values, rec *recorder, op *nodetest.Operation) *draft {
+	op.Kind, op.Changes = nodetest.Write, drawChanges(r, v)
+	d := &draft{op: op, previous: r.IntN(3) == 0}
+	if r.IntN(100) < 35 {
+		drawTxn(r, v, rec, d)
+		return d
+	}
+	drawCondition(r, rec, op)
+	return d
+}
+
+// drawChanges draws what a write does to the keys of its group.
+func drawChanges(r *rand.Rand, v *values) []nodetest.Change {
 	first, n := r.IntN(nodetest.GroupKeys), 1
 	if r.IntN(5) < 2 {
 		n = 2 + r.IntN(nodetest.GroupKeys-1)
 	}
+	var out []nodetest.Change
 	for i := range n {
 		c := nodetest.Change{Key: (first + i) % nodetest.GroupKeys}
 		if r.IntN(100) < 15 {
@@ -47,8 +72,9 @@ func drawWrite(r *rand.Rand, v *values, op *nodetest.Operation) {
 		} else {
 			c.Value = v.next(sizes[r.IntN(len(sizes))])
 		}
-		op.Changes = append(op.Changes, c)
+		out = append(out, c)
 	}
+	return out
 }
 
 // drawCondition draws, for some writes of one key, what must hold of it: that it is as somebody saw it last, or that it does not exist.
@@ -76,16 +102,18 @@ func conditionOf(c *nodetest.Condition) *raftkvv1.Condition {
 	}
 }
 
-// writeCall is a write in the form of the contract.
-func writeCall(op *nodetest.Operation, id *raftkvv1.RequestId) *call {
-	if len(op.Changes) == 1 {
-		c := op.Changes[0]
+// call is a write in the form of the contract.
+func (d *draft) call(id *raftkvv1.RequestId) *call {
+	op := d.op
+	switch {
+	case d.txn:
+		return d.txnCall(id)
+	case len(op.Changes) == 1:
+		key, c, condition := keyName(op.Group, op.Changes[0].Key), op.Changes[0], conditionOf(op.Condition)
 		if c.Delete {
-			return &call{delete: &raftkvv1.DeleteRequest{Key: keyName(op.Group, c.Key), RequestId: id, Condition: conditionOf(op.Condition)}}
+			return &call{delete: &raftkvv1.DeleteRequest{Key: key, RequestId: id, Condition: condition, PrevKv: d.previous}}
 		}
-		return &call{put: &raftkvv1.PutRequest{
-			Key: keyName(op.Group, c.Key), Value: encode(c.Value), RequestId: id, Condition: conditionOf(op.Condition),
-		}}
+		return &call{put: &raftkvv1.PutRequest{Key: key, Value: encode(c.Value), RequestId: id, Condition: condition, PrevKv: d.previous}}
 	}
 	batch := &raftkvv1.BatchRequest{RequestId: id}
 	for _, c := range op.Changes {
@@ -108,22 +136,31 @@ func (r *result) take(op *nodetest.Operation, c *call) (err error) {
 		op.Cells[0], err = cellOf(r.get.GetKv())
 		return errors.Join(err, locate(op, r.get.GetHeader()))
 	case c.put != nil && r.put != nil:
-		op.Cells = []nodetest.Cell{written(op.Changes[0], r.put)}
-		return locate(op, r.put.GetHeader())
+		op.Cells = []nodetest.Cell{written(op.Changes[0], r.put.GetVersion())}
+		return errors.Join(takeBefore(op, []previous{{c.put.GetPrevKv(), r.put.GetPrevKv()}}), locate(op, r.put.GetHeader()))
 	case c.delete != nil && r.delete != nil:
 		op.Cells = []nodetest.Cell{{Existed: r.delete.GetDeleted()}}
-		return locate(op, r.delete.GetHeader())
+		return errors.Join(takeBefore(op, []previous{{c.delete.GetPrevKv(), r.delete.GetPrevKv()}}), locate(op, r.delete.GetHeader()))
 	case c.batch != nil && r.batch != nil:
 		return r.takeBatch(op)
+	case c.txn != nil && r.txn != nil:
+		return r.takeTxn(op, c.txn)
 	case c.list != nil && r.list != nil:
-		// Several shards may have taken part, so no revision is that of the page.
 		op.Cells, err = cellsOf(op.Group, r.list.GetKvs(), r.list.GetNextPageToken() != "")
-		return err
+		return errors.Join(err, locatePage(op, r.list.GetHeader()))
 	case c.scan != nil:
 		op.Cells, err = cellsOf(op.Group, r.kvs, false)
-		return err
+		return errors.Join(err, locatePage(op, r.page))
 	}
 	return errShape
+}
+
+// locatePage takes over the state of the shard of a group that a page shows. Several shards have taken part, so only the token says.
+func locatePage(op *nodetest.Operation, h *raftkvv1.ResponseHeader) (err error) {
+	if h.GetToken() != "" {
+		op.Origin, err = revisionIn(h.GetToken(), op.Shard)
+	}
+	return err
 }
 
 func (r *result) takeBatch(op *nodetest.Operation) error {
@@ -136,7 +173,7 @@ func (r *result) takeBatch(op *nodetest.Operation) error {
 		case c.Delete && one.GetDelete() != nil:
 			op.Cells = append(op.Cells, nodetest.Cell{Existed: one.GetDelete().GetDeleted()})
 		case !c.Delete && one.GetPut() != nil:
-			op.Cells = append(op.Cells, written(c, one.GetPut()))
+			op.Cells = append(op.Cells, written(c, one.GetPut().GetVersion()))
 		default:
 			return errShape
 		}
@@ -162,8 +199,39 @@ func takeUnmet(op *nodetest.Operation, u *raftkvv1.PreconditionFailed) error {
 }
 
 // written is a key as a put has left it. The version tells whether it found the key.
-func written(c nodetest.Change, p *raftkvv1.PutResponse) nodetest.Cell {
-	return nodetest.Cell{Value: c.Value, Version: p.GetVersion(), Existed: p.GetVersion() > 1}
+func written(c nodetest.Change, version uint64) nodetest.Cell {
+	return nodetest.Cell{Value: c.Value, Version: version, Existed: version > 1}
+}
+
+// previous is what a write shows of a key that it has replaced, if it was asked.
+type previous struct {
+	asked bool
+	kv    *raftkvv1.KeyValue
+}
+
+// takeBefore puts what a write has found into its operation. In the answer to a retry it may have been forgotten, and shows no revisions then.
+func takeBefore(op *nodetest.Operation, found []previous) error {
+	var before []nodetest.Cell
+	forgotten, asked := false, len(found) > 0
+	for i, p := range found {
+		asked = asked && p.asked
+		if p.kv != nil && (!p.asked || !op.Cells[i].Existed) || p.asked && p.kv == nil && op.Cells[i].Existed {
+			return fmt.Errorf("%w: key %d existed %t, and what it was is shown: %v", errShape, i, op.Cells[i].Existed, p.kv)
+		}
+		if p.kv != nil && p.kv.GetModRevision() == 0 {
+			forgotten = true
+			continue
+		}
+		cell, err := cellOf(p.kv)
+		if err != nil {
+			return fmt.Errorf("what key %s was: %w", p.kv.GetKey(), err)
+		}
+		before = append(before, cell)
+	}
+	if asked && !forgotten {
+		op.Before = before
+	}
+	return nil
 }
 
 // locate takes over the state that an answer shows. Slots do not move here, so the shard is known.

@@ -18,13 +18,20 @@ const errorDomain = "raftkv"
 
 // failure is an error of a call, judged by what the documentation promises.
 type failure struct {
-	err error
+	err  error
+	code connect.Code
 	// definite: this attempt was certainly not executed, and never will be.
 	definite bool
 	// missing: the key does not exist.
 	missing *raftkvv1.KeyNotFound
 	// unmet: the condition of the write did not hold.
 	unmet *raftkvv1.PreconditionFailed
+	// tooStale: no state was new enough. future: it is asked for a revision that the shard has not come to. compacted: for one that it has forgotten.
+	tooStale, future, compacted bool
+	// leaseGone: the lease does not exist, or has ended.
+	leaseGone bool
+	// cutOff: the node has not reached a majority.
+	cutOff bool
 	// mislabelled says why the error breaks the rules of errors; empty: it does not.
 	mislabelled string
 }
@@ -61,7 +68,7 @@ func judgeStatus(s *status.Status) *failure {
 }
 
 func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
-	f := &failure{err: err}
+	f := &failure{err: err, code: code}
 	own, unknown := false, false
 	for _, d := range details {
 		switch d := d.(type) {
@@ -73,6 +80,16 @@ func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
 			f.missing = d
 		case *raftkvv1.PreconditionFailed:
 			f.unmet = d
+		case *raftkvv1.TooStale:
+			f.tooStale = true
+		case *raftkvv1.FutureRevision:
+			f.future = true
+		case *raftkvv1.Compacted:
+			f.compacted = true
+		case *raftkvv1.LeaseNotFound:
+			f.leaseGone = true
+		case *raftkvv1.CutOff:
+			f.cutOff = true
 		}
 	}
 	if !own {

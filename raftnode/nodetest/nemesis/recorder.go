@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode/nodetest"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
@@ -27,16 +28,22 @@ type recorder struct {
 	acked map[placement.ShardID][]time.Duration
 	// cells are keys as somebody saw them last, by group.
 	cells map[int]*[nodetest.GroupKeys]nodetest.Cell
+	// tokens are those of the highest revisions that answers have given.
+	tokens map[placement.ShardID]token
+	// stale counts stale reads, aged those of a state that need not have been the newest, tooStale those that no state was new enough for.
+	stale, aged, tooStale int
 	// done, failed (their condition did not hold), unknown and refused count writes; read and unread reads.
 	done, failed, unknown, refused, read, unread int
 	retried                                      int
+	// otherwise counts writes that have done something else because their condition did not hold, shown those that have shown what they replaced.
+	otherwise, shown int
 }
 
 func newRecorder() *recorder {
 	return &recorder{
 		began: time.Now(), history: &nodetest.History{Refused: make(map[string]*nodetest.Operation)},
 		revisions: make(map[placement.ShardID]uint64), acked: make(map[placement.ShardID][]time.Duration),
-		cells: make(map[int]*[nodetest.GroupKeys]nodetest.Cell),
+		cells: make(map[int]*[nodetest.GroupKeys]nodetest.Cell), tokens: make(map[placement.ShardID]token),
 	}
 }
 
@@ -66,6 +73,27 @@ func (r *recorder) seen(shard placement.ShardID) uint64 {
 	return r.revisions[shard]
 }
 
+// token is the newest one known of a shard, whoever was given it.
+func (r *recorder) token(shard placement.ShardID) token {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tokens[shard]
+}
+
+// keep keeps the token of an answer.
+func (r *recorder) keep(op *nodetest.Operation, h *raftkvv1.ResponseHeader) error {
+	t, err := tokenOf(op, h)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.revision > r.tokens[op.Shard].revision {
+		r.tokens[op.Shard] = t
+	}
+	return nil
+}
+
 // known is a key as somebody saw it last. It may have changed since.
 func (r *recorder) known(group, key int) nodetest.Cell {
 	r.mu.Lock()
@@ -81,8 +109,15 @@ func (r *recorder) finish(op *nodetest.Operation, outcome nodetest.Outcome) {
 	op.Return, op.Outcome = r.now(), outcome
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history.Operations = append(r.history.Operations, op)
 	r.revisions[op.Shard] = max(r.revisions[op.Shard], op.Origin)
+	if op.Stale != nil {
+		r.history.Stale = append(r.history.Stale, op)
+		if r.stale++; op.Stale.Age > 0 || op.Stale.AgeUnknown {
+			r.aged++
+		}
+		return
+	}
+	r.history.Operations = append(r.history.Operations, op)
 	if op.Attempts > 1 {
 		r.retried++
 	}
@@ -91,12 +126,28 @@ func (r *recorder) finish(op *nodetest.Operation, outcome nodetest.Outcome) {
 		r.read++
 	case outcome == nodetest.CompareFailed:
 		r.failed++
-		return
+		if op.Changed() {
+			r.otherwise++
+		}
 	default:
 		r.done++
 		r.acked[op.Shard] = append(r.acked[op.Shard], op.Return)
 	}
+	if op.Before != nil {
+		r.shown++
+	}
+	_, left := op.Branches()
+	r.never(op, left)
 	r.learn(op)
+}
+
+// never notes what an operation has certainly not done. mu is held.
+func (r *recorder) never(op *nodetest.Operation, changes []nodetest.Change) {
+	for _, c := range changes {
+		if !c.Delete {
+			r.history.Refused[c.Value] = op
+		}
+	}
 }
 
 // learn takes over how an operation shows keys. mu is held.
@@ -106,17 +157,25 @@ func (r *recorder) learn(op *nodetest.Operation) {
 		cells = new([nodetest.GroupKeys]nodetest.Cell)
 		r.cells[op.Group] = cells
 	}
+	done, _ := op.Branches()
 	for i, cell := range op.Cells {
 		if op.Kind == nodetest.Read {
 			cells[op.From+i] = cell
 			continue
 		}
-		c := op.Changes[i]
+		c := done[i]
 		cells[c.Key] = nodetest.Cell{}
 		if !c.Delete {
 			cells[c.Key] = nodetest.Cell{Value: c.Value, Version: cell.Version, Revision: op.Revision}
 		}
 	}
+}
+
+// stood notes a stale read that no state was new enough for.
+func (r *recorder) stood() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tooStale++
 }
 
 // lose notes an operation of which nobody knows what came. A read that was not answered says nothing.
@@ -141,11 +200,7 @@ func (r *recorder) refuse(op *nodetest.Operation) {
 		return
 	}
 	r.refused++
-	for _, c := range op.Changes {
-		if !c.Delete {
-			r.history.Refused[c.Value] = op
-		}
-	}
+	r.never(op, slices.Concat(op.Changes, op.Otherwise))
 }
 
 // save writes the history, an operation a line.
@@ -158,7 +213,7 @@ func (r *recorder) save(path string) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := json.NewEncoder(f)
-	for _, op := range r.history.Operations {
+	for _, op := range slices.Concat(r.history.Operations, r.history.Stale) {
 		if err := e.Encode(op); err != nil {
 			return err
 		}
@@ -169,4 +224,13 @@ func (r *recorder) save(path string) (err error) {
 		}
 	}
 	return nil
+}
+
+// saveJSON writes something as JSON.
+func saveJSON(path string, what any) error {
+	b, err := json.MarshalIndent(what, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o600)
 }

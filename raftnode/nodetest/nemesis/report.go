@@ -28,8 +28,11 @@ type report struct {
 	refusals   []string
 
 	done, failed, unknown, refused, read, unread, retried int
+	otherwise, shown, stale, aged, tooStale               int
+	watches, events, marks, resumed, forgotten, cutOff    int
+	lives                                                 string
 	finals, compared                                      int
-	searched                                              time.Duration
+	checked, searched                                     time.Duration
 	unordered                                             *nodetest.LinearityError
 	violations                                            []string
 }
@@ -56,6 +59,22 @@ func (r *report) count(rec *recorder) {
 	defer rec.mu.Unlock()
 	r.done, r.failed, r.unknown, r.refused = rec.done, rec.failed, rec.unknown, rec.refused
 	r.read, r.unread, r.retried = rec.read, rec.unread, rec.retried
+	r.otherwise, r.shown = rec.otherwise, rec.shown
+	r.stale, r.aged, r.tooStale = rec.stale, rec.aged, rec.tooStale
+}
+
+// watched takes over what watchers have counted.
+func (r *report) watched(ws *watchers, watches []*nodetest.Watch) {
+	for _, w := range ws.all {
+		r.resumed, r.forgotten, r.cutOff = r.resumed+w.resumed, r.forgotten+w.forgotten, r.cutOff+w.cutOff
+	}
+	r.watches = len(watches)
+	for _, w := range watches {
+		r.marks += len(w.Marks)
+		for _, p := range w.Shards {
+			r.events += len(p.Seen)
+		}
+	}
 }
 
 // String is the report as it is printed.
@@ -83,7 +102,14 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "operations checked: %d, of which writes acknowledged %d, stopped by their condition %d, unknown %d, and reads %d; answered after a retry %d\n",
 		r.done+r.failed+r.unknown+r.read, r.done, r.failed, r.unknown, r.read, r.retried)
 	fmt.Fprintf(&b, "refused and never to be seen: %d writes; without an answer: %d reads\n", r.refused, r.unread)
-	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, search of orders %s\n", r.finals, r.compared, short(r.searched))
+	if r.windows > 0 {
+		fmt.Fprintf(&b, "writes that did something else than under their condition: %d; that have shown what they replaced: %d\n", r.otherwise, r.shown)
+		fmt.Fprintf(&b, "stale reads checked: %d, of a state that is not known to be the newest %d; too stale %d\n", r.stale, r.aged, r.tooStale)
+		fmt.Fprintf(&b, "watches checked: %d, of %d events and %d marks of freshness; gone on by a token %d, begun anew for forgotten history %d, cut off %d\n",
+			r.watches, r.events, r.marks, r.resumed, r.forgotten, r.cutOff)
+		fmt.Fprintf(&b, "%s\n", r.lives)
+	}
+	fmt.Fprintf(&b, "final reads %d, states of replicas compared %d, checks %s, search of orders %s\n", r.finals, r.compared, short(r.checked), short(r.searched))
 	if len(r.violations) == 0 {
 		b.WriteString("verdict: clean\n")
 		return b.String()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode/nodetest"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // drainWithin is how long clients may take to learn what has come of their last operations.
@@ -51,6 +52,7 @@ func run(ctx context.Context, o *options) (code int, err error) {
 	r.took, r.waited = time.Since(began), r.pressure.String()
 	r.violations = c.rec.broken()
 	r.count(c.rec)
+	r.lives = c.mortals.lives()
 	fmt.Print(r)
 	if ctx.Err() != nil {
 		fmt.Println("interrupted: what had been done by then was checked")
@@ -67,6 +69,9 @@ func (c *cluster) nemesis(ctx context.Context, p *plan, o *options, r *report) e
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
 	c.load.start(loading)
+	c.mortals = c.load.mortal(loading)
+	c.watchers = c.load.watch(loading)
+	defer c.watchers.end()
 	conductor := newConductor(c, o.seed)
 	defer conductor.attacks.end()
 	err := conductor.play(ctx, p)
@@ -85,28 +90,46 @@ func (c *cluster) finish(r *report, search bool) {
 		c.rec.violate("clients do not learn within %s what has come of their writes, though nothing is wrong any more", drainWithin)
 		return
 	}
+	if c.mortals != nil {
+		if err := c.mortals.passed(c.through()); err != nil {
+			c.rec.violate("%v", err)
+			return
+		}
+	}
 	finals, err := c.readAll()
 	if err != nil {
 		c.rec.violate("%v", err)
 	}
 	r.finals = len(finals)
+	watches, whole, err := c.watchers.told(finals)
+	if err != nil {
+		c.rec.violate("%v", err)
+	}
+	var disks map[placement.NodeID]nodetest.Disk
 	if err := c.settle(); err != nil {
 		c.rec.violate("%v", err)
-	} else if r.compared, err = c.stopAll(); err != nil {
+	} else if disks, err = c.stopAll(); err != nil {
+		c.rec.violate("%v", err)
+	} else if r.compared, err = nodetest.CheckDisks(disks); err != nil {
 		c.rec.violate("%v", err)
 	}
-	h := c.rec.history
+	began, h := time.Now(), c.rec.history
+	c.watchers.date(h)
+	h.Elsewhere = nodetest.Elsewhere(watches)
+	r.watched(c.watchers, watches)
 	for _, err := range []error{
-		nodetest.CheckRefused(h), nodetest.CheckDurable(h, finals), nodetest.CheckRevisions(h), nodetest.CheckReplay(h),
+		nodetest.CheckRefused(h), nodetest.CheckDurable(h, finals), nodetest.CheckRevisions(h), nodetest.CheckReplay(h), nodetest.CheckStale(h),
+		nodetest.CheckWatchedKeys(whole, finals), c.mortals.check(), nodetest.CheckWatches(h, watches, disks),
 	} {
 		if err != nil {
-			c.rec.violate("%v", err)
+			c.rec.violate("%.2000s", err.Error())
 		}
 	}
+	r.checked = time.Since(began)
 	if !search {
 		return
 	}
-	began := time.Now()
+	began = time.Now()
 	if err := nodetest.CheckLinearizable(h, checkTimeout); err != nil {
 		var unordered *nodetest.LinearityError
 		errors.As(err, &unordered)
@@ -147,6 +170,8 @@ func (c *cluster) keep(o *options, r *report, p *plan, unordered *nodetest.Linea
 		err,
 		os.WriteFile(filepath.Join(dir, "report.txt"), []byte(p.String()+r.String()), 0o600),
 		c.rec.save(filepath.Join(dir, "history.jsonl")),
+		c.mortals.save(filepath.Join(dir, "lives.json")),
+		c.watchers.save(filepath.Join(dir, "watches.json")),
 		c.keepData(dir),
 	)
 	if unordered != nil {
