@@ -91,6 +91,10 @@ func (sh *Shard) begin(b *Batch, index, term uint64) error {
 		return fmt.Errorf("%w: shard %d has applied %d, entry %d does not follow", ErrOutOfOrder, sh.id, last, index)
 	}
 	if sh.open == nil {
+		if err := b.lookup.close(); err != nil { // What it sees may be older than what another batch has committed of this shard.
+			sh.store.fatal.fail(err)
+			return err
+		}
 		sh.open = b
 		b.shards = append(b.shards, sh)
 	}

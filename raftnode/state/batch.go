@@ -27,15 +27,21 @@ type Batch struct {
 	// is written in order.
 	history, results, forgotten *pebble.Batch
 	shards                      []*Shard // with changes, by their first one
+	lookup                      lookup
 }
 
 // NewBatch returns an empty batch. It costs little to keep and reuse it.
 func (s *Store) NewBatch() *Batch {
 	options := []pebble.BatchOption{pebble.WithInitialSizeBytes(batchBytes), pebble.WithMaxRetainedSizeBytes(batchBytesRetained)}
-	return &Batch{
+	b := &Batch{
 		store: s, pb: s.db.NewBatch(options...),
 		history: s.db.NewBatch(options...), results: s.db.NewBatch(options...), forgotten: s.db.NewBatch(options...),
+		lookup: lookup{store: s},
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.batches = append(s.batches, b)
+	return b
 }
 
 // Bytes is the size of what the batch holds.
@@ -56,6 +62,9 @@ func (b *Batch) Commit() error {
 }
 
 func (b *Batch) commit() error {
+	if err := b.lookup.close(); err != nil {
+		return err
+	}
 	for _, sh := range b.shards {
 		if err := sh.finish(b); err != nil {
 			return err

@@ -107,12 +107,14 @@ type Store struct {
 	// View that a shard was replaced under it, which Pebble's snapshots do not survive.
 	installs atomic.Pointer[map[placement.ShardID]uint64]
 
-	// mu guards shards and the replacement of installs. Never held across an ingest.
+	// mu guards shards, batches and the replacement of installs. Never held across an ingest.
 	mu     sync.Mutex
 	shards map[placement.ShardID]*Shard
 	// loaded counts those of them that hold data, for any goroutine.
 	loaded atomic.Int32
 	closed bool
+	// batches are those that were made; Close ends what they look up.
+	batches []*Batch
 }
 
 // Open opens the store in dir, and makes it if there is none. The caller holds the lock of the data directory.
@@ -181,8 +183,8 @@ func checkFormat(db *pebble.DB) error {
 // returns that error.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	closed := s.closed
-	s.closed = true
+	closed, batches := s.closed, s.batches
+	s.closed, s.batches = true, nil
 	s.mu.Unlock()
 	if closed {
 		return nil
@@ -193,6 +195,9 @@ func (s *Store) Close() error {
 	}
 	if s.fatal.isAbandoned() {
 		return s.fatal.err()
+	}
+	for _, b := range batches {
+		_ = b.lookup.close() // what it has met is in the fatal error, or in that of closing the store
 	}
 	if err := s.fatal.guardClose(s.db.Close); err != nil {
 		return errors.Join(s.fatal.err(), fmt.Errorf("state: close: %w", err))

@@ -312,5 +312,6 @@ func (sh *Shard) stored(key string) ([]byte, io.Closer, error) {
 	if stored := sh.recent.get(key); stored != nil {
 		return stored, noCloser{}, nil
 	}
-	return sh.read()
+	stored, err := sh.open.lookup.find(sh.key)
+	return stored, noCloser{}, err
 }
