@@ -103,7 +103,7 @@ type blank struct{ engine }
 
 func (blank) view() engineView { return blankView{} }
 
-type blankView struct{ engineView }
+type blankView struct{}
 
 func (blankView) read(shard placement.ShardID, _ *peerv1.ReadRequest) (*peerv1.ReadResult, position, error) {
 	return &peerv1.ReadResult{}, position{}, &StaleRouteError{Shard: shard, Slot: 7}

@@ -337,3 +337,32 @@ func TestWatchOfACutOffReplicaEnds(t *testing.T) {
 	c.mustPut(t, "k2", "v")
 	c.watch(t, "n1", raftnode.WatchRequest{Prefix: "k", Token: token}).sees("+k2 v")
 }
+
+// What a watch shows lives on for as long as when it was written; what it begins with, for what is left.
+func TestWatchesShowTimesToLive(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	const ttl = 60_000
+	w := c.watch(t, "n1", raftnode.WatchRequest{Key: "a"})
+	for range 2 {
+		if res := c.do("n1", mortalPut("a", ttl, 0)); res.Err != nil {
+			t.Fatal(res.Err)
+		}
+	}
+	var events []raftnode.WatchEvent
+	for len(events) < 2 {
+		w.next()
+		events = append(events, w.last.Events...)
+	}
+	for _, e := range events {
+		if got := e.After.GetRemainingMs(); got != ttl {
+			t.Errorf("put for %d ms, shown with %d", ttl, got)
+		}
+	}
+	initial := c.watch(t, "n1", raftnode.WatchRequest{Key: "a", Initial: true})
+	for len(initial.last.Records) == 0 {
+		initial.next()
+	}
+	if got := initial.last.Records[0].GetRemainingMs(); got == 0 || got > ttl {
+		t.Errorf("begins with %d ms of %d", got, ttl)
+	}
+}

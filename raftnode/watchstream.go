@@ -6,6 +6,7 @@ import (
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/planted"
 	"github.com/raftkv/raftkv/raftnode/state"
@@ -206,13 +207,18 @@ func (s *WatchStream) take(p *watchedShard, found watch.Batch) *WatchBatch {
 	for i, e := range found.Events {
 		b.Events[i] = WatchEvent{Revision: e.Revision, Key: e.Key}
 		if !e.Deleted {
-			b.Events[i].After = &peerv1.KeyRecord{Key: e.Key, Record: e.After}
+			b.Events[i].After = recordAt(e.Key, e.After, e.ClockMs)
 		}
 		if s.filter.Before && e.Before != nil {
-			b.Events[i].Before = &peerv1.KeyRecord{Key: e.Key, Record: e.Before}
+			b.Events[i].Before = recordAt(e.Key, e.Before, e.ClockMs)
 		}
 	}
 	return b
+}
+
+// recordAt is a record, and how long it lived on when the clock of its shard was at a time.
+func recordAt(key string, r *storev1.Record, clockMs uint64) *peerv1.KeyRecord {
+	return &peerv1.KeyRecord{Key: key, Record: r, RemainingMs: LeaseRemaining(r.GetDeadlineMs(), clockMs)}
 }
 
 // initial reads the next page of the records of the start, as they were before the first event.
@@ -234,6 +240,10 @@ func (s *WatchStream) initial(p *watchedShard) (b *WatchBatch, idle bool, err er
 	}
 	if err != nil {
 		return nil, false, s.pollError(p, err)
+	}
+	clock := s.ws.n.engine.position(p.shard).clockMs
+	for _, k := range records {
+		k.RemainingMs = LeaseRemaining(k.GetRecord().GetDeadlineMs(), clock)
 	}
 	p.place.key = next
 	p.place.initial = next != ""

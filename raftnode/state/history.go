@@ -143,11 +143,10 @@ func (sh *Shard) tombstonesFrom(floor, below uint64, most int) ([]tombstone, uin
 
 // isTombstone says whether the tombstone still is the record of its key: the open batch may have replaced it.
 func (sh *Shard) isTombstone(t tombstone) (bool, error) {
-	stored, closer, err := sh.stored(t.key)
+	stored, err := sh.stored(t.key)
 	if err != nil {
 		return false, err
 	}
-	defer closer.Close()
 	var h recordHead
 	if stored != nil {
 		if h, err = readHead(stored); err != nil {
@@ -165,11 +164,10 @@ func (sh *Shard) isTombstone(t tombstone) (bool, error) {
 
 // clearTombstone removes a record that is a tombstone: no read asks for what was before any more.
 func (sh *Shard) clearTombstone(b *Batch, t tombstone) error {
-	stored, closer, err := sh.stored(t.key)
+	stored, err := sh.stored(t.key)
 	if err != nil {
 		return err
 	}
-	defer closer.Close()
 	sh.touch(placement.SlotOf(t.key)).digest.remove(hashRecord(t.key, stored))
 	if err := b.delete(sh.key); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"io"
 	"maps"
 	"slices"
 
@@ -131,11 +130,10 @@ func (sh *Shard) compare(cs []*storev1.Compare) (i int, current uint64, err erro
 
 // holds also returns the revision of the last write of the key, 0 if the key does not exist.
 func (sh *Shard) holds(c *storev1.Compare) (ok bool, current uint64, err error) {
-	stored, closer, err := sh.stored(c.Key)
+	stored, err := sh.stored(c.Key)
 	if err != nil {
 		return false, 0, err
 	}
-	defer closer.Close()
 	var h recordHead
 	if stored != nil {
 		if h, err = readHead(stored); err != nil {
@@ -225,11 +223,10 @@ func (s *scratch) keep(stored []byte) []byte {
 // operate executes one operation: it fills c and r, and says whether it changed anything.
 func (sh *Shard) operate(b *Batch, op *storev1.Operation, revision uint64, c *storev1.History_Change, r *storev1.OperationResult) (bool, error) {
 	slot := placement.SlotOf(op.Key)
-	before, closer, err := sh.stored(op.Key)
+	before, err := sh.stored(op.Key)
 	if err != nil {
 		return false, err
 	}
-	defer closer.Close()
 	var old recordHead
 	if before != nil {
 		if old, err = readHead(before); err != nil {
@@ -303,15 +300,14 @@ func (s *scratch) leave(op *storev1.Operation, old *recordHead, revision uint64)
 }
 
 // stored returns the record of a key as the open batch leaves it, nil if there is none, and leaves its key in sh.key. The record may be read
-// until the closer is closed.
-func (sh *Shard) stored(key string) ([]byte, io.Closer, error) {
+// until the next one is asked for, or written.
+func (sh *Shard) stored(key string) ([]byte, error) {
 	sh.key = appendRecordKey(sh.key[:0], sh.id, key)
 	if stored, ok := sh.overlay.records[key]; ok {
-		return stored, noCloser{}, nil
+		return stored, nil
 	}
 	if stored := sh.recent.get(key); stored != nil {
-		return stored, noCloser{}, nil
+		return stored, nil
 	}
-	stored, err := sh.open.lookup.find(sh.key)
-	return stored, noCloser{}, err
+	return sh.open.lookup.find(sh.key)
 }
