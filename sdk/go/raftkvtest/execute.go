@@ -210,6 +210,7 @@ func (c *Cluster) put(s *shard, r putRequest, previous bool) *raftkvv1.PutRespon
 	c.set(s, key, kv)
 	if ttl := r.GetTtlMs(); ttl > 0 {
 		s.deadlines[key] = c.now + time.Duration(ttl)*time.Millisecond
+		s.events[len(s.events)-1].after = c.shown(kv)
 	}
 	p := &raftkvv1.PutResponse{CreateRevision: kv.CreateRevision, Version: kv.Version}
 	if previous {

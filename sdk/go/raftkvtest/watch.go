@@ -360,6 +360,9 @@ func (c *Cluster) gatherInitial(w *watch, s *shard, p *place, res *raftkvv1.Watc
 			p.Initial, p.Key = true, key
 			break
 		}
+		if now := s.items[key]; now != nil && now.ModRevision == kv.ModRevision {
+			kv = c.shown(kv)
+		}
 		res.Events = append(res.Events, &raftkvv1.Event{
 			Type: raftkvv1.EventType_EVENT_TYPE_PUT, Kv: kv, Shard: uint32(s.id), Revision: kv.ModRevision, Initial: true,
 		})
@@ -369,7 +372,7 @@ func (c *Cluster) gatherInitial(w *watch, s *shard, p *place, res *raftkvv1.Watc
 
 // set writes or, with nil, removes a key, and tells those who watch. c.mu is held.
 func (c *Cluster) set(s *shard, key string, kv *raftkvv1.KeyValue) {
-	s.events = append(s.events, event{revision: s.revision, key: key, before: s.items[key], after: kv})
+	s.events = append(s.events, event{revision: s.revision, key: key, before: c.shown(s.items[key]), after: kv})
 	s.set(key, kv)
 	delete(s.deadlines, key)
 	close(c.changed)
