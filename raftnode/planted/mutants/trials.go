@@ -84,7 +84,7 @@ var trials = []trial{
 	{planted.TruncatedPastFlushed, "R8", seedsMost, nil},
 	{planted.ReadContextReused, "R16", 0, in(simulation, "TestReadsAreNotConfirmedByAnswersToAnEarlierLife")},
 	{planted.ReadBeforeApplied, "R16", seedsMost, nil},
-	{planted.StaleBoundIgnored, "promise 1", seedsMost, in(simulation, "TestScenarios/stale_reads")},
+	{planted.StaleBoundIgnored, "promise 1", seedsMost, in(node, "TestFreshEnough$")},
 	{planted.StaleTokenIgnored, "promise 1", seedsMost, in(node, "TestStaleReads$")},
 	{planted.LeaseForgottenElsewhere, "R19", seedsMost, in(simulation, "TestLeasesOfSeveralShards|TestRevokedLeasesTakeTheirKeysAlong")},
 	{planted.ReadSlotUnchecked, "R17", 0, in(node, "TestSlotsAreCheckedWhereRequestsAreExecuted")},
