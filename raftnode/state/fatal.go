@@ -71,6 +71,10 @@ func (f *fatality) guard(run func() error) error {
 	return wait(run, f.failed, f.err)
 }
 
+// guardOpen is guard for opening, which is waited for after an error that did not kill Pebble: what is open then is to be closed, or it would go on
+// beside the next store in the same directory.
+func (f *fatality) guardOpen(run func() error) error { return wait(run, f.abandoned, f.err) }
+
 // guardClose is guard for closing, which goes on after an error that did not kill Pebble.
 func (f *fatality) guardClose(run func() error) error {
 	return wait(run, f.abandoned, func() error { return nil })

@@ -116,12 +116,22 @@ func (m *model) answer(id *storev1.RequestId, execute func() *storev1.WriteResul
 		return &storev1.WriteResult{Outcome: expired, Revision: m.revision}
 	case s != nil && id.Seen < min(s.floor, m.revision):
 		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: s.floor}
-	case s != nil && len(m.of(client)) >= m.most && m.of(client)[0].sequence >= max(s.acked, id.AckedBelow):
+	case m.full(client, id.AckedBelow):
 		return &storev1.WriteResult{Outcome: sessionFull, Revision: m.revision}
 	}
 	r := execute()
 	m.remember(id, r, 0)
 	return r
+}
+
+// full says whether a client has to acknowledge something first: it has as many results as it may, or the shard has, and can forget nobody else's.
+func (m *model) full(client string, acked uint64) bool {
+	s := m.session(client)
+	if s == nil || m.of(client)[0].sequence < max(s.acked, acked) {
+		return false
+	}
+	others := slices.ContainsFunc(m.sessions, func(other *modelSession) bool { return other != s && other.fenced <= m.revision })
+	return len(m.of(client)) >= m.most || len(m.results) >= m.limit && !others
 }
 
 func (m *model) remember(id *storev1.RequestId, r *storev1.WriteResult, fenced uint64) {

@@ -48,12 +48,13 @@ func (m *model) fence(id *storev1.RequestId) *storev1.WriteResult {
 		return &storev1.WriteResult{Outcome: expired, Revision: m.revision}
 	case id.Seen < floor || id.Seen > m.revision:
 		return &storev1.WriteResult{Outcome: expired, Revision: m.revision, SessionFloor: floor}
-	case s != nil && len(m.of(client)) >= m.most && m.of(client)[0].sequence >= max(s.acked, id.AckedBelow),
-		id.Seen == m.revision && (s == nil || s.fenced <= m.revision) && pinned >= m.limit/2:
+	case m.full(client, id.AckedBelow):
 		return &storev1.WriteResult{Outcome: sessionFull, Revision: m.revision}
+	case (s == nil || s.fenced <= m.revision) && pinned >= m.limit/2:
+		return &storev1.WriteResult{Outcome: fencesFull, Revision: m.revision}
 	}
 	r := &storev1.WriteResult{Outcome: fenced, Revision: m.revision}
-	m.remember(id, r, id.Seen+1)
+	m.remember(id, r, m.revision+1)
 	return r
 }
 

@@ -128,12 +128,15 @@ func Open(dir string, o Options) (*Store, error) {
 	s.fatal.init(o.Logger, o.OnFatal)
 	s.installs.Store(&map[placement.ShardID]uint64{})
 	s.engine = s.engineOptions()
-	err := s.fatal.guard(func() error {
+	err := s.fatal.guardOpen(func() error {
 		db, err := openEngine(dir, s.engine)
 		if err != nil {
 			return err
 		}
 		if err := checkFormat(db); err != nil {
+			return errors.Join(err, db.Close())
+		}
+		if err := s.fatal.err(); err != nil { // Damage that Pebble has told of and gone on from.
 			return errors.Join(err, db.Close())
 		}
 		s.db = db
