@@ -49,6 +49,13 @@ func (a *pendingAnswers) keep(one answer) (first bool) {
 	return len(a.waiting) == 1
 }
 
+// pending says whether answers wait: a node that is leaving stays for them.
+func (a *pendingAnswers) pending() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.waiting) > 0
+}
+
 // retry tries again to send all that waits. After the end of the node it is not called, and what waits is lost, as those who asked will be told
 // by the end of their connections.
 func (a *pendingAnswers) retry() {

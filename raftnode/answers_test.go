@@ -42,6 +42,9 @@ func TestAnswersWaitForAConnection(t *testing.T) {
 		f()
 	}
 	retry()
+	if !n.answers.pending() {
+		t.Error("nothing keeps a node that is leaving")
+	}
 	if got := n.metrics.lostAnswers.Load(); got != 1 {
 		t.Errorf("%d answers lost, want the one that nobody waits for", got)
 	}
@@ -50,7 +53,7 @@ func TestAnswersWaitForAConnection(t *testing.T) {
 	if len(transport.sent) != 2 || transport.sent[0] != 1 || transport.sent[1] != 3 {
 		t.Errorf("sent %v", transport.sent)
 	}
-	if len(runtime.timers) != 0 || n.answers.bytes != 0 {
+	if len(runtime.timers) != 0 || n.answers.bytes != 0 || n.answers.pending() {
 		t.Error("something still waits")
 	}
 }

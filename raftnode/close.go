@@ -84,7 +84,7 @@ func (l *leaving) handOver(m *member) {
 
 // look ends it if nothing has been left to do for some ticks. It is called at every one, because requests are answered in many places.
 func (l *leaving) look() {
-	if l.leads.Load() > 0 || l.n.requests.bytes.Load() > 0 {
+	if l.leads.Load() > 0 || l.n.requests.bytes.Load() > 0 || l.n.answers.pending() {
 		l.quiet = 0
 		return
 	}

@@ -97,9 +97,9 @@ func covered(parts []Result) (placement.Slot, bool) {
 func (n *Node) merge(r *peerv1.RangeRead, parts []Result) *Page {
 	page := &Page{Origin: &peerv1.Origin{NodeId: string(n.options.NodeID)}}
 	for _, p := range parts {
-		page.Revisions = append(page.Revisions, ShardRevision{p.Shard, p.Origin.GetRevision()})
+		page.Revisions = append(page.Revisions, placement.ShardRevision{Shard: p.Shard, Revision: p.Origin.GetRevision()})
 	}
-	slices.SortFunc(page.Revisions, func(a, b ShardRevision) int { return cmp.Compare(a.Shard, b.Shard) })
+	slices.SortFunc(page.Revisions, func(a, b placement.ShardRevision) int { return cmp.Compare(a.Shard, b.Shard) })
 	if len(parts) == 1 {
 		page.Origin, page.Shard = parts[0].Origin, parts[0].Shard
 		page.Records, page.More = parts[0].Read.GetRecords(), parts[0].Read.GetMore()

@@ -95,13 +95,7 @@ type Page struct {
 	// Shard is that shard; 0 if several took part.
 	Shard placement.ShardID
 	// Revisions are those of the states that the page shows, by ascending shard.
-	Revisions []ShardRevision
-}
-
-// ShardRevision is a revision of a shard.
-type ShardRevision struct {
-	Shard    placement.ShardID
-	Revision uint64
+	Revisions []placement.ShardRevision
 }
 
 // Status describes a node.

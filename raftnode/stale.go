@@ -1,7 +1,6 @@
 package raftnode
 
 import (
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -82,7 +81,7 @@ func (n *Node) staleAnswer(m *member, s *peerv1.Stale, origin *peerv1.Origin, re
 	}
 	origin.FreshnessUnknown = !known
 	if known {
-		origin.FreshnessMs = uint64(math.Ceil(float64(age) / float64(time.Millisecond)))
+		origin.FreshnessMs = uint64((age + time.Millisecond - 1) / time.Millisecond) // A part counts whole.
 	}
 	return true
 }

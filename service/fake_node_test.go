@@ -303,7 +303,7 @@ func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.
 		slices.Reverse(keys)
 	}
 	page := &raftnode.Page{
-		Origin: n.origin(), Shard: fakeShard, Revisions: []raftnode.ShardRevision{{Shard: fakeShard, Revision: n.revision}, {Shard: fakeShard + 1, Revision: 77}},
+		Origin: n.origin(), Shard: fakeShard, Revisions: []placement.ShardRevision{{Shard: fakeShard, Revision: n.revision}, {Shard: fakeShard + 1, Revision: 77}},
 	}
 	size := 0
 	for _, k := range keys {

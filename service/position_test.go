@@ -12,6 +12,7 @@ import (
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // lastStale is what the last read has asked the node for.
@@ -24,7 +25,7 @@ func (f *fixture) lastStale() *peerv1.Stale {
 func TestTokens(t *testing.T) {
 	f := newFixture(t)
 	h := f.service.nodeHeader()
-	tell(h, raftnode.ShardRevision{Shard: 1, Revision: 7}, raftnode.ShardRevision{Shard: 3, Revision: 1 << 60})
+	tell(h, placement.ShardRevision{Shard: 1, Revision: 7}, placement.ShardRevision{Shard: 3, Revision: 1 << 60})
 	stale, err := f.service.staleRead(raftkvv1.Consistency_CONSISTENCY_STALE, 5, h.GetToken())
 	want := &peerv1.Stale{MaxMs: 5, Revisions: map[uint32]uint64{1: 7, 3: 1 << 60}}
 	if err != nil || !proto.Equal(stale, want) {
@@ -113,8 +114,8 @@ func TestStaleReads(t *testing.T) {
 	if err != nil || !proto.Equal(f.lastStale(), want) {
 		t.Fatalf("List: %v, %v", f.lastStale(), err)
 	}
-	if p, err := f.service.position(list.GetHeader().GetToken()); err != nil || len(p.GetShards()) != 2 || p.GetShards()[1].GetRevision() != 77 {
-		t.Errorf("the token of a list is of %v, %v", p, err)
+	if at, err := f.service.position(list.GetHeader().GetToken()); err != nil || len(at) != 2 || at[1].Revision != 77 {
+		t.Errorf("the token of a list is of %v, %v", at, err)
 	}
 	txn, err := api.Txn(t.Context(), &raftkvv1.TxnRequest{Then: []*raftkvv1.TxnOperation{{Operation: &raftkvv1.TxnOperation_Get_{Get: &raftkvv1.TxnOperation_Get{Key: "a"}}}}})
 	if err != nil || txn.GetHeader().GetToken() == "" {

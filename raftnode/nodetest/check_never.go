@@ -17,31 +17,12 @@ import (
 func CheckNeverApplied(h *History, disks map[placement.NodeID]*simfs.FS) error {
 	var errs []error
 	for _, node := range slices.Sorted(maps.Keys(disks)) {
-		if err := checkNever(h, disks[node]); err != nil {
+		look := func(v *state.View, shard placement.ShardID) error { return neverIn(h, v, shard) }
+		if err := (Disk{FS: disks[node], Dir: dataDir}).eachShard(look); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", node, err))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func checkNever(h *History, disk *simfs.FS) (err error) {
-	store, err := state.Open(disk.PathJoin(dataDir, "state"), state.Options{FS: disk, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	shards, err := store.Shards()
-	if err != nil {
-		return err
-	}
-	v := store.View()
-	defer func() { err = errors.Join(err, v.Close()) }()
-	for _, shard := range shards {
-		if err := neverIn(h, v, shard); err != nil {
-			return fmt.Errorf("shard %d: %w", shard, err)
-		}
-	}
-	return nil
 }
 
 // neverIn looks through what a view shows of a shard.
@@ -68,19 +49,12 @@ func neverIn(h *History, v *state.View, shard placement.ShardID) error {
 			return err
 		}
 	}
-	all := func(string, bool) state.Want { return state.WantBoth }
-	for next := (state.Cursor{Revision: at.HistoryFloor}); next.Revision <= at.Revision; {
-		var parts []*state.Part
-		if parts, next, err = v.Changes(shard, state.ChangesRead{From: next, MaxBytes: 1 << 30, Want: all}); err != nil {
-			return err
-		}
-		for _, p := range parts {
-			for _, c := range p.Changes {
-				if err := errors.Join(never("history", c.Key, c.After.GetValue()), never("history", c.Key, c.Before.GetValue())); err != nil {
-					return err
-				}
+	return eachPart(v, shard, state.WantBoth, func(p *state.Part) error {
+		for _, c := range p.Changes {
+			if err := errors.Join(never("history", c.Key, c.After.GetValue()), never("history", c.Key, c.Before.GetValue())); err != nil {
+				return err
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }

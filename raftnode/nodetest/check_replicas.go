@@ -81,39 +81,32 @@ type shardIndex struct {
 
 // compareStates compares the state on a disk with those seen before, and returns where each shard stands.
 func compareStates(states map[shardIndex]replicaState, node placement.NodeID, disk Disk) (applied map[placement.ShardID]uint64, compared int, err error) {
-	store, err := state.Open(disk.FS.PathJoin(disk.Dir, "state"), state.Options{FS: disk.FS, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
-	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", node, err)
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
 	applied = make(map[placement.ShardID]uint64)
-	shards, err := store.Shards()
-	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", node, err)
-	}
-	for _, shard := range shards {
-		at, is, err := stateOf(store, node, shard)
+	err = disk.eachShard(func(v *state.View, shard placement.ShardID) error {
+		at, is, err := stateOf(v, node, shard)
 		if err != nil {
-			return nil, compared, fmt.Errorf("%s, shard %d: %w", node, shard, err)
+			return err
 		}
 		applied[shard] = at
 		was, ok := states[shardIndex{shard, at}]
 		if !ok {
 			states[shardIndex{shard, at}] = is
-			continue
+			return nil
 		}
 		compared++
 		if was.digest != is.digest || was.export != is.export {
-			return nil, compared, fmt.Errorf("shard %d at index %d is not the same on %s and %s (digests %x and %x)", shard, at, was.node, is.node, was.digest, is.digest)
+			return fmt.Errorf("at index %d it is not the same on %s and %s (digests %x and %x)", at, was.node, is.node, was.digest, is.digest)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, compared, fmt.Errorf("%s: %w", node, err)
 	}
 	return applied, compared, nil
 }
 
 // stateOf reads what a replica holds, and compares the digests that it keeps with its records.
-func stateOf(store *state.Store, node placement.NodeID, shard placement.ShardID) (index uint64, is replicaState, err error) {
-	v := store.View()
-	defer func() { err = errors.Join(err, v.Close()) }()
+func stateOf(v *state.View, node placement.NodeID, shard placement.ShardID) (index uint64, is replicaState, err error) {
 	is.node = node
 	hash := xxhash.New()
 	at, err := v.Export(shard, hash)

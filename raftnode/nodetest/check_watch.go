@@ -73,37 +73,12 @@ func (o *Operation) changes() []Watched {
 }
 
 // addDisk notes the history that a disk holds.
-func (l *ledger) addDisk(disk Disk) (err error) {
-	store, err := state.Open(disk.FS.PathJoin(disk.Dir, "state"), state.Options{FS: disk.FS, CacheBytes: 1 << 20, MemTableBytes: memTableBytes})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	shards, err := store.Shards()
-	if err != nil {
-		return err
-	}
-	v := store.View()
-	defer func() { err = errors.Join(err, v.Close()) }()
-	all := func(string, bool) state.Want { return state.WantAfter }
-	for _, shard := range shards {
-		at, err := v.Position(shard)
-		if err != nil {
-			return err
-		}
-		for next := (state.Cursor{Revision: at.HistoryFloor}); next.Revision <= at.Revision; {
-			var parts []*state.Part
-			if parts, next, err = v.Changes(shard, state.ChangesRead{From: next, MaxBytes: 1 << 30, Want: all}); err != nil {
-				return err
-			}
-			for _, p := range parts {
-				if err := l.add(shard, p.Revision, partChanges(p), "a disk"); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+func (l *ledger) addDisk(disk Disk) error {
+	return disk.eachShard(func(v *state.View, shard placement.ShardID) error {
+		return eachPart(v, shard, state.WantAfter, func(p *state.Part) error {
+			return l.add(shard, p.Revision, partChanges(p), "a disk")
+		})
+	})
 }
 
 func partChanges(p *state.Part) []Watched {

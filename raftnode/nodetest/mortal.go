@@ -153,36 +153,11 @@ func (m *mortals) read(k *KeyLife, done func(there bool)) {
 
 // send sends a request to a random node. done is called once, with an unknown outcome if no answer comes.
 func (m *mortals) send(r *raftnode.Request, done func(raftnode.Result)) {
-	s := m.c.scheduler
-	p := m.c.processes[s.random.IntN(len(m.c.processes))]
 	m.busy++
-	answered := false
-	answer := func(res raftnode.Result) {
-		if !answered {
-			answered = true
-			m.busy--
-			done(res)
-		}
-	}
-	s.add(s.between(50*time.Microsecond, time.Millisecond), &event{
-		name: "mortal request", process: p,
-		lost: func() { answer(raftnode.Result{Err: errUnreachable}) },
-		run: func() {
-			l := p.life
-			if l.node == nil {
-				answer(raftnode.Result{Err: errUnreachable})
-				return
-			}
-			r.Deadline = l.runtime.Now().Add(m.timeout)
-			r.Done = func(res raftnode.Result) {
-				if !l.dead.Load() {
-					s.after(s.between(50*time.Microsecond, time.Millisecond), "mortal answer", func() { answer(res) })
-				}
-			}
-			l.node.Submit(r)
-		},
+	m.c.sendOnce("mortal request", r, m.timeout, func(res raftnode.Result) {
+		m.busy--
+		done(res)
 	})
-	s.after(m.timeout+2*time.Second, "mortal timeout", func() { answer(raftnode.Result{Err: errNoAnswer}) })
 }
 
 // passed waits until every key that was put, or may have been, is gone: none lives for ever once a cluster is healthy, whatever happened to the clocks of its

@@ -158,34 +158,7 @@ func (a *attempt) repeated(first, res raftnode.Result, other bool) {
 
 // send sends a request to a random node. done is called once, with an unknown outcome if no answer comes.
 func (cl *client) send(r *raftnode.Request, done func(raftnode.Result)) {
-	cs, s := cl.cs, cl.cs.c.scheduler
-	p := cs.c.processes[s.random.IntN(len(cs.c.processes))]
-	answered := false
-	answer := func(res raftnode.Result) {
-		if !answered {
-			answered = true
-			done(res)
-		}
-	}
-	s.add(s.between(50*time.Microsecond, time.Millisecond), &event{
-		name: "question", process: p,
-		lost: func() { answer(raftnode.Result{Err: errUnreachable}) },
-		run: func() {
-			l := p.life
-			if l.node == nil {
-				answer(raftnode.Result{Err: errUnreachable})
-				return
-			}
-			r.Deadline = l.runtime.Now().Add(cs.load.Timeout)
-			r.Done = func(res raftnode.Result) {
-				if !l.dead.Load() {
-					s.after(s.between(50*time.Microsecond, time.Millisecond), "reply", func() { answer(res) })
-				}
-			}
-			l.node.Submit(r)
-		},
-	})
-	s.after(cs.load.Timeout+2*time.Second, "question timeout", func() { answer(raftnode.Result{Err: errNoAnswer}) })
+	cl.cs.c.sendOnce("question", r, cl.cs.load.Timeout, done)
 }
 
 // windowsPassed lets the windows of all idempotency keys end: their results go through the log, and the replicas are to stand still in the end. Clocks may run a

@@ -1,11 +1,8 @@
 package raftkv
 
 import (
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
@@ -66,49 +63,32 @@ func ageOf(h *raftkvv1.ResponseHeader) time.Duration {
 // raftkv needs to know what is in it. The zero Token is of nothing.
 type Token string
 
-// positionVersion is the format of tokens.
-const positionVersion = 1
-
-// tokenOf makes a token; a cluster that is not known makes none.
-func tokenOf(cluster string, shards ...*raftkvv1.Position_Shard) Token {
-	id, err := hex.DecodeString(cluster)
-	if err != nil || len(id) != 16 || len(shards) == 0 {
-		return ""
-	}
-	slices.SortFunc(shards, func(a, b *raftkvv1.Position_Shard) int { return int(a.Shard) - int(b.Shard) })
-	b, err := (&raftkvv1.Position{Version: positionVersion, ClusterId: id, Shards: shards}).MarshalVT()
-	if err != nil {
-		return ""
-	}
-	return Token(base64.RawURLEncoding.EncodeToString(b))
-}
-
 // TokenAt is what a read must show that is not to be behind a revision of a shard, such as those of the result of a write: see AtLeast.
 func (c *Client) TokenAt(shard placement.ShardID, revision uint64) Token {
-	if cluster := c.routes.cluster.Load(); cluster != nil {
-		return tokenOf(*cluster, positionOf(shard, revision))
-	}
-	return ""
-}
-
-func positionOf(shard placement.ShardID, revision uint64) *raftkvv1.Position_Shard {
-	return &raftkvv1.Position_Shard{Shard: uint32(shard), Revision: revision}
+	return c.routes.token(placement.ShardRevision{Shard: shard, Revision: revision})
 }
 
 // Token is all that the client has seen, of every shard: reads AtLeast that, by whatever client, are not behind any answer that this one has had.
 func (c *Client) Token() Token {
-	c.routes.mu.RLock()
-	defer c.routes.mu.RUnlock()
-	var shards []*raftkvv1.Position_Shard
-	for id, s := range c.routes.shards {
+	r := c.routes
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var at []placement.ShardRevision
+	for id, s := range r.shards {
 		if seen := s.seen.Load(); seen > 0 && id != placement.MetaShard {
-			shards = append(shards, positionOf(id, seen))
+			at = append(at, placement.ShardRevision{Shard: id, Revision: seen})
 		}
 	}
-	if cluster := c.routes.cluster.Load(); cluster != nil {
-		return tokenOf(*cluster, shards...)
+	return r.token(at...)
+}
+
+// token is empty before the first answer.
+func (r *routes) token(at ...placement.ShardRevision) Token {
+	cluster := r.cluster.Load()
+	if cluster == nil {
+		return ""
 	}
-	return ""
+	return Token(placement.PositionToken(*cluster, at...))
 }
 
 // TooStaleError says that a replica was not new enough for a stale read and could not ask a majority.

@@ -24,8 +24,6 @@ const (
 	watch     = "raftnode/watch"
 )
 
-func in(pkg, tests string) []suite { return []suite{{pkg, tests}} }
-
 // seedsMost is how many seeds a bug has that the simulation must find.
 const seedsMost = 200
 
@@ -100,3 +98,5 @@ var trials = []trial{
 	{planted.WatchSplitUnmarked, "R22", seedsMost, in(state, "TestChangesAreTheDifferences")},
 	{planted.WatchTokenRunsAhead, "R22", seedsMost, in(node, "TestALargeRevisionIsMarked")},
 }
+
+func in(pkg, tests string) []suite { return []suite{{pkg, tests}} }

@@ -1,10 +1,8 @@
 package raftkvtest
 
 import (
-	"encoding/base64"
-	"encoding/hex"
-
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // staleAge is how old a stand-in says that what it shows may be: all nodes share one state, so it is not.
@@ -31,14 +29,16 @@ func (c *Cluster) stale(i int, s *shard, o *raftkvv1.ExecOperation_Get) (*raftkv
 
 // shows says why the state does not hold what a token names; nil if it does.
 func (c *Cluster) shows(token string) *Error {
-	p := new(raftkvv1.Position)
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || p.UnmarshalVT(b) != nil || token != "" && hex.EncodeToString(p.ClusterId) != ClusterID {
+	if token == "" {
+		return nil
+	}
+	cluster, at, err := placement.ParsePositionToken(token)
+	if err != nil || cluster != ClusterID {
 		return invalid("token is not one that an answer has given")
 	}
-	for _, at := range p.Shards {
-		if int(at.Shard) < len(c.shards) && at.Revision > c.shards[at.Shard].revision {
-			return futureRevision(c.shards[at.Shard], at.Revision)
+	for _, a := range at {
+		if int(a.Shard) < len(c.shards) && a.Revision > c.shards[a.Shard].revision {
+			return futureRevision(c.shards[a.Shard], a.Revision)
 		}
 	}
 	return nil
@@ -46,17 +46,9 @@ func (c *Cluster) shows(token string) *Error {
 
 // token is what the state shows. c.mu is held.
 func (c *Cluster) token() string {
-	id, err := hex.DecodeString(ClusterID)
-	if err != nil {
-		panic(err) // it is a constant
-	}
-	p := &raftkvv1.Position{Version: 1, ClusterId: id}
+	var at []placement.ShardRevision
 	for _, s := range c.shards[1:] {
-		p.Shards = append(p.Shards, &raftkvv1.Position_Shard{Shard: uint32(s.id), Revision: s.revision})
+		at = append(at, placement.ShardRevision{Shard: s.id, Revision: s.revision})
 	}
-	b, err := p.MarshalVT()
-	if err != nil {
-		panic(err) // of numbers and bytes it cannot fail
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return placement.PositionToken(ClusterID, at...)
 }
