@@ -59,12 +59,12 @@ func (w *worker) leadApplied(m *member) {
 // handle makes the followers of a node that is gone forget it, and lets them campaign in turn: failing over does not wait for an
 // election timeout, and no timeout has to be short for that. Pre-vote protects a leader that only this node has lost.
 func (e peerDownEvent) handle(w *worker) {
-	for _, m := range w.n.locals() {
+	for m := range w.members() {
 		id, member := m.byNode[e.node]
 		if r := m.newcomers[e.node]; r != nil {
 			id, member = r.GetId(), true
 		}
-		if m.worker != w || !member {
+		if !member {
 			continue
 		}
 		m.replica.ReportUnreachable(id)

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 
@@ -29,6 +30,18 @@ func (n *Node) locals() []*member {
 		return t.list
 	}
 	return nil
+}
+
+// members returns those of the worker. Whatever a worker does with each member starts here: the fields of the others belong to other workers, and
+// even looking whether they are concerned is a race.
+func (w *worker) members() iter.Seq[*member] {
+	return func(yield func(*member) bool) {
+		for _, m := range w.n.locals() {
+			if m.worker == w && !yield(m) {
+				return
+			}
+		}
+	}
 }
 
 // addMember lets a replica take part.

@@ -144,10 +144,8 @@ func (w *worker) abandon() {
 			failAll(e.requests, ErrStopped)
 		}
 	}
-	for _, m := range w.n.locals() {
-		if m.worker == w {
-			m.abandon()
-		}
+	for m := range w.members() {
+		m.abandon()
 	}
 	w.n.forwards.abandon()
 }
@@ -294,10 +292,7 @@ func (w *worker) check(m *member, err error) bool {
 
 func (tickEvent) handle(w *worker) {
 	now := w.n.runtime.Now()
-	for _, m := range w.n.locals() {
-		if m.worker != w {
-			continue
-		}
+	for m := range w.members() {
 		m.replica.Tick()
 		m.clock.tick(now, w.n.options.HeartbeatInterval)
 		m.refused = false
