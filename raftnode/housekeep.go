@@ -11,12 +11,15 @@ import (
 	"github.com/raftkv/raftkv/raftnode/state"
 )
 
-// housekeeper flushes the state and truncates the logs behind it, and trims history. It decides on figures only; the work is done by the
+// housekeeper flushes the state and truncates the logs behind it, trims history, and reclaims space on a full disk. It decides on figures only; the work is done by the
 // engine, the replicas and the log writer.
 type housekeeper struct {
 	n       *Node
 	wake    func()
 	flushed time.Time // when the last flush was asked for
+	resumed time.Time // when the engine was last told to try again what found no room
+
+	reclaiming reclaiming
 }
 
 func newHousekeeper(n *Node) *housekeeper {
@@ -35,7 +38,7 @@ func (h *housekeeper) step() {
 	// Truncation gives space back a segment at a time, so a log that is too long stays so for a while after a flush.
 	age := n.runtime.Now().Sub(h.flushed)
 	due := age >= n.options.SnapshotPeriod || tight && age >= tightFlushInterval
-	dirty := false
+	dirty, flushed := false, uint64(0)
 	for _, m := range n.locals() {
 		durable, err := n.engine.durable(m.shard)
 		if err != nil {
@@ -43,7 +46,7 @@ func (h *housekeeper) step() {
 			return
 		}
 		at := n.engine.position(m.shard)
-		dirty = dirty || at.index > durable
+		dirty, flushed = dirty || at.index > durable, flushed+durable
 		due = due || at.index >= durable+n.options.SnapshotEntries
 		if changed := m.membership.Load().GetIndex(); changed > durable && changed <= at.index {
 			due = true // The next change of the membership waits for this one to be durable (R10).
@@ -56,8 +59,10 @@ func (h *housekeeper) step() {
 		h.lookHome(m, at)
 		h.follow(m)
 	}
+	h.resume(false)
 	if full {
 		n.logWriter.reclaim()
+		h.reclaim(flushed)
 	}
 	if !due || !dirty {
 		return

@@ -34,31 +34,33 @@ const (
 
 	// state
 
-	TwoBatches             Bug = "two-batches"              // R1: what an entry changes is committed in parts
-	RevisionInferred       Bug = "revision-inferred"        // R2: the revision is that of the last history, not the one stored
-	AppliedIndexBehind     Bug = "applied-index-behind"     // R9: the state says that it has not applied its last entry
-	ConfigurationNotStored Bug = "configuration-not-stored" // R10: the membership is in memory only
-	SlotUnchecked          Bug = "slot-unchecked"           // R17: a write is executed on a slot that the shard does not serve
-	ClockGoesBack          Bug = "clock-goes-back"          // R19: the shard clock is that of the last entry, not the highest
-	EarlyExpiry            Bug = "early-expiry"             // R19: the time of a key passes before it has
-	DeadlinesForgotten     Bug = "deadlines-forgotten"      // R19: a replica that was opened again does not know what is due
-	MapOrder               Bug = "map-order"                // R20: the order of a history is that of a map
-	TombstonesShown        Bug = "tombstones-shown"         // promise 1: a scan shows deleted keys
-	HistoryMissing         Bug = "history-missing"          // R22: of a write of several keys only the first is in the history
-	ReplacedValueDropped   Bug = "replaced-value-dropped"   // R22: a large value goes when it is replaced, not with its history
-	DuplicateApplied       Bug = "duplicate-applied"        // R23: a retry is executed again
-	FloorStays             Bug = "floor-stays"              // R23: a forgotten request is executed again
-	ResultsNotInSnapshot   Bug = "results-not-in-snapshot"  // R23: a snapshot has no results of requests
-	NotAppliedUnfenced     Bug = "not-applied-unfenced"     // R23: that a request is not applied is said without a fence that keeps it so
-	FenceForgotten         Bug = "fence-forgotten"          // R23: a fence goes with its session though a late attempt would pass the floor
-	KeyedNotInSnapshot     Bug = "keyed-not-in-snapshot"    // R23: a snapshot has no results of idempotency keys
-	KeyedForgottenEarly    Bug = "keyed-forgotten-early"    // R19: the result of an idempotency key goes before its window ends
-	CompareBeforeLookup    Bug = "compare-before-lookup"    // R23: a retry finds its own effect and is told that its condition failed
-	WatchSplitUnmarked     Bug = "watch-split-unmarked"     // R22: a part of a revision looks as if it were the last
-	DigestNotUpdated       Bug = "digest-not-updated"       // R25: the digest of a slot keeps a record that was replaced
-	IngestIsFlushable      Bug = "ingest-is-flushable"      // R8: an ingest returns before it is durable
-	StagedNameNotSynced    Bug = "staged-name-not-synced"   // R8: a staged snapshot is taken before its names are durable
-	ManifestAfterMarker    Bug = "manifest-after-marker"    // R7: the marker of Pebble is durable before the file that it names
+	TwoBatches             Bug = "two-batches"               // R1: what an entry changes is committed in parts
+	RevisionInferred       Bug = "revision-inferred"         // R2: the revision is that of the last history, not the one stored
+	AppliedIndexBehind     Bug = "applied-index-behind"      // R9: the state says that it has not applied its last entry
+	ConfigurationNotStored Bug = "configuration-not-stored"  // R10: the membership is in memory only
+	SlotUnchecked          Bug = "slot-unchecked"            // R17: a write is executed on a slot that the shard does not serve
+	ClockGoesBack          Bug = "clock-goes-back"           // R19: the shard clock is that of the last entry, not the highest
+	EarlyExpiry            Bug = "early-expiry"              // R19: the time of a key passes before it has
+	DeadlinesForgotten     Bug = "deadlines-forgotten"       // R19: a replica that was opened again does not know what is due
+	MapOrder               Bug = "map-order"                 // R20: the order of a history is that of a map
+	TombstonesShown        Bug = "tombstones-shown"          // promise 1: a scan shows deleted keys
+	HistoryMissing         Bug = "history-missing"           // R22: of a write of several keys only the first is in the history
+	ReplacedValueDropped   Bug = "replaced-value-dropped"    // R22: a large value goes when it is replaced, not with its history
+	DuplicateApplied       Bug = "duplicate-applied"         // R23: a retry is executed again
+	FloorStays             Bug = "floor-stays"               // R23: a forgotten request is executed again
+	ResultsNotInSnapshot   Bug = "results-not-in-snapshot"   // R23: a snapshot has no results of requests
+	NotAppliedUnfenced     Bug = "not-applied-unfenced"      // R23: that a request is not applied is said without a fence that keeps it so
+	FenceForgotten         Bug = "fence-forgotten"           // R23: a fence goes with its session though a late attempt would pass the floor
+	KeyedNotInSnapshot     Bug = "keyed-not-in-snapshot"     // R23: a snapshot has no results of idempotency keys
+	KeyedForgottenEarly    Bug = "keyed-forgotten-early"     // R19: the result of an idempotency key goes before its window ends
+	CompareBeforeLookup    Bug = "compare-before-lookup"     // R23: a retry finds its own effect and is told that its condition failed
+	WatchSplitUnmarked     Bug = "watch-split-unmarked"      // R22: a part of a revision looks as if it were the last
+	DigestNotUpdated       Bug = "digest-not-updated"        // R25: the digest of a slot keeps a record that was replaced
+	IngestIsFlushable      Bug = "ingest-is-flushable"       // R8: an ingest returns before it is durable
+	StagedNameNotSynced    Bug = "staged-name-not-synced"    // R8: a staged snapshot is taken before its names are durable
+	DeletedStays           Bug = "deleted-stays"             // R24: what is deleted on a full disk keeps its space
+	CompactionsFillTheDisk Bug = "compactions-fill-the-disk" // R24: a compaction takes the last space of the disk
+	ManifestAfterMarker    Bug = "manifest-after-marker"     // R7: the marker of Pebble is durable before the file that it names
 
 	// transport and node
 

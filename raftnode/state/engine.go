@@ -18,6 +18,7 @@ const (
 	filterBitsPerKey   = 10
 	memTableStop       = 4  // memtables at which Pebble stalls
 	l0CompactSublevels = 8  // sublevels at which compaction begins
+	l0CompactFiles     = 32 // files at which it begins at the latest: what lies side by side makes no sublevels, and one compaction takes all of it
 	l0StopSublevels    = 40 // sublevels at which Pebble stalls
 	bytesPerSync       = 1 << 20
 	sstBytes           = 32 << 20
@@ -28,7 +29,7 @@ const (
 func (s *Store) engineOptions() *pebble.Options {
 	o := s.options
 	e := &pebble.Options{
-		FS:                 &orderedFS{FS: o.FS, fatal: &s.fatal},
+		FS:                 &orderedFS{FS: o.FS, fatal: &s.fatal, room: &s.room},
 		FormatMajorVersion: pebble.FormatNewest,
 		DisableWAL:         true,
 		// Pebble takes the memtables out of its cache. With a cache as large as they are, every block was read and decompressed again.
@@ -36,6 +37,7 @@ func (s *Store) engineOptions() *pebble.Options {
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: memTableStop,
 		L0CompactionThreshold:       l0CompactSublevels,
+		L0CompactionFileThreshold:   l0CompactFiles,
 		L0StopWritesThreshold:       l0StopSublevels,
 		LBaseMaxBytes:               8 * o.MemTableBytes,
 		BytesPerSync:                bytesPerSync,
@@ -60,7 +62,13 @@ func (s *Store) engineOptions() *pebble.Options {
 
 func (s *Store) listener() *pebble.EventListener {
 	return &pebble.EventListener{
-		BackgroundError: func(err error) { s.fatal.fail(fmt.Errorf("pebble in the background: %w", err)) },
+		BackgroundError: func(err error) {
+			if errors.Is(err, errNoRoom) {
+				s.room.shut(err)
+				return
+			}
+			s.fatal.fail(fmt.Errorf("pebble in the background: %w", err))
+		},
 		FlushEnd: func(pebble.FlushInfo) {
 			if s.options.OnFlush != nil {
 				s.options.OnFlush()

@@ -16,9 +16,12 @@ import (
 // made.
 //
 // Pebble panics when the sync of a directory fails; here that is a fatal error like any other.
+//
+// What compactions write goes through room.
 type orderedFS struct {
 	vfs.FS
 	fatal *fatality
+	room  *room
 }
 
 const markerPrefix = "marker."
@@ -28,6 +31,9 @@ func (f *orderedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, erro
 		if err := syncDir(f.FS, f.PathDir(name)); err != nil {
 			return nil, err
 		}
+	}
+	if c == compactionCategory {
+		return f.room.file(name, f.FS.Create)
 	}
 	return f.FS.Create(name, c)
 }

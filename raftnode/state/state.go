@@ -55,6 +55,9 @@ type Options struct {
 	// KeyedResults and KeyedBytes bound what a shard keeps under idempotency keys, by default 1,000,000 answers and 256 MiB of them; the second is
 	// passed by one answer at the most. The same on every replica.
 	KeyedResults, KeyedBytes uint64
+	// CompactionsLeave is the free space of the disk in bytes that compactions do not touch; 0 is none, and then one ends when the disk is full. They go
+	// on after ResumeCompactions.
+	CompactionsLeave uint64
 	// Logger hears what Pebble has to say; by default nobody does.
 	Logger *slog.Logger
 	// OnFlush is called after every flush, when DurableApplied may have risen. It is called with Pebble's locks held: it must not
@@ -99,6 +102,7 @@ type Store struct {
 	engine  *pebble.Options
 	db      *pebble.DB
 	fatal   fatality
+	room    room
 
 	// beforeWrite is for tests: flushing there shows a batch that is written in parts.
 	beforeWrite func()
@@ -126,6 +130,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{options: o, shards: make(map[placement.ShardID]*Shard)}
 	s.fatal.init(o.Logger, o.OnFatal)
+	s.room.fs, s.room.dir, s.room.leave, s.room.log, s.room.failed = o.FS, dir, o.CompactionsLeave, o.Logger, s.fatal.failed
 	s.installs.Store(&map[placement.ShardID]uint64{})
 	s.engine = s.engineOptions()
 	err := s.fatal.guardOpen(func() error {
@@ -202,6 +207,7 @@ func (s *Store) Close() error {
 	for _, b := range batches {
 		_ = b.lookup.close() // what it has met is in the fatal error, or in that of closing the store
 	}
+	s.room.open(true)
 	if err := s.fatal.guardClose(s.db.Close); err != nil {
 		return errors.Join(s.fatal.err(), fmt.Errorf("state: close: %w", err))
 	}

@@ -68,6 +68,8 @@ var trials = []trial{
 	{planted.CompareBeforeLookup, "R23", seedsMost, in(state, "TestRetriesGetTheFirstAnswer")},
 	{planted.DigestNotUpdated, "R25", seedsMost, in(state, "TestCommands")},
 	{planted.IngestIsFlushable, "R8", 0, in(state, "TestCrashAtEveryOperation")},
+	{planted.DeletedStays, "R24", 0, in(state, "TestReclaim")},
+	{planted.CompactionsFillTheDisk, "R24", 0, in(state, "TestCompactionsLeaveRoom")},
 	{planted.StagedNameNotSynced, "R8", 0, in(state, "TestCrashAtEveryOperation")},
 	{planted.ManifestAfterMarker, "R7", 0, in(state, "TestCrashWhileOpening")},
 
