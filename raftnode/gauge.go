@@ -9,11 +9,14 @@ import (
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
-// gauge measures at every tick how much the node may take: the pressure of the engine and the free space of the disk. It is a stage of its own
+// gauge measures at every tick how much the node may take: the pressure of the engine and the free space of the disk, and lets the engine try again what
+// it had no room for. It is a stage of its own
 // because either answer may hang with the disk, and ticks must go on then.
 type gauge struct {
 	n    *Node
 	wake func()
+	// waited counts the ticks for which the engine has waited for room; the stage's.
+	waited int
 }
 
 func newGauge(n *Node) *gauge {
@@ -34,6 +37,7 @@ func (g *gauge) step() {
 		}
 	}
 	n.stall.flush.expect(p != nil)
+	g.resume()
 	changed, err := n.reserve.look()
 	if err != nil {
 		n.fail(err)

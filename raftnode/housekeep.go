@@ -17,7 +17,6 @@ type housekeeper struct {
 	n       *Node
 	wake    func()
 	flushed time.Time // when the last flush was asked for
-	resumed time.Time // when the engine was last told to try again what found no room
 
 	reclaiming reclaiming
 }
@@ -34,7 +33,7 @@ func (h *housekeeper) step() {
 		return
 	}
 	full := n.reserve.full.Load()
-	tight := full || uint64(n.logs.Metrics().Bytes) > n.options.MaxLogBytes
+	tight := full && !n.roomless() || uint64(n.logs.Metrics().Bytes) > n.options.MaxLogBytes
 	// Truncation gives space back a segment at a time, so a log that is too long stays so for a while after a flush.
 	age := n.runtime.Now().Sub(h.flushed)
 	due := age >= n.options.SnapshotPeriod || tight && age >= tightFlushInterval
@@ -59,7 +58,6 @@ func (h *housekeeper) step() {
 		h.lookHome(m, at)
 		h.follow(m)
 	}
-	h.resume(false)
 	if full {
 		n.logWriter.reclaim()
 		h.reclaim(flushed)

@@ -119,7 +119,7 @@ const (
 	ringBytes         = 32 << 20
 	trimRevisionsMax  = 4096 // revisions that one TrimHistory removes
 	fullHistoryShare  = 8    // the part of the history that is kept while a disk is nearly full
-	compactionsShare  = 4    // the part of the reserve that compactions leave to the log, to flushes and to snapshots
+	compactionsShare  = 8    // the part of the reserve that compactions leave to the log, to flushes and to snapshots
 	snapshotsMax      = 2    // sent at once
 	snapshotsWaiting  = 16   // taken in and waiting, per node
 	overloadRetry     = 50 * time.Millisecond
@@ -132,7 +132,6 @@ const (
 	housekeepInterval = 500 * time.Millisecond
 	// How often the state is flushed because the logs are too long, at the most.
 	tightFlushInterval = 5 * time.Second
-	resumeInterval     = 30 * time.Second // after which compactions that found no room are tried again
 )
 
 func (o *Options) setDefaults() {

@@ -57,7 +57,7 @@ func set[T comparable](field *T, value T) {
 const memTableBytes = 16 << 20
 
 // diskReserve is what nodes keep of their disks: much more than they write while a disk is nearly full, because Pebble cannot meet a disk that is
-// full within a bubble.
+// full within a bubble. Compactions leave an eighth and a MiB, and a squeeze leaves more than that: what is free beside other writers, no seed decides.
 const diskReserve = 4 << 20
 
 // historyAge is so short that history goes by age, too, while faults last.

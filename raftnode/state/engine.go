@@ -55,6 +55,7 @@ func (s *Store) engineOptions() *pebble.Options {
 	// What is flushed is compacted soon; compressing it twice does not pay.
 	e.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	// An ingest that waits in the flush queue is durable only through the log, which we do not have (R8).
+	e.Experimental.CompactionScheduler = s.room.compactions
 	e.Experimental.DisableIngestAsFlushable = func() bool { return !planted.Is(planted.IngestIsFlushable) }
 	e.EnsureDefaults()
 	return e
@@ -64,7 +65,7 @@ func (s *Store) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
 			if errors.Is(err, errNoRoom) {
-				s.room.shut(err)
+				s.room.foundNone(err)
 				return
 			}
 			s.fatal.fail(fmt.Errorf("pebble in the background: %w", err))

@@ -31,6 +31,16 @@ func free(t *testing.T, fs vfs.FS) uint64 {
 	return u.AvailBytes
 }
 
+// becomesFree waits for so much free space. Pebble removes files beside us, one after the other.
+func becomesFree(t *testing.T, fs vfs.FS, want uint64) {
+	t.Helper()
+	for began := time.Now(); free(t, fs) < want; runtime.Gosched() {
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%d bytes are free, want %d", free(t, fs), want)
+		}
+	}
+}
+
 // flushed flushes what is committed.
 func (m *machine) flushed() {
 	m.t.Helper()
@@ -51,7 +61,7 @@ func (m *machine) fillUntil(fs *simfs.FS, left uint64) int {
 		}
 		_, _ = r.Read(value)
 		m.commit(putCommand(fmt.Sprintf("key-%d", i), string(value)))
-		if i%8 == 0 {
+		if i%64 == 0 {
 			m.flushed()
 		}
 	}
@@ -70,15 +80,10 @@ func TestReclaim(t *testing.T) {
 	}
 	m.commit(trimCommand(m.shard.Position().Revision, 1<<20))
 	m.flushed()
-	if err := m.store.Reclaim(t.Context(), func() bool { return false }); err != nil {
-		t.Fatal(err)
+	if whole, err := m.store.Reclaim(t.Context(), func() bool { return false }); !whole || err != nil {
+		t.Fatal(whole, err)
 	}
-	// Nothing is stored but tombstones. Pebble removes files beside us, one after the other.
-	for began := time.Now(); free(t, fs) < smallDisk-1<<20; runtime.Gosched() {
-		if time.Since(began) > 10*time.Second {
-			t.Fatalf("%d of %d bytes are free", free(t, fs), smallDisk)
-		}
-	}
+	becomesFree(t, fs, smallDisk-1<<20) // Nothing is stored but tombstones.
 	checkDigests(t, m.store, testShard)
 }
 
@@ -89,27 +94,31 @@ func TestReclaimEnds(t *testing.T) {
 	m.fillUntil(fs, fullAt)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := m.store.Reclaim(ctx, func() bool { return true }); err != nil {
-		t.Errorf("something was compacted though there was enough: %v", err)
+	if whole, err := m.store.Reclaim(ctx, func() bool { return true }); !whole || err != nil {
+		t.Errorf("something was compacted though there was enough: %t, %v", whole, err)
 	}
-	if err := m.store.Reclaim(ctx, func() bool { return false }); !errors.Is(err, context.Canceled) {
-		t.Errorf("reclaim: %v", err)
+	if whole, err := m.store.Reclaim(ctx, func() bool { return false }); whole || !errors.Is(err, context.Canceled) {
+		t.Errorf("reclaim: %t, %v", whole, err)
 	}
 }
 
 // A compaction that the disk has no room for ends without harm: it leaves what it has to, what it wrote is gone, the store goes on, and once there is
 // room it is done.
 func TestCompactionsLeaveRoom(t *testing.T) {
-	for name, leave := range map[string]uint64{"some is left": 1 << 20, "all is taken": 0} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		leave, room uint64
+	}{{"some is left", 1 << 20, 1<<20 + bytesPerSync/2}, {"all is taken", 0, 1 << 16}} {
+		t.Run(c.name, func(t *testing.T) {
 			fs := simfs.New(simfs.Options{QuotaBytes: smallDisk})
 			o := testOptions(fs)
-			o.CompactionsLeave = leave
+			o.CompactionsLeave, o.MemTableBytes = c.leave, 1<<20
 			m := newServing(t, o)
+			m.store.room.compactions.shut() // so that all is in level 0
 			keys := m.fillUntil(fs, 4<<20)
 			m.commit(writeCommand(deleteOp("key-0")))
 			m.flushed()
-			fs.SetQuota(smallDisk - 2<<20)
+			fs.SetQuota(smallDisk - int64(free(t, fs)-c.room))
 			room, least := free(t, fs), atomic.Uint64{}
 			least.Store(room)
 			fs.SetFaults(func(op simfs.Op) simfs.Fault {
@@ -118,22 +127,22 @@ func TestCompactionsLeaveRoom(t *testing.T) {
 				}
 				return simfs.NoFault
 			})
-			done := m.compacting()
-			for m.store.db.Metrics().Compact.FailedCount == 0 { // Ours, or one of Pebble's own, and then ours waits.
-				runtime.Gosched()
+			if whole, err := m.store.Reclaim(t.Context(), func() bool { return false }); whole || err != nil {
+				t.Fatalf("reclaimed everything without room for that: %t, %v", whole, err)
+			}
+			if m.store.db.Metrics().Compact.FailedCount == 0 || !m.store.CompactionsWait() {
+				t.Error("no compaction was ended for want of room, or others go on")
 			}
 			fs.SetFaults(nil)
-			if least.Load() < leave {
-				t.Errorf("%d bytes were left; want %d", least.Load(), leave)
+			if least.Load() < c.leave {
+				t.Errorf("%d bytes were left; want %d", least.Load(), c.leave)
 			}
-			for free(t, fs) < room-bytesPerSync { // What it wrote is removed beside us.
-				runtime.Gosched()
-			}
+			becomesFree(t, fs, room)
 			fs.SetQuota(0)
 			m.commit(putCommand("another", "value"))
 			m.flushed()
-			if err := errors.Join(m.resuming(done), m.resuming(m.compacting())); err != nil || m.store.db.Metrics().Levels[0].TablesCount != 0 {
-				t.Errorf("not compacted where there is room: %v", err)
+			if whole, err := m.store.Reclaim(t.Context(), func() bool { return false }); !whole || err != nil || m.store.db.Metrics().Levels[0].TablesCount != 0 {
+				t.Errorf("not reclaimed where there is room: %t, %v", whole, err)
 			}
 			checkDigests(t, m.store, testShard)
 			for i := range keys {
@@ -146,43 +155,15 @@ func TestCompactionsLeaveRoom(t *testing.T) {
 	}
 }
 
-// compacting compacts everything; what it sends is the outcome.
-func (m *machine) compacting() <-chan error {
-	done := make(chan error, 1)
-	go func() {
-		done <- m.store.compact(context.Background(), []byte{0}, []byte{255}, func() bool { return false })
-	}()
-	return done
-}
-
-// resuming waits for a compaction as the owner of a store does, who lets it be tried again now and then.
-func (m *machine) resuming(done <-chan error) error {
-	for {
-		select {
-		case err := <-done:
-			return err
-		default:
-			m.store.ResumeCompactions()
-			runtime.Gosched()
-		}
-	}
-}
-
-// A store closes though its compactions wait for room.
-func TestCloseBesideWaitingCompactions(t *testing.T) {
-	o := testOptions(newDisk())
-	o.CompactionsLeave = 1
-	m := newServing(t, o)
-	m.store.room.shut(errNoRoom)
+// A compaction that is asked for ends without waiting for room, and a store closes beside it.
+func TestCompactionsDoNotWaitForRoom(t *testing.T) {
+	m := newServing(t, testOptions(newDisk()))
 	m.flushed()
-	done := m.compacting()
-	for m.store.db.Metrics().Compact.NumInProgress == 0 {
-		runtime.Gosched()
+	m.store.room.foundNone(errNoRoom)
+	if err := m.store.compact(t.Context(), []byte{0}, []byte{255}); !errors.Is(err, errNoRoom) {
+		t.Errorf("compact: %v", err)
 	}
 	if err := m.store.Close(); err != nil {
 		t.Error(err)
-	}
-	if err := <-done; err != nil {
-		t.Log(err) // The store may be closed before the last step.
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -20,60 +19,24 @@ var errNoRoom = errors.New("not enough room on the disk for a compaction")
 
 // room keeps compactions off the last free space of the disk, which flushes and the log need (R24). A compaction writes its outcome beside what it
 // reads, and how much that will be Pebble does not know.
-//
-// Pebble repeats what has failed at once, so after a compaction that found no room all others wait at their first file until Store.ResumeCompactions.
 type room struct {
 	fs    vfs.FS
 	dir   string
 	leave uint64
 	log   *slog.Logger
-	// failed is closed when the store can do nothing more.
-	failed <-chan struct{}
-
-	// mu guards the rest. It is a leaf: Pebble's locks are held where shut is called.
-	mu sync.Mutex
-	// opens is closed when compactions may go on; nil if they may.
-	opens  chan struct{}
-	closed bool
+	// compactions are shut when one has found no room: Pebble would repeat it at once and for ever.
+	compactions *scheduler
 }
 
-// shut makes compactions wait.
-func (r *room) shut(cause error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.opens == nil && !r.closed {
-		r.opens = make(chan struct{})
-		r.log.Warn("state: the disk has too little room to compact what is stored; it is tried again in a while", "error", cause)
+// foundNone says that a compaction has ended for want of room. It is called with Pebble's locks held.
+func (r *room) foundNone(err error) {
+	if r.compactions.shut() {
+		r.log.Warn("state: the disk has too little room to compact what is stored; it is tried again in a while", "error", err)
 	}
 }
 
-// open lets compactions go on; with closing nothing makes them wait any more.
-func (r *room) open(closing bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.opens != nil {
-		close(r.opens)
-		r.opens = nil
-	}
-	r.closed = r.closed || closing
-}
-
-// wait returns once compactions may go on, or the store ends.
-func (r *room) wait() {
-	r.mu.Lock()
-	opens := r.opens
-	r.mu.Unlock()
-	if opens == nil {
-		return
-	}
-	select {
-	case <-opens:
-	case <-r.failed:
-	}
-}
-
-// look says whether there is room for what a compaction writes until it looks again.
-func (r *room) look() error {
+// look says whether there is room for so many bytes.
+func (r *room) look(more int) error {
 	if r.leave == 0 || planted.Is(planted.CompactionsFillTheDisk) {
 		return nil
 	}
@@ -81,7 +44,7 @@ func (r *room) look() error {
 	if err != nil {
 		return fmt.Errorf("ask how much of the disk is free: %w", err)
 	}
-	if u.AvailBytes < r.leave+bytesPerSync {
+	if u.AvailBytes < r.leave+uint64(more) { //nolint:gosec // a length
 		return fmt.Errorf("%w: %d bytes are free, and %d stay so", errNoRoom, u.AvailBytes, r.leave)
 	}
 	return nil
@@ -89,8 +52,7 @@ func (r *room) look() error {
 
 // file makes a file for a compaction.
 func (r *room) file(name string, create func(string, vfs.DiskWriteCategory) (vfs.File, error)) (vfs.File, error) {
-	r.wait()
-	if err := r.look(); err != nil {
+	if err := r.look(bytesPerSync); err != nil {
 		return nil, err
 	}
 	f, err := create(name, compactionCategory)
@@ -102,7 +64,7 @@ func (r *room) file(name string, create func(string, vfs.DiskWriteCategory) (vfs
 
 // noRoom marks the error of a full disk as one that is no harm to a compaction.
 func noRoom(err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w: %w", errNoRoom, err)
 	}
 	return err
@@ -117,7 +79,7 @@ type compactionFile struct {
 
 func (f *compactionFile) Write(p []byte) (int, error) {
 	if f.unseen += len(p); f.unseen > bytesPerSync {
-		if err := f.room.look(); err != nil {
+		if err := f.room.look(max(len(p), bytesPerSync)); err != nil {
 			return 0, err
 		}
 		f.unseen = len(p)

@@ -130,7 +130,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{options: o, shards: make(map[placement.ShardID]*Shard)}
 	s.fatal.init(o.Logger, o.OnFatal)
-	s.room.fs, s.room.dir, s.room.leave, s.room.log, s.room.failed = o.FS, dir, o.CompactionsLeave, o.Logger, s.fatal.failed
+	s.room = room{fs: o.FS, dir: dir, leave: o.CompactionsLeave, log: o.Logger, compactions: newScheduler()}
 	s.installs.Store(&map[placement.ShardID]uint64{})
 	s.engine = s.engineOptions()
 	err := s.fatal.guardOpen(func() error {
@@ -207,7 +207,6 @@ func (s *Store) Close() error {
 	for _, b := range batches {
 		_ = b.lookup.close() // what it has met is in the fatal error, or in that of closing the store
 	}
-	s.room.open(true)
 	if err := s.fatal.guardClose(s.db.Close); err != nil {
 		return errors.Join(s.fatal.err(), fmt.Errorf("state: close: %w", err))
 	}
