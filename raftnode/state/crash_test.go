@@ -54,7 +54,7 @@ func crashEntry(index int) []*storev1.Command {
 
 func crashOptions(disk *simfs.FS) Options {
 	o := testOptions(disk)
-	o.MemTableBytes, o.DedupResults = 64<<10, 20
+	o.MemTableBytes, o.DedupResults = 128<<10, 20
 	return o
 }
 
@@ -125,6 +125,9 @@ func (r *crashRun) install(s *Store) {
 		r.t.Fatal(err)
 	}
 	r.staged.Store(true)
+	if n, err := s.DurableApplied(crashShards[1]); !r.flushing && (err != nil || n >= crashIngestAt) {
+		r.t.Fatalf("all changes up to %d are flushed: %v", n, err)
+	}
 	if err := s.Ingest(crashShards[1], "staged"); err != nil {
 		r.t.Fatal(err)
 	}

@@ -54,8 +54,8 @@ func (s *Store) engineOptions() *pebble.Options {
 	}
 	// What is flushed is compacted soon; compressing it twice does not pay.
 	e.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
-	// An ingest that waits in the flush queue is durable only through the log, which we do not have (R8).
 	e.Experimental.CompactionScheduler = s.room.compactions
+	// An ingest that waits in the flush queue is durable only through the log, which we do not have (R8).
 	e.Experimental.DisableIngestAsFlushable = func() bool { return !planted.Is(planted.IngestIsFlushable) }
 	e.EnsureDefaults()
 	return e
