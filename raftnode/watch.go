@@ -60,10 +60,10 @@ func (n *Node) Watch(ctx context.Context, r WatchRequest) (*WatchStream, error) 
 		}
 		s.shards = append(s.shards, &watchedShard{shard: p.shard, place: p})
 	}
+	s.next = at.Add(s.period) // before a tick can see the stream
 	if err := n.watches.add(s); err != nil {
 		return nil, err
 	}
-	s.next = at.Add(s.period)
 	for i, p := range s.shards {
 		n.watches.confirmed(p.shard, at, now[i])
 		p.watcher = n.watches.hub.Watch(p.shard, s.filter, p.place.next, now[i], s.wake)
