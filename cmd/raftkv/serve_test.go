@@ -303,10 +303,11 @@ func TestLargestValue(t *testing.T) {
 	startNodes(t, configs)
 	t.Setenv(envEndpoints, hostPort("127.0.0.1", configs[1].Port))
 	value := strings.Repeat("0123456789abcdef", valueSizeMax/16)
-	if got := raft(t, value, "put", "big", "-"); got.code != 0 {
+	// The race detector makes of each copy of the value a second.
+	if got := patient(t, value, "put", "big", "-", "--timeout", "5m"); got.code != 0 {
 		t.Fatal(got.errOut)
 	}
-	if got := raft(t, "", "get", "big"); got.out != value {
+	if got := patient(t, "", "get", "big", "--timeout", "5m"); got.out != value {
 		t.Errorf("%d bytes came back: %s", len(got.out), got.errOut)
 	}
 	if got := raft(t, value+"x", "put", "big", "-"); got.code != exitFailed || !strings.Contains(got.errOut, "the limit is 8388608") {
