@@ -73,7 +73,7 @@ func TestWaitingAnswersAreBounded(t *testing.T) {
 // A peer that has said nothing since its connection came up is not asked: it may have none of its own yet to answer on.
 func TestUnheardPeersAreNotAsked(t *testing.T) {
 	n := &Node{log: slog.New(slog.DiscardHandler), silence: newSilence([]Member{{ID: "n2"}}, time.Second, 100*time.Millisecond)}
-	n.options.NodeID = "n1"
+	n.options.NodeID, n.transport, n.shards = "n1", &gate{open: true}, &shardMap{}
 	n.serving.Store(true)
 	h := peerHandler{n}
 	h.PeerUp("n2")
@@ -83,5 +83,35 @@ func TestUnheardPeersAreNotAsked(t *testing.T) {
 	n.heard("n2")
 	if !n.canAsk("n2") {
 		t.Error("not asked after it")
+	}
+}
+
+// words keeps what is sent, and whether the peer could be asked then.
+type words struct {
+	Transport
+	n     *Node
+	sent  []*peerv1.Message
+	asked bool
+}
+
+func (w *words) Send(to placement.NodeID, m *peerv1.Message) bool {
+	w.sent, w.asked = append(w.sent, m), w.asked || w.n.canAsk(to)
+	return true
+}
+
+// The first word on a connection is how the disk of the node is: whoever has been asked for something by it knows that, and takes no puts for a
+// full one (R24).
+func TestTheFirstWordTellsOfAFullDisk(t *testing.T) {
+	n := &Node{log: slog.New(slog.DiscardHandler), silence: newSilence([]Member{{ID: "n2"}}, time.Second, 100*time.Millisecond), shards: &shardMap{}}
+	w := &words{n: n}
+	n.options.NodeID, n.transport = "n1", w
+	n.reserve.full.Store(true)
+	n.heard("n2") // on its own connection
+	peerHandler{n}.PeerUp("n2")
+	if len(w.sent) != 1 || !w.sent[0].GetHeartbeat().GetDiskFull() || w.asked {
+		t.Errorf("sent %v, and the peer could be asked before that: %t", w.sent, w.asked)
+	}
+	if !n.canAsk("n2") {
+		t.Error("the peer cannot be asked after it")
 	}
 }

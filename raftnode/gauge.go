@@ -72,14 +72,18 @@ func newConditions(members []Member) map[placement.NodeID]*condition {
 
 // beat tells all peers that this node lives, and how its disk is.
 func (n *Node) beat() {
-	beat := &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{
-		MapVersion: n.shards.version, DiskFull: n.reserve.full.Load(), DiskStalled: n.stall.stalled.Load(),
-	}}}
+	beat := n.heartbeat()
 	for _, m := range n.options.Members {
 		if m.ID != n.options.NodeID {
 			n.transport.Send(m.ID, beat)
 		}
 	}
+}
+
+func (n *Node) heartbeat() *peerv1.Message {
+	return &peerv1.Message{Body: &peerv1.Message_Heartbeat{Heartbeat: &peerv1.NodeHeartbeat{
+		MapVersion: n.shards.version, DiskFull: n.reserve.full.Load(), DiskStalled: n.stall.stalled.Load(),
+	}}}
 }
 
 // heardBeat takes note of the heartbeat of a peer. That it came has kept the peer from being taken for silent.

@@ -104,7 +104,10 @@ func (n *Node) rejected(from transport.Peer, err error) {
 	n.log.Debug("peer message rejected", "from", from.NodeID, "err", err)
 }
 
+// PeerUp tells the peer first of all how the disk of this node is, before anything is passed on to it: once it has answered this node, it takes no
+// put for a shard of a disk that is full (R24).
 func (h peerHandler) PeerUp(node placement.NodeID) {
+	h.n.transport.Send(node, h.n.heartbeat())
 	h.n.reachable.Store(node, true)
 	h.n.log.Info("peer connected", "peer", node)
 }
