@@ -11,8 +11,8 @@ import (
 	"github.com/raftkv/raftkv/raftnode/state"
 )
 
-// housekeeper flushes the state and truncates the logs behind it, trims history, and reclaims space on a full disk. It decides on figures only; the work is done by the
-// engine, the replicas and the log writer.
+// housekeeper flushes the state and truncates the logs behind it, trims history, and reclaims space on a full disk. It decides on figures
+// only; the work is done by the engine, the replicas and the log writer.
 type housekeeper struct {
 	n       *Node
 	wake    func()
@@ -33,10 +33,11 @@ func (h *housekeeper) step() {
 		return
 	}
 	full := n.reserve.full.Load()
-	tight := full && !n.roomless() || uint64(n.logs.Metrics().Bytes) > n.options.MaxLogBytes
+	long := uint64(n.logs.Metrics().Bytes) > n.options.MaxLogBytes
+	tight := full || long
 	// Truncation gives space back a segment at a time, so a log that is too long stays so for a while after a flush.
 	age := n.runtime.Now().Sub(h.flushed)
-	due := age >= n.options.SnapshotPeriod || tight && age >= tightFlushInterval
+	due := age >= n.options.SnapshotPeriod || (long || full && !n.roomless()) && age >= tightFlushInterval
 	dirty, flushed := false, uint64(0)
 	for _, m := range n.locals() {
 		durable, err := n.engine.durable(m.shard)

@@ -120,15 +120,19 @@ func change(t *testing.T, n *Node, kind storev1.OperationKind, i int) error {
 			binary.LittleEndian.PutUint64(op.Value[j:], n.random()) // so that nothing is compressed
 		}
 	}
-	for {
-		res := n.Do(t.Context(), &Request{AutoShard: true, Command: &storev1.Command{
+	return askAgain(func(err error) bool { over := (*OverloadedError)(nil); return errors.As(err, &over) }, func() error {
+		return n.Do(t.Context(), &Request{AutoShard: true, Command: &storev1.Command{
 			Body: &storev1.Command_Write{Write: &storev1.Write{Operations: []*storev1.Operation{op}}},
-		}})
-		over := (*OverloadedError)(nil)
-		if !errors.As(res.Err, &over) {
-			return res.Err
+		}}).Err
+	})
+}
+
+// askAgain asks as a client does that is told to come back later, and returns the first answer that is none of those, or the last one.
+func askAgain(later func(error) bool, ask func() error) error {
+	for end := time.Now().Add(patience); ; <-time.After(tick) {
+		if err := ask(); err == nil || !later(err) || time.Now().After(end) {
+			return err
 		}
-		time.Sleep(over.RetryAfter)
 	}
 }
 
@@ -168,11 +172,11 @@ func TestFullDiskTakesDeletesAndRecovers(t *testing.T) {
 				t.Fatalf("delete %d of %d: %v (%v)", first, end, err, n.Err())
 			}
 		}
-		began := time.Now()
-		for full := (*DiskFullError)(nil); errors.As(change(t, n, storev1.OperationKind_OPERATION_KIND_PUT, end), &full); {
-			if time.Sleep(tick); time.Since(began) > patience { // A client that is told so asks again after a while.
-				t.Fatalf("what %d of %d keys took is not free: %v", first, end, full)
-			}
+		err := askAgain(func(err error) bool { full := (*DiskFullError)(nil); return errors.As(err, &full) }, func() error {
+			return change(t, n, storev1.OperationKind_OPERATION_KIND_PUT, end)
+		})
+		if err != nil {
+			t.Fatalf("put, with %d of %d keys deleted: %v", first, end, err)
 		}
 		end++
 	}

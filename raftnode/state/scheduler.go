@@ -21,6 +21,8 @@ type scheduler struct {
 	granting bool // somebody is in grant; asked: and has to look once more
 	asked    bool
 	rest     sync.Cond // nobody is in grant any more
+	// asking are those that were started to call grant; Unregister waits for them. None is started after it.
+	asking sync.WaitGroup
 	// onShut hears of it; nil if nobody wants to.
 	onShut func()
 }
@@ -81,11 +83,12 @@ func (s *scheduler) Register(_ int, db pebble.DBForCompaction) { s.db = db }
 // Unregister returns when nothing is granted any more.
 func (s *scheduler) Unregister() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.ended = true
 	for s.granting {
 		s.rest.Wait()
 	}
+	s.mu.Unlock()
+	s.asking.Wait()
 }
 
 // TrySchedule grants a compaction, or does not.
@@ -108,7 +111,13 @@ func (s *scheduler) take() bool {
 }
 
 // UpdateGetAllowedWithoutPermission hears that more may run than before. Pebble's locks are held.
-func (s *scheduler) UpdateGetAllowedWithoutPermission() { go s.grant() }
+func (s *scheduler) UpdateGetAllowedWithoutPermission() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.asking.Go(s.grant)
+	}
+}
 
 // Started, MeasureCPU and CumulativeStats are of no use here.
 func (s *scheduler) Started()                                                {}
