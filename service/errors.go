@@ -113,6 +113,9 @@ var table = []row{
 	{"UNSUPPORTED_MEDIA_TYPE", connect.CodeInvalidArgument, 415, as(func(e *mediaTypeError) (proto.Message, time.Duration) {
 		return badRequest(e.header, e.Error()), 0
 	})},
+	{"NOT_ACCEPTABLE", connect.CodeInvalidArgument, 406, as(func(e *notAcceptableError) (proto.Message, time.Duration) {
+		return badRequest("Accept", e.Error()), 0
+	})},
 	{"CROSS_SHARD", connect.CodeFailedPrecondition, 400, as(func(e *raftnode.CrossShardError) (proto.Message, time.Duration) {
 		return crossShard(e), 0
 	})},
@@ -349,6 +352,13 @@ type mediaTypeError struct{ header, got, want string }
 
 func (e *mediaTypeError) Error() string {
 	return fmt.Sprintf("%s is %q, send %s", e.header, e.got, e.want)
+}
+
+// notAcceptableError says that an answer has none of the forms that a client takes.
+type notAcceptableError struct{ got, offers string }
+
+func (e *notAcceptableError) Error() string {
+	return fmt.Sprintf("Accept is %q, but the answer comes as %s; leave Accept out or name one of these", e.got, e.offers)
 }
 
 // routeError says that nothing is at a path.

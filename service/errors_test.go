@@ -52,6 +52,7 @@ var errorRows = []struct {
 	{&raftnode.InvalidError{Field: "key", Problem: "is odd"}, codes.InvalidArgument, 400, "INVALID", badRequest("key", "is odd"), 0},
 	{&malformedError{part: "body", problem: "is odd"}, codes.InvalidArgument, 400, "MALFORMED", badRequest("body", "is odd"), 0},
 	{&mediaTypeError{header: "Content-Encoding", got: "br", want: "none"}, codes.InvalidArgument, 415, "UNSUPPORTED_MEDIA_TYPE", badRequest("Content-Encoding", `Content-Encoding is "br", send none`), 0},
+	{&notAcceptableError{got: "text/html", offers: "application/json"}, codes.InvalidArgument, 406, "NOT_ACCEPTABLE", badRequest("Accept", `Accept is "text/html", but the answer comes as application/json; leave Accept out or name one of these`), 0},
 	{&raftnode.CrossShardError{Groups: []raftnode.ShardKeys{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, codes.FailedPrecondition, 400, "CROSS_SHARD", &raftkvv1.CrossShard{Groups: []*raftkvv1.CrossShard_Group{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, 0},
 	{&raftnode.SessionExpiredError{Shard: 1, Floor: 8, Revision: 9}, codes.FailedPrecondition, 400, "SESSION_EXPIRED", &raftkvv1.SessionExpired{Floor: 8, Revision: 9}, 0},
 	{&preconditionError{key: "k", current: 7, revision: 9, shard: 1}, codes.FailedPrecondition, 412, "PRECONDITION_FAILED", &raftkvv1.PreconditionFailed{Key: "k", Current: 7, Revision: 9, Shard: 1}, 0},

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
+	"github.com/raftkv/raftkv/gen/openapi"
 )
 
 // handler is the root of the server listener. It is no http.ServeMux, which would clean paths and so change keys.
@@ -18,6 +19,7 @@ type handler struct {
 	service *Service
 	rpc     map[string]http.Handler
 	rest    *rest
+	docs    []byte // the page of the REST API
 	errors  *connect.ErrorWriter
 	guard   *http.CrossOriginProtection // nil if every origin may call
 	cors    *cors                       // nil if none may
@@ -29,8 +31,12 @@ func (s *Service) Handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	docs, err := renderDocs()
+	if err != nil {
+		return nil, err
+	}
 	h := &handler{
-		service: s, rpc: s.connectHandlers(), rest: rest,
+		service: s, rpc: s.connectHandlers(), rest: rest, docs: docs,
 		errors: connect.NewErrorWriter(s.connectOptions()...),
 	}
 	if h.cors, h.guard, err = newCORS(s.origins); err != nil {
@@ -58,6 +64,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveRPC(w, r, path, rpc)
 	case strings.HasPrefix(path, "/v1/"):
 		h.serveREST(w, r, path)
+	case path == openAPIPath:
+		serveDocument(w, r, jsonType, openapi.Document)
+	case path == docsPath:
+		serveDocument(w, r, htmlType+"; charset=utf-8", h.docs)
 	case path == "/":
 		serveIndex(w, r, h.service)
 	default:
@@ -90,7 +100,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, rpc bool, err e
 
 // serveREST passes a request on to the JSON resources and raw values.
 func (h *handler) serveREST(w http.ResponseWriter, r *http.Request, path string) {
-	stream := path == watchPath
+	stream := path == watchPath || wantsLines(r, path)
 	x, r, err := h.service.begin(w, r, stream)
 	if err != nil {
 		h.refuse(w, r, false, err)
@@ -199,6 +209,7 @@ func serveIndex(w http.ResponseWriter, r *http.Request, s *Service) {
 	for _, route := range restRoutes {
 		line(route.method, route.path, route.does)
 	}
+	line("GET", openAPIPath, "describe all this, for programs; "+docsPath+" is the same for people")
 	b.WriteString("\nConnect, gRPC and gRPC-Web\n")
 	for _, name := range serviceNames() {
 		line("POST", "/"+name+"/METHOD", "")

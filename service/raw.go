@@ -2,7 +2,6 @@ package service
 
 import (
 	"errors"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -77,6 +76,10 @@ func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string, condit
 	if err := populate(r.URL, req, readNames); err != nil {
 		return err
 	}
+	form, err := negotiate(r, octetsType, jsonType)
+	if err != nil {
+		return err
+	}
 	res, err := h.kv.Get(r.Context(), req)
 	if err != nil {
 		return err
@@ -96,12 +99,12 @@ func (h *rest) getKey(w http.ResponseWriter, r *http.Request, key string, condit
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if prefersJSON(r.Header.Values("Accept")) {
+	if form == jsonType {
 		writeJSON(w, http.StatusOK, res)
 		return nil
 	}
 	value := res.GetKv().GetValue()
-	header.Set("Content-Type", "application/octet-stream")
+	header.Set("Content-Type", octetsType)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Length", strconv.Itoa(len(value)))
 	w.WriteHeader(http.StatusOK)
@@ -226,31 +229,4 @@ func setAnswerHeaders(header http.Header, h *raftkvv1.ResponseHeader) {
 	header.Set("Raftkv-Token", h.GetToken())
 	setReplayed(header, h.GetReplayed())
 	header.Set("Cache-Control", "no-store") // a cache is not linearizable
-}
-
-// prefersJSON says whether Accept wants JSON rather than raw bytes. JSON must be named; against a wildcard of the same
-// weight the name wins.
-func prefersJSON(accept []string) bool {
-	var json, octets, wildcard float64
-	for _, part := range strings.Split(strings.Join(accept, ","), ",") {
-		name, parameters, err := mime.ParseMediaType(part)
-		if err != nil {
-			continue
-		}
-		weight := 1.0
-		if q, ok := parameters["q"]; ok {
-			if weight, err = strconv.ParseFloat(q, 64); err != nil {
-				continue
-			}
-		}
-		switch name {
-		case "application/json":
-			json = weight
-		case "application/octet-stream":
-			octets = weight
-		case "*/*", "application/*":
-			wildcard = max(wildcard, weight)
-		}
-	}
-	return json > octets && json >= wildcard
 }

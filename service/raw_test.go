@@ -118,19 +118,6 @@ func TestRawValues(t *testing.T) {
 	}
 }
 
-func TestAccept(t *testing.T) {
-	for accept, want := range map[string]bool{
-		"": false, "*/*": false, "application/json": true, "application/json, text/plain, */*": true,
-		"application/json;q=0.5, */*;q=0.8": false, "application/octet-stream, application/json": false,
-		"application/octet-stream;q=0.1, application/json": true, "application/json;q=0": false, "text/html, ;;;, application/json": true,
-		"application/json;q=x": false,
-	} {
-		if got := prefersJSON([]string{accept}); got != want {
-			t.Errorf("%q: %t", accept, got)
-		}
-	}
-}
-
 // TestRESTRefusals has requests that must not be half understood.
 func TestRESTRefusals(t *testing.T) {
 	f := newFixture(t)

@@ -34,7 +34,7 @@ type restRoute struct {
 // restRoutes list what the contract's annotations say, for help and for the refusal of unknown query parameters, which
 // the gateway would ignore. TestRoutesMatchContract holds the two together. Get and Delete of a key are in raw.go.
 var restRoutes = []restRoute{
-	{http.MethodGet, "/v1/kv", "list keys: ?prefix= or ?start=&end=, limit, reverse, keys_only, page_token", new(raftkvv1.ListRequest)},
+	{http.MethodGet, listPath, "list keys: ?prefix= or ?start=&end=, limit, reverse, keys_only, page_token; Accept: application/x-ndjson streams all of them", new(raftkvv1.ListRequest)},
 	{http.MethodPost, "/v1/kv", `write a key by JSON: {"key":"a","value":"<base64>"}, or if it does not exist: "condition":{"exists":false}, or has not changed: {"modRevision":"7"}`, nil},
 	{http.MethodPost, "/v1/batch", `write and delete keys atomically: {"operations":[{"put":{"key":"a","value":"<base64>"}},{"delete":{"key":"b"}}]}`, nil},
 	{http.MethodPost, "/v1/txn", `compare keys, then do one thing or another: {"compare":[{"key":"a","modRevision":"7"}],"then":[{"put":{"key":"a","value":"<base64>"}}],"else":[{"get":{"key":"a"}}]}`, nil},
@@ -105,6 +105,10 @@ func (h *rest) serve(w http.ResponseWriter, r *http.Request, path string) {
 		h.serveWatch(w, r)
 		return
 	}
+	if wantsLines(r, path) {
+		h.serveLines(w, r)
+		return
+	}
 	if err := h.prepare(r, path); err != nil {
 		writeError(w, err)
 		return
@@ -131,7 +135,8 @@ func (h *rest) prepare(r *http.Request, path string) error {
 	}
 	r.URL = spellOut(r.URL)
 	if route.method == http.MethodGet {
-		return nil
+		_, err := negotiate(r, route.forms()...)
+		return err
 	}
 	for _, name := range []string{"If-Match", "If-None-Match"} {
 		if r.Header.Values(name) != nil { // to ignore it would be to overwrite
@@ -150,6 +155,14 @@ func (h *rest) prepare(r *http.Request, path string) error {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return nil
+}
+
+// forms are those in which the gateway or serveLines answers a GET.
+func (r *restRoute) forms() []string {
+	if r.path == listPath {
+		return []string{jsonType, linesType}
+	}
+	return []string{jsonType}
 }
 
 // bare says whether a route of a method other than GET takes no body.
@@ -232,6 +245,26 @@ func spellOut(u *url.URL) *url.URL {
 	spelt := *u
 	spelt.RawQuery = query.Encode()
 	return &spelt
+}
+
+// longNames reads the query of a route whose parameters have the names, some of which are short for others.
+func longNames(u *url.URL, names map[string]bool, short map[string]string) (url.Values, error) {
+	if err := checkQuery(u, names); err != nil {
+		return nil, err
+	}
+	query := spellOut(u).Query()
+	for name, long := range short {
+		value, ok := query[name]
+		if !ok {
+			continue
+		}
+		if query.Has(long) {
+			return nil, &malformedError{part: "query", problem: fmt.Sprintf("%q and %q are the same; send one of them", name, long)}
+		}
+		query[long] = value
+		delete(query, name)
+	}
+	return query, nil
 }
 
 func checkEncoding(r *http.Request) error {
@@ -340,7 +373,7 @@ func writeJSON(w http.ResponseWriter, code int, m proto.Message) {
 		code, b = http.StatusInternalServerError, []byte(`{"code":13,"message":"the answer cannot be written as JSON","details":[]}`)
 	}
 	header := w.Header()
-	header.Set("Content-Type", "application/json")
+	header.Set("Content-Type", jsonType)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(code)

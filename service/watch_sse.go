@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -68,18 +67,9 @@ func readWatch(r *http.Request) (*raftkvv1.WatchRequest, error) {
 		return nil, &methodError{method: r.Method, path: watchPath, allow: http.MethodGet}
 	}
 	req := new(raftkvv1.WatchRequest)
-	if err := checkQuery(r.URL, watchNames); err != nil {
+	values, err := longNames(r.URL, watchNames, watchShortNames)
+	if err != nil {
 		return nil, err
-	}
-	values := url.Values{}
-	for name, value := range r.URL.Query() {
-		if long, ok := watchShortNames[name]; ok {
-			if values[long] != nil || r.URL.Query().Has(long) {
-				return nil, &malformedError{part: "query", problem: fmt.Sprintf("%q and %q are the same; send one of them", name, long)}
-			}
-			name = long
-		}
-		values[name] = value
 	}
 	if err := runtime.PopulateQueryParameters(req, values, utilities.NewDoubleArray(nil)); err != nil {
 		return nil, &malformedError{part: "query", problem: err.Error()}
