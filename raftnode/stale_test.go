@@ -6,6 +6,7 @@ import (
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
@@ -67,6 +68,34 @@ func TestStaleReads(t *testing.T) {
 	}
 	if res := read(&peerv1.Stale{Revisions: map[uint32]uint64{77: at + 1}}); res.Err != nil {
 		t.Errorf("what another shard must have: %v", res.Err)
+	}
+}
+
+// Who answers without a vote says so.
+func TestALearnerSaysSo(t *testing.T) {
+	n := alone(t, nil)
+	read := func() *peerv1.Origin {
+		t.Helper()
+		res := n.Do(t.Context(), &Request{Shard: DataShard, Read: &peerv1.ReadRequest{Keys: []string{"a"}, Stale: &peerv1.Stale{}}})
+		if res.Err != nil {
+			t.Fatal(res.Err)
+		}
+		return res.Origin
+	}
+	m := n.member(DataShard)
+	lead, membership := m.lead.Load(), m.membership.Load()
+	defer func() { m.lead.Store(lead); m.membership.Store(membership) }()
+	m.membership.Store(&storev1.Configuration{Voters: []uint64{77}, Learners: []uint64{m.replica.ID()}, Replicas: membership.GetReplicas()})
+	if o := read(); !o.GetLeader() || o.GetLearner() {
+		t.Errorf("a leader: %v", o)
+	}
+	m.lead.Store(&leadership{node: "elsewhere", id: 77, term: lead.term})
+	if o := read(); o.GetLeader() || !o.GetLearner() {
+		t.Errorf("a learner: %v", o)
+	}
+	m.membership.Store(membership)
+	if o := read(); o.GetLeader() || o.GetLearner() {
+		t.Errorf("a follower: %v", o)
 	}
 }
 
