@@ -172,6 +172,8 @@ type TooStaleError struct {
 	Shard placement.ShardID
 	// Age is how old the state may be, 0 if that is not known, Bound how old it might be. Both are 0 if it lacks a revision of the token.
 	Age, Bound time.Duration
+	// RetryAfter is when this replica may have asked a majority: a heartbeat later if it knows a leader, else after an election. Another replica may be new enough at once.
+	RetryAfter time.Duration
 }
 
 func (e *TooStaleError) Error() string {

@@ -118,8 +118,17 @@ func TestTooStale(t *testing.T) {
 		m.fresh.confirm(n.uptime() - time.Minute)
 		got = n.tooStale(m, &peerv1.Stale{MaxMs: 5})
 	})
-	if !errors.As(got, &tooStale) || tooStale.Age < time.Minute {
-		t.Errorf("%v", got)
+	if !errors.As(got, &tooStale) || tooStale.Age < time.Minute || tooStale.RetryAfter != n.options.HeartbeatInterval {
+		t.Errorf("%v, again after %s", got, tooStale.RetryAfter)
+	}
+	lead := m.lead.Load()
+	inspect(func(m *member) {
+		m.lead.Store(&leadership{term: lead.term})
+		got = n.tooStale(m, &peerv1.Stale{MaxMs: 5})
+		m.lead.Store(lead)
+	})
+	if !errors.As(got, &tooStale) || tooStale.RetryAfter != n.options.ElectionTimeout {
+		t.Errorf("without a leader: %v, again after %s", got, tooStale.RetryAfter)
 	}
 	inspect(func(m *member) { got = n.tooStale(m, &peerv1.Stale{Revisions: map[uint32]uint64{1: 1}}) })
 	if !errors.As(got, &tooStale) || tooStale.Bound != 0 || tooStale.Age != 0 {
