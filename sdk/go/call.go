@@ -73,7 +73,7 @@ type call struct {
 	redirects int
 	// tooStale counts the replicas that were not new enough.
 	tooStale int
-	backoff   backoff
+	backoff  backoff
 	// charged: another attempt takes from the retry budget. starved: the budget was empty.
 	charged, starved bool
 	observation      *observation
