@@ -272,6 +272,9 @@ func (v *kvView) read(shard placement.ShardID, r *peerv1.ReadRequest) (*peerv1.R
 		err = v.readKeys(shard, r.GetKeys(), result)
 	case r.GetRange() != nil:
 		err = v.readRange(shard, r.GetRange(), result)
+		if revision := r.GetRange().GetRevision(); revision != 0 {
+			at.Revision = revision // the state that the answer shows
+		}
 	case r.GetLease() != nil:
 		err = v.readLease(shard, r.GetLease(), result)
 	case len(r.GetPast()) > 0:
@@ -345,11 +348,15 @@ func (v *kvView) readRange(shard placement.ShardID, r *peerv1.RangeRead, result 
 		MaxItems: min(orMax(r.GetMaxItems()), uint32(v.limits.PageItems)),
 		MaxBytes: min(orMax(r.GetMaxBytes()), uint64(v.limits.PageBytes)),
 	}
+	result.Slots = slots
+	if bounded.Revision = r.GetRevision(); bounded.Revision != 0 {
+		return v.readRangeAt(shard, bounded, result)
+	}
 	records, more, err := v.view.Range(shard, bounded)
 	if err != nil {
 		return readError(err)
 	}
-	result.Records, result.More, result.Slots = records, more, slots
+	result.Records, result.More = records, more
 	return nil
 }
 

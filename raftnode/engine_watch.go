@@ -31,7 +31,12 @@ func (e *kvEngine) changes(shard placement.ShardID, r state.ChangesRead) (parts 
 func (e *kvEngine) rangeAt(shard placement.ShardID, start, end string, revision uint64) (records []*peerv1.KeyRecord, next string, err error) {
 	v := e.store.View()
 	defer func() { err = errors.Join(err, v.Close()) }()
-	return v.RangeAt(shard, start, end, revision, e.limits.PageItems, uint64(e.limits.PageBytes))
+	r := &peerv1.RangeRead{Start: start, End: end, Revision: revision, MaxBytes: uint64(e.limits.PageBytes)}
+	records, behind, err := v.RangeAt(shard, r, e.limits.PageItems)
+	if err != nil || behind == "" {
+		return records, "", err
+	}
+	return records, NextKey(behind), nil
 }
 
 // youngerThan searches: the clock of a shard does not fall from one revision to the next (R19).

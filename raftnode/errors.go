@@ -100,10 +100,12 @@ func (e *UnknownOutcomeError) Error() string {
 	return fmt.Sprintf("the outcome on shard %d is unknown: %s; read before you write again, or retry under the same request id", e.Shard, e.Cause)
 }
 
-// CrossShardError says that an atomic request touches several shards. It was not applied.
+// CrossShardError says that an atomic request touches several shards, or that a range to be read at a revision may. Nothing was done.
 type CrossShardError struct {
-	// Groups are the keys by shard, ascending.
+	// Groups are the keys by shard, ascending; of a range only the shards.
 	Groups []ShardKeys
+	// Revision is that of the range; 0 for an atomic request.
+	Revision uint64
 }
 
 // ShardKeys are keys of one shard.
@@ -113,6 +115,10 @@ type ShardKeys struct {
 }
 
 func (e *CrossShardError) Error() string {
+	if e.Revision != 0 {
+		return fmt.Sprintf("each shard counts its own revisions, so there is no revision %d of this range, which may have keys of %d shards; "+
+			"read a range within one {tag} at a revision, or this one without", e.Revision, len(e.Groups))
+	}
 	return fmt.Sprintf("an atomic request may touch one shard only and this one touches %d; give its keys one {tag}, or send it with atomic=false", len(e.Groups))
 }
 
@@ -166,6 +172,8 @@ type TooStaleError struct {
 	Shard placement.ShardID
 	// Age is how old the state may be, 0 if that is not known, Bound how old it might be. Both are 0 if it lacks a revision of the token.
 	Age, Bound time.Duration
+	// RetryAfter is when this replica may have asked a majority: a heartbeat later if it knows a leader, else after an election. Another replica may be new enough at once.
+	RetryAfter time.Duration
 }
 
 func (e *TooStaleError) Error() string {

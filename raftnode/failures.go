@@ -55,6 +55,7 @@ func failureOf(err error) *peerv1.Failure {
 		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION, future.Current, future.Revision
 	case errors.As(err, &tooStale):
 		f.Kind, f.Limit, f.Actual = peerv1.FailureKind_FAILURE_KIND_TOO_STALE, uint64(tooStale.Bound.Milliseconds()), uint64(tooStale.Age.Milliseconds())
+		f.RetryAfterMs = uint32(tooStale.RetryAfter.Milliseconds()) //nolint:gosec // an election timeout at most
 	case errors.As(err, &noLease):
 		f.Kind, f.LeaseId = peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND, noLease.ID
 	case errors.As(err, &leased):
@@ -100,7 +101,10 @@ func errorOf(shard placement.ShardID, f *peerv1.Failure) error {
 	case peerv1.FailureKind_FAILURE_KIND_FUTURE_REVISION:
 		return &FutureRevisionError{Shard: shard, Revision: f.GetActual(), Current: f.GetLimit()}
 	case peerv1.FailureKind_FAILURE_KIND_TOO_STALE:
-		return &TooStaleError{Shard: shard, Bound: time.Duration(f.GetLimit()) * time.Millisecond, Age: time.Duration(f.GetActual()) * time.Millisecond}
+		return &TooStaleError{
+			Shard: shard, Bound: time.Duration(f.GetLimit()) * time.Millisecond, Age: time.Duration(f.GetActual()) * time.Millisecond,
+			RetryAfter: time.Duration(f.GetRetryAfterMs()) * time.Millisecond,
+		}
 	case peerv1.FailureKind_FAILURE_KIND_LEASE_NOT_FOUND:
 		return &LeaseNotFoundError{ID: f.GetLeaseId()}
 	case peerv1.FailureKind_FAILURE_KIND_LEASE_EXISTS:

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -107,6 +108,10 @@ func TestErrorsBetweenNodes(t *testing.T) {
 		if got := errorOf(3, failureOf(err)); got.Error() != err.Error() {
 			t.Errorf("%T: %q became %T: %q", err, err, got, got)
 		}
+	}
+	tooStale := &TooStaleError{Shard: 3, Bound: time.Second, RetryAfter: 100 * time.Millisecond}
+	if got := errorOf(3, failureOf(tooStale)); !reflect.DeepEqual(got, tooStale) {
+		t.Errorf("%#v became %#v", tooStale, got)
 	}
 }
 

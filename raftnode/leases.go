@@ -299,7 +299,7 @@ func (n *Node) Leases(ctx context.Context, r *peerv1.LeaseRead) (*LeasePage, err
 	if !n.serving.Load() {
 		return nil, ErrForming
 	}
-	parts, err := n.readAll(ctx, &peerv1.ReadRequest{Lease: r})
+	parts, err := n.readAll(ctx, n.shards.data(), &peerv1.ReadRequest{Lease: r})
 	if err != nil {
 		return nil, err
 	}

@@ -67,6 +67,12 @@ func (m *member) setConfiguration(c *storev1.Configuration) {
 	m.membership.Store(c)
 }
 
+// learner says whether the replica has no vote. Any goroutine may ask.
+func (m *member) learner() bool {
+	learners := m.membership.Load().GetLearners()
+	return len(learners) > 0 && slices.Contains(learners, m.replica.ID())
+}
+
 // described returns who a replica of a membership is, nil if it is not in it.
 func described(c *storev1.Configuration, id uint64) *storev1.Replica {
 	for _, r := range c.GetReplicas() {

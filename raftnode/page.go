@@ -16,7 +16,10 @@ import (
 const pageAttempts = 8
 
 // Page reads one page of a range over all shards. Each shard's part is linearizable; a page that does not show every slot exactly once is
-// read again (R17). No iterator outlives a page: the next one starts behind the last key. stale bounds what it may miss; nil is nothing.
+// read again (R17). No iterator outlives a page: the next one starts behind Page.Behind. stale bounds what it may miss; nil is nothing.
+//
+// A page at a revision (r.Revision) is of the one shard that has all keys of the range, however many pages it takes; a range that may have keys of several is
+// refused, because each shard counts its own revisions.
 func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stale) (*Page, error) {
 	for _, bound := range []struct{ field, key string }{{"start", r.GetStart()}, {"end", r.GetEnd()}} {
 		if len(bound.key) > KeyBytes+len("\x00") { // NextKey of the longest key
@@ -32,13 +35,19 @@ func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stal
 	if !n.serving.Load() {
 		return nil, ErrForming
 	}
+	shards, slots := n.shards.data(), placement.AllSlots()
+	if r.GetRevision() != 0 {
+		if shards, slots = n.rangeShards(r.GetStart(), r.GetEnd()); len(shards) > 1 {
+			return nil, rangeOfSeveral(shards, r.GetRevision())
+		}
+	}
 	var uncovered placement.Slot
 	for range pageAttempts {
-		parts, err := n.readAll(ctx, &peerv1.ReadRequest{Range: r, Stale: stale})
+		parts, err := n.readAll(ctx, shards, &peerv1.ReadRequest{Range: r, Stale: stale})
 		if err != nil {
 			return nil, err
 		}
-		slot, ok := covered(parts)
+		slot, ok := covered(parts, slots)
 		if ok {
 			return n.merge(r, parts), nil
 		}
@@ -47,9 +56,30 @@ func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stal
 	return nil, &StaleRouteError{Slot: uncovered}
 }
 
-// readAll sends a read to every data shard.
-func (n *Node) readAll(ctx context.Context, r *peerv1.ReadRequest) ([]Result, error) {
-	shards := n.shards.data()
+// rangeShards returns the shards that may have keys of a range, and the slots of those keys: one of each for a range within a whole {tag}.
+func (n *Node) rangeShards(start, end string) ([]placement.ShardID, placement.SlotSet) {
+	if tagged := placement.TagPrefix(start); tagged != "" {
+		if last := PrefixEnd(tagged); last == "" || end != "" && end <= last {
+			slot := placement.SlotOf(tagged)
+			var slots placement.SlotSet
+			slots.Add(slot)
+			return []placement.ShardID{n.shards.of(slot)}, slots
+		}
+	}
+	return n.shards.data(), placement.AllSlots()
+}
+
+// rangeOfSeveral refuses to read a range at a revision.
+func rangeOfSeveral(shards []placement.ShardID, revision uint64) error {
+	e := &CrossShardError{Revision: revision}
+	for _, shard := range shards {
+		e.Groups = append(e.Groups, ShardKeys{Shard: shard})
+	}
+	return e
+}
+
+// readAll sends a read to some shards.
+func (n *Node) readAll(ctx context.Context, shards []placement.ShardID, r *peerv1.ReadRequest) ([]Result, error) {
 	answers := make(chan Result, len(shards))
 	deadline, _ := ctx.Deadline()
 	for _, shard := range shards {
@@ -76,8 +106,8 @@ func (n *Node) readAll(ctx context.Context, r *peerv1.ReadRequest) ([]Result, er
 	return parts, failure
 }
 
-// covered says whether the parts show every slot exactly once, and if not, a slot that is missing or doubled.
-func covered(parts []Result) (placement.Slot, bool) {
+// covered says whether the parts show every one of some slots exactly once, and if not, a slot that is missing or doubled.
+func covered(parts []Result, wanted placement.SlotSet) (placement.Slot, bool) {
 	var seen placement.SlotSet
 	for _, p := range parts {
 		slots := servedSlots(p.Read.GetSlots())
@@ -86,7 +116,7 @@ func covered(parts []Result) (placement.Slot, bool) {
 		}
 		seen = seen.Union(slots)
 	}
-	if missing := placement.AllSlots().Minus(seen); !missing.Empty() {
+	if missing := wanted.Minus(seen); !missing.Empty() {
 		return missing.Runs()[0].First, false
 	}
 	return 0, true
@@ -97,12 +127,13 @@ func covered(parts []Result) (placement.Slot, bool) {
 func (n *Node) merge(r *peerv1.RangeRead, parts []Result) *Page {
 	page := &Page{Origin: &peerv1.Origin{NodeId: string(n.options.NodeID)}}
 	for _, p := range parts {
-		page.Revisions = append(page.Revisions, placement.ShardRevision{Shard: p.Shard, Revision: p.Origin.GetRevision()})
+		page.Parts = append(page.Parts, PagePart{Shard: p.Shard, Origin: p.Origin})
 	}
-	slices.SortFunc(page.Revisions, func(a, b placement.ShardRevision) int { return cmp.Compare(a.Shard, b.Shard) })
+	slices.SortFunc(page.Parts, func(a, b PagePart) int { return cmp.Compare(a.Shard, b.Shard) })
 	if len(parts) == 1 {
 		page.Origin, page.Shard = parts[0].Origin, parts[0].Shard
 		page.Records, page.More = parts[0].Read.GetRecords(), parts[0].Read.GetMore()
+		page.goesOn(parts[0].Read.GetBehind())
 		return page // The shard has kept the bounds.
 	}
 	compare := func(a, b string) int {
@@ -137,7 +168,16 @@ func (n *Node) merge(r *peerv1.RangeRead, parts []Result) *Page {
 			break
 		}
 	}
+	page.goesOn("")
 	return page
+}
+
+// goesOn sets where the range goes on: behind the last record, unless that is told.
+func (p *Page) goesOn(behind string) {
+	if n := len(p.Records); p.More && behind == "" && n > 0 {
+		behind = p.Records[n-1].GetKey()
+	}
+	p.Behind = behind
 }
 
 // NextKey is where a page starts that follows one which ended with key: the smallest key behind it.

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // Shards with one replica each, on different nodes: every node serves every key by passing requests on, and pages merge all shards.
@@ -24,6 +26,11 @@ func TestEveryNodeServesEveryShard(t *testing.T) {
 		}
 		want = append(want, key)
 	}
+	shards, _ := c.nodes["n1"].Shards()
+	holders := make(map[placement.ShardID]string)
+	for _, s := range shards {
+		holders[s.ID] = string(s.Replicas[0].NodeID)
+	}
 	for _, m := range c.members {
 		for _, reverse := range []bool{false, true} {
 			var got []string
@@ -33,8 +40,13 @@ func TestEveryNodeServesEveryShard(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if len(page.Records) > 37 {
-					t.Fatalf("a page of %d", len(page.Records))
+				if len(page.Records) > 37 || len(page.Parts) != 4 {
+					t.Fatalf("a page of %d, %d parts", len(page.Records), len(page.Parts))
+				}
+				for i, p := range page.Parts {
+					if o := p.Origin; int(p.Shard) != i+1 || o.GetNodeId() != holders[p.Shard] || o.GetRevision() == 0 || o.GetTerm() == 0 {
+						t.Fatalf("part of shard %d: %v, its replica is on %s", p.Shard, p.Origin, holders[p.Shard])
+					}
 				}
 				for _, rec := range page.Records {
 					got = append(got, rec.GetKey())
@@ -42,11 +54,10 @@ func TestEveryNodeServesEveryShard(t *testing.T) {
 				if !page.More {
 					break
 				}
-				last := got[len(got)-1]
 				if reverse {
-					r.End = last
+					r.End = page.Behind
 				} else {
-					r.Start = raftnode.NextKey(last)
+					r.Start = raftnode.NextKey(page.Behind)
 				}
 			}
 			expect := slices.Clone(want)
@@ -145,12 +156,16 @@ func TestBadRequests(t *testing.T) {
 
 // What begins with a prefix is what is from it up to its end.
 func TestPrefixEnd(t *testing.T) {
+	text := rapid.StringOfN(rapid.SampledFrom([]rune{'a', 'b', 0x7F, 0x80, 0xD7FF, 0xE000, 0xFFFF, 0x10000, utf8.MaxRune}), 0, 4, -1)
 	rapid.Check(t, func(t *rapid.T) {
-		prefix, key := rapid.String().Draw(t, "prefix"), rapid.String().Draw(t, "key")
+		prefix, key := text.Draw(t, "prefix"), text.Draw(t, "key")
 		if rapid.Bool().Draw(t, "inside") {
 			key = prefix + key
 		}
 		end := raftnode.PrefixEnd(prefix)
+		if !utf8.ValidString(end) {
+			t.Fatalf("prefix %q ends at %q", prefix, end)
+		}
 		inside := key >= prefix && (end == "" || key < end)
 		if has := len(key) >= len(prefix) && key[:len(prefix)] == prefix; has != inside {
 			t.Fatalf("prefix %q ends at %q; key %q: has the prefix %v, in the range %v", prefix, end, key, has, inside)

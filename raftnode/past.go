@@ -41,9 +41,14 @@ func (e *FutureRevisionError) Error() string {
 	return fmt.Sprintf("revision %d of shard %d is not reached, the shard is at %d; a revision is one of the shard that has told it", e.Revision, e.Shard, e.Current)
 }
 
+// ofPast says whether a read is one of the past.
+func ofPast(r *peerv1.ReadRequest) bool {
+	return len(r.GetPast()) > 0 || r.GetRange().GetRevision() > 0
+}
+
 // pastKnown says whether a read is one of the past, all of which this replica has applied.
 func (n *Node) pastKnown(shard placement.ShardID, r *peerv1.ReadRequest) bool {
-	if len(r.GetPast()) == 0 || len(r.GetKeys()) > 0 || r.GetRange() != nil {
+	if !ofPast(r) || len(r.GetKeys()) > 0 || r.GetRange() != nil && r.GetRange().GetRevision() == 0 {
 		return false
 	}
 	at := n.engine.position(shard).revision
@@ -52,7 +57,7 @@ func (n *Node) pastKnown(shard placement.ShardID, r *peerv1.ReadRequest) bool {
 			return false
 		}
 	}
-	return true
+	return r.GetRange().GetRevision() <= at
 }
 
 // readPast reads keys as they were, of slots that the shard serves in this very state (R17).
@@ -81,6 +86,16 @@ func (v *kvView) readPast(shard placement.ShardID, past []*peerv1.PastRead, resu
 		}
 		result.Records = append(result.Records, k)
 	}
+	return nil
+}
+
+// readRangeAt reads a page of a range as it was. Who merges it sees to it that the shard serves the slots of the range.
+func (v *kvView) readRangeAt(shard placement.ShardID, r *peerv1.RangeRead, result *peerv1.ReadResult) error {
+	records, behind, err := v.view.RangeAt(shard, r, v.limits.PageItems)
+	if err != nil {
+		return pastError(shard, err)
+	}
+	result.Records, result.Behind, result.More = records, behind, behind != ""
 	return nil
 }
 

@@ -3,6 +3,7 @@ package raftnode_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,93 @@ func TestPastReads(t *testing.T) {
 	}
 }
 
+// pages reads a whole range through a node, and says how many pages it took.
+func (c *cluster) pages(id placement.NodeID, r *peerv1.RangeRead) (found []string, n int, err error) {
+	for {
+		page, err := c.nodes[id].Page(c.t.Context(), r, nil)
+		if err != nil {
+			return found, n, err
+		}
+		if len(page.Records) > int(r.GetMaxItems()) || page.More != (page.Behind != "") ||
+			page.Origin.GetRevision() != r.GetRevision() || page.Shard != raftnode.DataShard {
+			c.t.Fatalf("%v: page of shard %d, revision %d: %v, more %t behind %q", r, page.Shard, page.Origin.GetRevision(), page.Records, page.More, page.Behind)
+		}
+		for _, k := range page.Records {
+			found = append(found, k.GetKey()+"="+string(k.GetRecord().GetValue()))
+		}
+		if n++; !page.More {
+			return found, n, nil
+		}
+		if r.GetReverse() {
+			r.End = page.Behind
+		} else {
+			r.Start = raftnode.NextKey(page.Behind)
+		}
+	}
+}
+
+// Every node shows a range as a revision has left it, on all pages, whatever is written in between.
+func TestPagesOfThePast(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	var want []string
+	var at uint64
+	for i := range 20 {
+		w, err := c.put("n1", fmt.Sprintf("k%02d", i), fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, at = append(want, fmt.Sprintf("k%02d=%d", i, i)), w.GetRevision()
+	}
+	var last uint64
+	for i := range 30 {
+		w, err := c.put("n2", fmt.Sprintf("k%02d", i), "later")
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = w.GetRevision()
+	}
+	for i, m := range c.members {
+		r := &peerv1.RangeRead{Revision: at, MaxItems: uint32(3 + i), Reverse: i == 1}
+		got, n, err := c.pages(m.ID, r)
+		if r.GetReverse() {
+			slices.Reverse(got)
+		}
+		if err != nil || n < 20/(3+i) || !slices.Equal(got, want) {
+			t.Errorf("through %s: %d pages of %v, %v", m.ID, n, got, err)
+		}
+	}
+	var future *raftnode.FutureRevisionError
+	if _, _, err := c.pages("n3", &peerv1.RangeRead{Revision: last + 1, MaxItems: 1}); !errors.As(err, &future) || future.Current != last {
+		t.Errorf("a revision of the future: %v", err)
+	}
+}
+
+// Revisions are of one shard each, so a range at one has keys of one shard.
+func TestPagesOfThePastAreOfOneShard(t *testing.T) {
+	c := newCluster(t, 1, func(o *raftnode.Options) { o.Shards = 4 })
+	n := c.nodes["n1"]
+	for _, k := range []string{"a", "{t}a", "{t}b", "{u}a"} {
+		if _, err := c.put("n1", k, "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := n.Do(t.Context(), &raftnode.Request{AutoShard: true, Read: &peerv1.ReadRequest{Keys: []string{"{t}a"}}}).Origin.GetRevision()
+	for _, r := range []*peerv1.RangeRead{{}, {Start: "{t", End: "{u"}, {Start: "{t}", End: "{u"}, {Start: "{t}a"}} {
+		r.Revision = at
+		var cross *raftnode.CrossShardError
+		if _, err := n.Page(t.Context(), r, nil); !errors.As(err, &cross) || len(cross.Groups) != 4 || cross.Groups[3].Shard != 4 || cross.Revision != at {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+	for _, r := range []*peerv1.RangeRead{{Start: "{t}", End: raftnode.PrefixEnd("{t}")}, {Start: "{t}a", End: "{t}c"}} {
+		r.Revision = at
+		page, err := n.Page(t.Context(), r, nil)
+		if err != nil || len(page.Records) != 2 || page.Shard != n.Locate("{t}").Shard || page.Origin.GetRevision() != at {
+			t.Errorf("%v: %v, %v", r, page, err)
+		}
+	}
+}
+
 func TestPastIsForgotten(t *testing.T) {
 	c := newCluster(t, 3, func(o *raftnode.Options) { o.HistoryBytes = 1 << 10; small(o) })
 	var last uint64
@@ -58,6 +146,10 @@ func TestPastIsForgotten(t *testing.T) {
 		_, err = c.past("n2", &peerv1.PastRead{Key: "a", Revision: 1})
 		if err != nil && (!errors.As(err, &compacted) || compacted.Oldest < 2 || compacted.Revision != 1) {
 			t.Fatalf("revision 1: %v", err)
+		}
+		_, pageErr := c.nodes["n2"].Page(t.Context(), &peerv1.RangeRead{Revision: 1}, nil)
+		if err != nil && (!errors.As(pageErr, &compacted) || compacted.Oldest < 2 || compacted.Revision != 1) {
+			t.Fatalf("a page at revision 1: %v", pageErr)
 		}
 		return err != nil
 	})

@@ -80,14 +80,13 @@ func newReaderPool(n *Node, name string, size int) *readerPool {
 // serveReads gives reads to the readers. Those of the past have one of their own: it follows every write of a key since, which may be many, and the
 // others must not wait for that.
 func (n *Node) serveReads(m *member, requests []*Request, confirmed bool) {
-	ofPast := func(r *Request) bool { return len(r.Read.GetPast()) > 0 }
-	if !slices.ContainsFunc(requests, ofPast) {
+	if !slices.ContainsFunc(requests, func(r *Request) bool { return ofPast(r.Read) }) {
 		n.readers.add(m, requests, confirmed)
 		return
 	}
 	var past, present []*Request
 	for _, r := range requests {
-		if ofPast(r) {
+		if ofPast(r.Read) {
 			past = append(past, r)
 		} else {
 			present = append(present, r)
@@ -157,6 +156,7 @@ func (p *readerPool) serve(job readJob) {
 			result.ClockMs = max(result.ClockMs, job.m.clockMs.Load())
 		}
 		origin := p.n.origin(at, leads)
+		origin.Learner = !leads && job.m.learner()
 		if s := r.Read.GetStale(); s != nil {
 			switch wanted := s.GetRevisions()[uint32(job.m.shard)]; {
 			case !job.confirmed && !p.n.staleAnswer(job.m, s, origin, at.revision, age, known):

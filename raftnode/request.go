@@ -88,14 +88,22 @@ type Result struct {
 type Page struct {
 	// Records are in the order of the range.
 	Records []*peerv1.KeyRecord
-	// More says that the range goes on behind the last record.
-	More bool
-	// Origin is the state read, if one shard gave the whole page; else only its node is set.
+	// More says that the range goes on behind the key Behind: the last record's, but for a page at a revision, which may have looked further.
+	More   bool
+	Behind string
+	// Origin is the state read, if one shard gave the whole page; else only its node is set, and the age of the oldest part.
 	Origin *peerv1.Origin
 	// Shard is that shard; 0 if several took part.
 	Shard placement.ShardID
-	// Revisions are those of the states that the page shows, by ascending shard.
-	Revisions []placement.ShardRevision
+	// Parts are the states that the page shows, by ascending shard.
+	Parts []PagePart
+}
+
+// PagePart is what one shard has put on a page.
+type PagePart struct {
+	Shard placement.ShardID
+	// Origin is the state read.
+	Origin *peerv1.Origin
 }
 
 // Status describes a node.

@@ -57,7 +57,10 @@ func (w *worker) joinRound(m *member, r *Request) {
 
 // tooStale is the error of a read for which there was no round.
 func (n *Node) tooStale(m *member, s *peerv1.Stale) error {
-	e := &TooStaleError{Shard: m.shard}
+	e := &TooStaleError{Shard: m.shard, RetryAfter: n.options.ElectionTimeout}
+	if lead := m.lead.Load(); lead != nil && lead.id != 0 {
+		e.RetryAfter = n.options.HeartbeatInterval
+	}
 	age, known := m.fresh.age(n.uptime())
 	if !freshEnough(s, age, known) {
 		e.Age, e.Bound = age, time.Duration(s.GetMaxMs())*time.Millisecond

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
+	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
@@ -70,6 +71,34 @@ func TestStaleReads(t *testing.T) {
 	}
 }
 
+// Who answers without a vote says so.
+func TestALearnerSaysSo(t *testing.T) {
+	n := alone(t, nil)
+	read := func() *peerv1.Origin {
+		t.Helper()
+		res := n.Do(t.Context(), &Request{Shard: DataShard, Read: &peerv1.ReadRequest{Keys: []string{"a"}, Stale: &peerv1.Stale{}}})
+		if res.Err != nil {
+			t.Fatal(res.Err)
+		}
+		return res.Origin
+	}
+	m := n.member(DataShard)
+	lead, membership := m.lead.Load(), m.membership.Load()
+	defer func() { m.lead.Store(lead); m.membership.Store(membership) }()
+	m.membership.Store(&storev1.Configuration{Voters: []uint64{77}, Learners: []uint64{m.replica.ID()}, Replicas: membership.GetReplicas()})
+	if o := read(); !o.GetLeader() || o.GetLearner() {
+		t.Errorf("a leader: %v", o)
+	}
+	m.lead.Store(&leadership{node: "elsewhere", id: 77, term: lead.term})
+	if o := read(); o.GetLeader() || !o.GetLearner() {
+		t.Errorf("a learner: %v", o)
+	}
+	m.membership.Store(membership)
+	if o := read(); o.GetLeader() || o.GetLearner() {
+		t.Errorf("a follower: %v", o)
+	}
+}
+
 // What cannot be served is told why.
 func TestTooStale(t *testing.T) {
 	n := alone(t, nil)
@@ -89,8 +118,17 @@ func TestTooStale(t *testing.T) {
 		m.fresh.confirm(n.uptime() - time.Minute)
 		got = n.tooStale(m, &peerv1.Stale{MaxMs: 5})
 	})
-	if !errors.As(got, &tooStale) || tooStale.Age < time.Minute {
-		t.Errorf("%v", got)
+	if !errors.As(got, &tooStale) || tooStale.Age < time.Minute || tooStale.RetryAfter != n.options.HeartbeatInterval {
+		t.Errorf("%v, again after %s", got, tooStale.RetryAfter)
+	}
+	lead := m.lead.Load()
+	inspect(func(m *member) {
+		m.lead.Store(&leadership{term: lead.term})
+		got = n.tooStale(m, &peerv1.Stale{MaxMs: 5})
+		m.lead.Store(lead)
+	})
+	if !errors.As(got, &tooStale) || tooStale.RetryAfter != n.options.ElectionTimeout {
+		t.Errorf("without a leader: %v, again after %s", got, tooStale.RetryAfter)
 	}
 	inspect(func(m *member) { got = n.tooStale(m, &peerv1.Stale{Revisions: map[uint32]uint64{1: 1}}) })
 	if !errors.As(got, &tooStale) || tooStale.Bound != 0 || tooStale.Age != 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -151,7 +150,7 @@ func (n *Node) watchShards(f *watch.Filter) []placement.ShardID {
 	if f.Key != "" {
 		return []placement.ShardID{n.Route(f.Key)}
 	}
-	if open := strings.IndexByte(f.Prefix, '{'); open >= 0 && strings.IndexByte(f.Prefix[open:], '}') > 1 {
+	if placement.TagPrefix(f.Prefix) != "" {
 		return []placement.ShardID{n.Route(f.Prefix)}
 	}
 	return n.shards.data()

@@ -67,6 +67,8 @@ type WatchEvent struct {
 	Key      string
 	// After is the record as the change has left it; nil after a delete. Before is what it has replaced, if that was asked for and the key existed.
 	After, Before *peerv1.KeyRecord
+	// Expired says of a delete that no client has made it: the time of the key has passed, or its lease has ended.
+	Expired bool
 }
 
 // WatchProgress is how far a watch is in a shard.
@@ -205,7 +207,7 @@ func (s *WatchStream) take(p *watchedShard, found watch.Batch) *WatchBatch {
 		Shard: p.shard, Events: make([]WatchEvent, len(found.Events)), MoreOfRevision: found.More, Behind: found.Behind, Revision: found.Complete,
 	}
 	for i, e := range found.Events {
-		b.Events[i] = WatchEvent{Revision: e.Revision, Key: e.Key}
+		b.Events[i] = WatchEvent{Revision: e.Revision, Key: e.Key, Expired: e.Expired}
 		if !e.Deleted {
 			b.Events[i].After = recordAt(e.Key, e.After, e.ClockMs)
 		}

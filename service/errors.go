@@ -69,7 +69,7 @@ var table = []row{
 	{"TOO_STALE", connect.CodeUnavailable, 503, as(func(e *raftnode.TooStaleError) (proto.Message, time.Duration) {
 		return &raftkvv1.TooStale{
 			Shard: uint32(e.Shard), FreshnessMs: uint64(e.Age.Milliseconds()), MaxStalenessMs: uint64(e.Bound.Milliseconds()),
-		}, time.Millisecond
+		}, max(e.RetryAfter, time.Millisecond)
 	})},
 	{"NOT_LEADER", connect.CodeUnavailable, 503, as(func(e *raftnode.NotLeaderError) (proto.Message, time.Duration) {
 		d := &raftkvv1.NotLeader{Shard: uint32(e.Shard), LeaderNodeId: string(e.Leader), LeaderEndpoint: e.Endpoint}

@@ -57,8 +57,8 @@ var errorRows = []struct {
 	{&raftnode.SessionExpiredError{Shard: 1, Floor: 8, Revision: 9}, codes.FailedPrecondition, 400, "SESSION_EXPIRED", &raftkvv1.SessionExpired{Floor: 8, Revision: 9}, 0},
 	{&preconditionError{key: "k", current: 7, revision: 9, shard: 1}, codes.FailedPrecondition, 412, "PRECONDITION_FAILED", &raftkvv1.PreconditionFailed{Key: "k", Current: 7, Revision: 9, Shard: 1}, 0},
 	{
-		&raftnode.TooStaleError{Shard: 1, Age: 31 * time.Second, Bound: time.Second}, codes.Unavailable, 503, "TOO_STALE",
-		&raftkvv1.TooStale{Shard: 1, FreshnessMs: 31_000, MaxStalenessMs: 1000}, time.Millisecond,
+		&raftnode.TooStaleError{Shard: 1, Age: 31 * time.Second, Bound: time.Second, RetryAfter: 100 * time.Millisecond}, codes.Unavailable, 503, "TOO_STALE",
+		&raftkvv1.TooStale{Shard: 1, FreshnessMs: 31_000, MaxStalenessMs: 1000}, 100 * time.Millisecond,
 	},
 	{&raftnode.CutOffError{Shard: 1, For: 31 * time.Second}, codes.Unavailable, 503, "CUT_OFF", &raftkvv1.CutOff{Shard: 1, ForMs: 31_000}, time.Millisecond},
 	{&raftnode.FencedError{Shard: 3}, codes.FailedPrecondition, 409, "REQUEST_FENCED", &raftkvv1.RequestFenced{Shard: 3}, 0},

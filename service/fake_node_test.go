@@ -37,6 +37,8 @@ type fakeNode struct {
 	past     map[string][]pastRecord // oldest first
 	leases   map[uint64]uint64       // their times to live, in milliseconds; none passes
 	stale    *peerv1.Stale           // of the last read
+	second   bool                    // pages have a part of another shard
+	empty    string                  // the next page shows nothing and goes on behind this
 }
 
 // keyedResult is the answer to a write under an idempotency key.
@@ -298,21 +300,38 @@ func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.
 			return nil, err
 		}
 	}
-	keys := slices.Sorted(maps.Keys(n.records))
+	if r.GetRevision() > n.revision {
+		return nil, &raftnode.FutureRevisionError{Shard: fakeShard, Revision: r.GetRevision(), Current: n.revision}
+	}
+	records := n.records
+	page := &raftnode.Page{Origin: n.origin(), Shard: fakeShard}
+	if r.GetRevision() > 0 {
+		records = n.recordsAt(r.GetRevision())
+		page.Origin.Revision = r.GetRevision()
+	}
+	page.Parts = []raftnode.PagePart{{Shard: fakeShard, Origin: page.Origin}}
+	if n.second {
+		page.Parts = append(page.Parts, raftnode.PagePart{Shard: fakeShard + 1, Origin: &peerv1.Origin{
+			NodeId: "n2", Term: 4, Index: 9, Revision: 77, Learner: true, FreshnessMs: 55,
+		}})
+		page.Shard, page.Origin = 0, &peerv1.Origin{NodeId: fakeID, FreshnessMs: 55}
+	}
+	if page.Behind = n.empty; n.empty != "" {
+		page.More, n.empty = true, ""
+		return page, nil
+	}
+	keys := slices.Sorted(maps.Keys(records))
 	if r.GetReverse() {
 		slices.Reverse(keys)
-	}
-	page := &raftnode.Page{
-		Origin: n.origin(), Shard: fakeShard, Revisions: []placement.ShardRevision{{Shard: fakeShard, Revision: n.revision}, {Shard: fakeShard + 1, Revision: 77}},
 	}
 	size := 0
 	for _, k := range keys {
 		if k < r.GetStart() || (r.GetEnd() != "" && k >= r.GetEnd()) {
 			continue
 		}
-		record := n.records[k]
+		record := records[k]
 		if len(page.Records) > 0 && (uint64(size+len(k)+len(record.GetValue())) > r.GetMaxBytes() || len(page.Records) == int(r.GetMaxItems())) {
-			page.More = true
+			page.More, page.Behind = true, page.Records[len(page.Records)-1].GetKey()
 			break
 		}
 		if r.GetKeysOnly() {
@@ -322,6 +341,17 @@ func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.
 		page.Records = append(page.Records, &peerv1.KeyRecord{Key: k, Record: record, RemainingMs: record.GetDeadlineMs()})
 	}
 	return page, nil
+}
+
+// recordsAt are the records as they were at a revision.
+func (n *fakeNode) recordsAt(revision uint64) map[string]*storev1.Record {
+	records := make(map[string]*storev1.Record)
+	for key := range n.past {
+		if k := n.readPast([]*peerv1.PastRead{{Key: key, Revision: revision}}).GetRecords()[0]; k.GetRecord() != nil {
+			records[key] = k.GetRecord()
+		}
+	}
+	return records
 }
 
 // lease executes a lease command.

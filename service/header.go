@@ -4,6 +4,7 @@ import (
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // identity says which node of which cluster answers.
@@ -42,6 +43,8 @@ func (s *Service) fillHeader(h *raftkvv1.ResponseHeader, shard uint32, origin *p
 		h.Role = raftkvv1.Role_ROLE_UNSPECIFIED
 	case origin.GetLeader():
 		h.Role = raftkvv1.Role_ROLE_LEADER
+	case origin.GetLearner():
+		h.Role = raftkvv1.Role_ROLE_LEARNER
 	default:
 		h.Role = raftkvv1.Role_ROLE_FOLLOWER
 	}
@@ -54,6 +57,22 @@ func (s *Service) readHeader(shard uint32, origin *peerv1.Origin) *raftkvv1.Resp
 	h := new(raftkvv1.ResponseHeader)
 	s.fillHeader(h, shard, origin, origin.GetRevision())
 	return h
+}
+
+// pageHeaders are the header of a page, and those of its parts if several shards have made it.
+func (s *Service) pageHeaders(p *raftnode.Page) (h *raftkvv1.ResponseHeader, parts []*raftkvv1.ResponseHeader) {
+	h = s.readHeader(uint32(p.Shard), p.Origin)
+	at := make([]placement.ShardRevision, len(p.Parts))
+	for i, part := range p.Parts {
+		at[i] = placement.ShardRevision{Shard: part.Shard, Revision: part.Origin.GetRevision()}
+		if len(p.Parts) > 1 {
+			of := s.readHeader(uint32(part.Shard), part.Origin)
+			of.ClusterId = ""
+			parts = append(parts, of)
+		}
+	}
+	tell(h, at...)
+	return h, parts
 }
 
 // writeHeader is the header of a write.

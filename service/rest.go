@@ -34,7 +34,7 @@ type restRoute struct {
 // restRoutes list what the contract's annotations say, for help and for the refusal of unknown query parameters, which
 // the gateway would ignore. TestRoutesMatchContract holds the two together. Get and Delete of a key are in raw.go.
 var restRoutes = []restRoute{
-	{http.MethodGet, listPath, "list keys: ?prefix= or ?start=&end=, limit, reverse, keys_only, page_token; Accept: application/x-ndjson streams all of them", new(raftkvv1.ListRequest)},
+	{http.MethodGet, listPath, "list keys: ?prefix= or ?start=&end=, limit, reverse, keys_only, page_token, revision; Accept: application/x-ndjson streams all of them", new(raftkvv1.ListRequest)},
 	{http.MethodPost, "/v1/kv", `write a key by JSON: {"key":"a","value":"<base64>"}, or if it does not exist: "condition":{"exists":false}, or has not changed: {"modRevision":"7"}`, nil},
 	{http.MethodPost, "/v1/batch", `write and delete keys atomically: {"operations":[{"put":{"key":"a","value":"<base64>"}},{"delete":{"key":"b"}}]}`, nil},
 	{http.MethodPost, "/v1/txn", `compare keys, then do one thing or another: {"compare":[{"key":"a","modRevision":"7"}],"then":[{"put":{"key":"a","value":"<base64>"}}],"else":[{"get":{"key":"a"}}]}`, nil},

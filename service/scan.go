@@ -18,7 +18,7 @@ import (
 // list reads one page.
 func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv1.ListResponse, error) {
 	r := s.rangeRead(req.GetPrefix(), req.GetStart(), req.GetEnd())
-	r.Reverse, r.KeysOnly = req.GetReverse(), req.GetKeysOnly()
+	r.Reverse, r.KeysOnly, r.Revision = req.GetReverse(), req.GetKeysOnly(), req.GetRevision()
 	r.MaxItems = req.GetLimit()
 	if r.MaxItems == 0 {
 		r.MaxItems = pageItemsDefault
@@ -39,10 +39,10 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 	if err != nil {
 		return nil, err
 	}
-	res := &raftkvv1.ListResponse{Header: s.readHeader(uint32(page.Shard), page.Origin), Kvs: keyValues(page)}
-	tell(res.Header, page.Revisions...)
-	if n := len(page.Records); page.More && n > 0 {
-		res.NextPageToken = encodeToken(req, page.Records[n-1].GetKey())
+	res := &raftkvv1.ListResponse{Kvs: keyValues(page)}
+	res.Header, res.Parts = s.pageHeaders(page)
+	if page.More && page.Behind != "" {
+		res.NextPageToken = encodeToken(req, page.Behind)
 	}
 	return res, nil
 }
@@ -75,7 +75,7 @@ func (s *Service) tryScan(ctx context.Context, req *raftkvv1.ScanRequest, send f
 
 func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
 	r := s.rangeRead(req.GetRange().GetPrefix(), req.GetRange().GetStart(), req.GetRange().GetEnd())
-	r.Reverse, r.KeysOnly = req.GetReverse(), req.GetKeysOnly()
+	r.Reverse, r.KeysOnly, r.Revision = req.GetReverse(), req.GetKeysOnly(), req.GetRevision()
 	stale, err := s.staleRead(req.GetConsistency(), req.GetMaxStalenessMs(), req.GetToken())
 	if err != nil {
 		return err
@@ -93,20 +93,19 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 		if err != nil {
 			return err
 		}
-		res := &raftkvv1.ScanResponse{Header: s.readHeader(uint32(page.Shard), page.Origin), Kvs: keyValues(page)}
-		tell(res.Header, page.Revisions...)
+		res := &raftkvv1.ScanResponse{Kvs: keyValues(page)}
+		res.Header, res.Parts = s.pageHeaders(page)
 		if err := s.sendPage(res, send); err != nil {
 			return err
 		}
-		n := len(page.Records)
-		left -= min(left, uint64(n))
-		if !page.More || n == 0 || (req.GetLimit() != 0 && left == 0) {
+		left -= min(left, uint64(len(page.Records)))
+		if !page.More || page.Behind == "" || (req.GetLimit() != 0 && left == 0) {
 			return nil
 		}
 		if s.stopping() {
 			return raftnode.ErrStopped
 		}
-		advance(r, page.Records[n-1].GetKey())
+		advance(r, page.Behind)
 	}
 }
 
@@ -130,7 +129,7 @@ func (s *Service) page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.S
 // rangeRead is the read of the first page of a range.
 func (s *Service) rangeRead(prefix, start, end string) *peerv1.RangeRead {
 	if prefix != "" {
-		start, end = prefix, prefixEnd(prefix)
+		start, end = prefix, raftnode.PrefixEnd(prefix)
 	}
 	return &peerv1.RangeRead{Start: start, End: end, MaxBytes: s.limits.PageBytes}
 }
@@ -141,26 +140,7 @@ func advance(r *peerv1.RangeRead, last string) {
 		r.End = last
 		return
 	}
-	r.Start = last + "\x00" // the next key in byte order
-}
-
-// prefixEnd is the first key behind all keys that begin with prefix; empty if there is none. It is valid UTF-8 if prefix
-// is: UTF-8 orders like its code points, so the last one is raised, and dropped if it is the highest.
-func prefixEnd(prefix string) string {
-	for prefix != "" {
-		last, size := utf8.DecodeLastRuneInString(prefix)
-		prefix = prefix[:len(prefix)-size]
-		switch last {
-		case utf8.MaxRune:
-			continue
-		case 0xD7FF:
-			last = 0xE000 // over the surrogates, which are no code points of UTF-8
-		default:
-			last++
-		}
-		return prefix + string(last)
-	}
-	return ""
+	r.Start = raftnode.NextKey(last)
 }
 
 func keyValues(p *raftnode.Page) []*raftkvv1.KeyValue {
@@ -204,8 +184,11 @@ func decodeToken(req *raftkvv1.ListRequest) (last string, err error) {
 	return "", &raftnode.InvalidError{Field: "page_token", Problem: problem}
 }
 
-// tokenHash covers the fields that must be the same on every page.
+// tokenHash covers the fields that must be the same on every page. Without a revision it is that of the releases which had none.
 func tokenHash(req *raftkvv1.ListRequest) uint64 {
-	return xxhash.Sum64String(fmt.Sprintf("%q %q %q %t %t",
-		req.GetPrefix(), req.GetStart(), req.GetEnd(), req.GetReverse(), req.GetKeysOnly()))
+	common := fmt.Sprintf("%q %q %q %t %t", req.GetPrefix(), req.GetStart(), req.GetEnd(), req.GetReverse(), req.GetKeysOnly())
+	if req.GetRevision() != 0 {
+		common += fmt.Sprintf(" %d", req.GetRevision())
+	}
+	return xxhash.Sum64String(common)
 }

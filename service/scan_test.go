@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
-	"pgregory.net/rapid"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
@@ -160,21 +161,129 @@ func TestListPages(t *testing.T) {
 	}
 }
 
-// TestPrefixEnd: a valid key is in [prefix, prefixEnd) iff it begins with prefix, and the end is valid.
-func TestPrefixEnd(t *testing.T) {
-	text := rapid.StringOfN(rapid.SampledFrom([]rune{'a', 'b', 0x7F, 0x80, 0xD7FF, 0xE000, 0xFFFF, 0x10000, utf8.MaxRune}), 0, 4, -1)
-	rapid.Check(t, func(t *rapid.T) {
-		prefix, key := text.Draw(t, "prefix"), text.Draw(t, "key")
-		if prefix == "" {
-			return
+// A range at a revision is what it was, on all pages and on every way in.
+func TestScanAtRevision(t *testing.T) {
+	f := newFixture(t)
+	for i := range 12 {
+		f.mustPut(t, fmt.Sprintf("%02d", i), "old")
+	}
+	for i := range 20 {
+		f.mustPut(t, fmt.Sprintf("%02d", i), "new")
+	}
+	check := func(t *testing.T, got []*raftkvv1.KeyValue, headers ...*raftkvv1.ResponseHeader) {
+		t.Helper()
+		if len(got) != 12 || got[0].GetKey() != "00" || string(got[11].GetValue()) != "old" || len(headers) < 3 {
+			t.Errorf("%d pages: %v", len(headers), got)
 		}
-		end := prefixEnd(prefix)
-		if !utf8.ValidString(end) {
-			t.Fatalf("the end of %q is %q", prefix, end)
+		for _, h := range headers {
+			if h.GetRevision() != 12 || h.GetShard() != fakeShard {
+				t.Errorf("header %v", h)
+			}
 		}
-		in := key >= prefix && (end == "" || key < end)
-		if in != strings.HasPrefix(key, prefix) {
-			t.Fatalf("%q, prefix %q, end %q", key, prefix, end)
+	}
+	for name, call := range f.protocols(t) {
+		t.Run("list/"+name, func(t *testing.T) {
+			var kvs []*raftkvv1.KeyValue
+			var headers []*raftkvv1.ResponseHeader
+			req := &raftkvv1.ListRequest{Limit: 5, Revision: 12}
+			for more := true; more; more = req.GetPageToken() != "" {
+				res := new(raftkvv1.ListResponse)
+				if failed := call(t, kvPath+"List", req, res); failed != nil {
+					t.Fatal(failed)
+				}
+				kvs, headers = append(kvs, res.GetKvs()...), append(headers, res.GetHeader())
+				if req.PageToken = res.GetNextPageToken(); req.GetPageToken() != "" {
+					checkStatus(t, call(t, kvPath+"List", &raftkvv1.ListRequest{Limit: 5, PageToken: req.GetPageToken()}, res), codes.InvalidArgument, "INVALID",
+						badRequest("page_token", "belongs to a List with other fields; repeat those of the page before"), 0)
+				}
+			}
+			check(t, kvs, headers...)
+			checkStatus(t, call(t, kvPath+"List", &raftkvv1.ListRequest{Revision: 33}, new(raftkvv1.ListResponse)), codes.OutOfRange, "FUTURE_REVISION",
+				&raftkvv1.FutureRevision{Revision: 33, Current: 32, Shard: fakeShard}, 0)
+		})
+	}
+	for name, scan := range f.scanners(t) {
+		t.Run("scan/"+name, func(t *testing.T) {
+			pages, err := scan(t.Context(), &raftkvv1.ScanRequest{PageSize: 5, Revision: 12})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var kvs []*raftkvv1.KeyValue
+			var headers []*raftkvv1.ResponseHeader
+			for _, p := range pages {
+				kvs, headers = append(kvs, p.GetKvs()...), append(headers, p.GetHeader())
+			}
+			check(t, kvs, headers...)
+			_, err = scan(t.Context(), &raftkvv1.ScanRequest{Revision: 12, Consistency: raftkvv1.Consistency_CONSISTENCY_STALE})
+			checkStatus(t, wireStatus(t, err), codes.InvalidArgument, "INVALID",
+				badRequest("request", "revision cannot be combined with consistency STALE: any replica that has the revision shows it without asking others"), 0)
+		})
+	}
+	for target, want := range map[string]int{"/v1/kv?prefix=0&revision=12": 200, "/v1/kv?revision=33": 400, "/v1/kv?revision=12&consistency=stale": 400} {
+		res, b := f.tcp(t, http.MethodGet, target, "", nil)
+		if res.StatusCode != want || want == 200 && strings.Count(string(b), `"modRevision"`) != 10 {
+			t.Errorf("%s: %d %s", target, res.StatusCode, b)
 		}
+	}
+}
+
+// A page that looks at many keys and shows none is not the last.
+func TestScanGoesOnBehindAnEmptyPage(t *testing.T) {
+	f := newFixture(t)
+	f.mustPut(t, "z", "1")
+	f.node.empty = "m"
+	var pages []*raftkvv1.ScanResponse
+	err := (kv{f.service}).Scan(t.Context(), &raftkvv1.ScanRequest{Revision: 1}, func(r *raftkvv1.ScanResponse) error {
+		pages = append(pages, r)
+		return nil
 	})
+	if err != nil || len(pages) != 2 || len(pages[0].GetKvs()) != 0 || len(pages[1].GetKvs()) != 1 {
+		t.Errorf("%v, %v", pages, err)
+	}
+	f.node.empty = "m"
+	first, err := (kv{f.service}).List(t.Context(), &raftkvv1.ListRequest{Revision: 1})
+	if err != nil || len(first.GetKvs()) != 0 || first.GetNextPageToken() == "" {
+		t.Fatalf("%v, %v", first, err)
+	}
+	second, err := (kv{f.service}).List(t.Context(), &raftkvv1.ListRequest{Revision: 1, PageToken: first.GetNextPageToken()})
+	if err != nil || len(second.GetKvs()) != 1 || second.GetNextPageToken() != "" {
+		t.Errorf("%v, %v", second, err)
+	}
+}
+
+// A page of several shards says of each part what it shows.
+func TestPartsOfPages(t *testing.T) {
+	f := newFixture(t)
+	f.mustPut(t, "a", "1")
+	api := kv{f.service}
+	one, err := api.List(t.Context(), &raftkvv1.ListRequest{})
+	if err != nil || one.GetHeader().GetShard() != fakeShard || len(one.GetParts()) != 0 {
+		t.Errorf("of one shard: %v, %v", one, err)
+	}
+	f.node.second = true
+	want := []*raftkvv1.ResponseHeader{
+		{NodeId: fakeID, Shard: fakeShard, Term: 3, RaftIndex: 1, Revision: 1, Role: raftkvv1.Role_ROLE_LEADER},
+		{NodeId: "n2", Shard: fakeShard + 1, Term: 4, RaftIndex: 9, Revision: 77, Role: raftkvv1.Role_ROLE_LEARNER, FreshnessMs: 55},
+	}
+	check := func(what string, h *raftkvv1.ResponseHeader, parts []*raftkvv1.ResponseHeader) {
+		at, err := f.service.position(h.GetToken())
+		if err != nil || h.GetShard() != 0 || h.GetFreshnessMs() != 55 || h.GetClusterId() != fakeCluster || len(at) != 2 || at[1].Revision != 77 {
+			t.Errorf("%s: header %v, token of %v, %v", what, h, at, err)
+		}
+		if diff := cmp.Diff(want, parts, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	list, err := api.List(t.Context(), &raftkvv1.ListRequest{Consistency: raftkvv1.Consistency_CONSISTENCY_STALE})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("List", list.GetHeader(), list.GetParts())
+	err = api.Scan(t.Context(), &raftkvv1.ScanRequest{}, func(r *raftkvv1.ScanResponse) error {
+		check("Scan", r.GetHeader(), r.GetParts())
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

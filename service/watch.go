@@ -153,7 +153,7 @@ func watchEvent(shard placement.ShardID, w *raftnode.WatchEvent) *raftkvv1.Event
 		e.Type = raftkvv1.EventType_EVENT_TYPE_PUT
 		fillKeyValue(e.Kv, w.After, w.After.GetRecord())
 	} else {
-		e.Kv.Key, e.Kv.ModRevision = w.Key, w.Revision
+		e.Kv.Key, e.Kv.ModRevision, e.Expired = w.Key, w.Revision, w.Expired
 	}
 	if w.Before != nil {
 		e.PrevKv = new(raftkvv1.KeyValue)

@@ -485,3 +485,14 @@ func TestWatchOverTheBudget(t *testing.T) {
 	}
 	<-s.closed
 }
+
+// A delete that no client has made says so.
+func TestExpiredEvents(t *testing.T) {
+	gone, removed := &raftnode.WatchEvent{Revision: 7, Key: "a", Expired: true}, &raftnode.WatchEvent{Revision: 8, Key: "a"}
+	if e := watchEvent(1, gone); !e.GetExpired() || e.GetType() != raftkvv1.EventType_EVENT_TYPE_DELETE || e.GetKv().GetModRevision() != 7 {
+		t.Errorf("%v", e)
+	}
+	if e := watchEvent(1, removed); e.GetExpired() || e.GetType() != raftkvv1.EventType_EVENT_TYPE_DELETE {
+		t.Errorf("%v", e)
+	}
+}

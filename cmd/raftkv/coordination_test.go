@@ -225,7 +225,7 @@ func TestTTLCommands(t *testing.T) {
 	}
 	gone := background(t, "watch", "short", "--from-revision", "6")
 	succeed(t, "put", "short", "1", "--ttl", "10ms")
-	gone.want("put short: 1, revision 6, version 1", "delete short: revision 7")
+	gone.want("put short: 1, revision 6, version 1", "delete short: revision 7, expired")
 }
 
 func TestLockCommand(t *testing.T) {

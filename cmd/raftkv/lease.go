@@ -117,11 +117,7 @@ func newLeaseRevoke() *cobra.Command {
 	}
 	format := newOutput(c)
 	c.RunE = withLease(c, func(cmd *cobra.Command, client *raftkv.Client, id raftkv.LeaseID) error {
-		l, err := client.ResumeLease(cmd.Context(), id, raftkv.WithoutKeepAlive())
-		if err != nil {
-			return err
-		}
-		if err := l.Revoke(cmd.Context()); err != nil {
+		if err := raftkv.RevokeLease(cmd.Context(), client, id); err != nil {
 			return err
 		}
 		p := newPrinter(cmd)

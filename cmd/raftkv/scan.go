@@ -19,11 +19,14 @@ func newScan() *cobra.Command {
 		Long: `Print a range of keys and their values in the order of the keys' bytes: all that begin with --prefix, or from --start
 up to but not including --end; all keys without any of them.
 
+With --revision they are as they were then: a revision of their shard, such as a write prints, for a range within one {tag}, or any of a cluster of one
+shard. Old revisions are forgotten.
+
 ` + consistencyHelp + `
 
 A table shows the beginning of long values. With --output json, every key is a line of its own with the whole value: text
 in "value" if it is UTF-8, else base64 in "value_base64". 'raftkv batch --non-atomic' reads such lines.`,
-		Example: "  raftkv scan --prefix users/\n  raftkv scan --start a --end b --limit 10 --output json",
+		Example: "  raftkv scan --prefix users/\n  raftkv scan --prefix users/ --revision 7\n  raftkv scan --start a --end b --limit 10 --output json",
 		Args:    arguments(cobra.NoArgs),
 	}
 	flags := c.Flags()
@@ -33,6 +36,7 @@ in "value" if it is UTF-8, else base64 in "value_base64". 'raftkv batch --non-at
 	flags.IntVar(&o.Limit, "limit", 0, "how many keys at most; 0 is no limit")
 	flags.BoolVar(&o.Reverse, "reverse", false, "from the last key to the first")
 	flags.BoolVar(&o.KeysOnly, "keys-only", false, "leave the values out")
+	flags.Uint64Var(&o.Revision, "revision", 0, "the revision at which to read; 0 is now")
 	consistency := addConsistencyFlags(c)
 	format := newOutput(c)
 	scan := withClient(addClientFlags(c), func(cmd *cobra.Command, client *raftkv.Client, _ []string) error {
@@ -52,6 +56,8 @@ in "value" if it is UTF-8, else base64 in "value_base64". 'raftkv batch --non-at
 		switch {
 		case r.Prefix != "" && (r.Start != "" || r.End != ""):
 			return &usageError{errors.New("--prefix does not go with --start or --end")}
+		case o.Revision != 0 && consistency.consistency.value == "stale":
+			return &usageError{errors.New("--revision does not go with --consistency stale: any replica that has the revision shows it without asking others")}
 		case o.Limit < 0:
 			return &usageError{errors.New("--limit must not be negative")}
 		}

@@ -131,6 +131,7 @@ type watchLine struct {
 	Type string `json:"type"`
 	*item
 	Previous *item          `json:"previous,omitempty"`
+	Expired  bool           `json:"expired,omitempty"`
 	Shard    uint32         `json:"shard,omitempty"`
 	Progress []watchedShard `json:"progress,omitempty"`
 	Token    string         `json:"token"`
@@ -144,7 +145,7 @@ type watchedShard struct {
 }
 
 func watchLineOf(e *raftkv.Event) watchLine {
-	out := watchLine{Type: eventName(e), Token: e.Token()}
+	out := watchLine{Type: eventName(e), Expired: e.Expired, Token: e.Token()}
 	switch e.Type {
 	case raftkv.EventPut:
 		out.item = new(itemOf(e.Item, false))
@@ -189,7 +190,11 @@ func printEvent(p *printer, e *raftkv.Event) {
 	case raftkv.EventPut:
 		fmt.Fprintf(p, "%s %s: %s\n", eventName(e), cell([]byte(e.Item.Key)), describeItem(&e.Item))
 	case raftkv.EventDelete:
-		fmt.Fprintf(p, "delete %s: revision %d\n", cell([]byte(e.Item.Key)), e.Revision)
+		why := ""
+		if e.Expired {
+			why = ", expired"
+		}
+		fmt.Fprintf(p, "delete %s: revision %d%s\n", cell([]byte(e.Item.Key)), e.Revision, why)
 	case raftkv.EventInitialDone:
 		fmt.Fprintln(p, "initial done")
 	case raftkv.EventProgress:

@@ -32,9 +32,6 @@ func CheckStale(h *History) error {
 		if s.Bound > 0 && (s.AgeUnknown || s.Age > s.Bound) {
 			return fmt.Errorf("%s shows a state that is %s old (unknown: %t), at most %s are allowed", op, s.Age, s.AgeUnknown, s.Bound)
 		}
-		if op.Origin == 0 {
-			continue // a page of several shards
-		}
 		if op.Origin < s.Revision {
 			return fmt.Errorf("%s shows revision %d of shard %d, and was to show %d", op, op.Origin, op.Shard, s.Revision)
 		}

@@ -80,7 +80,7 @@ type Operation struct {
 	Revision uint64
 	// Current is the revision of the condition's key that the answer to a write names whose condition failed; 0 if the key did not exist.
 	Current uint64
-	// Origin is the revision of the shard whose state an answer shows; 0 if several shards have made it.
+	// Origin is the revision of the shard in the state that an answer shows; of a scan of several pages it is not known, and 0.
 	Origin uint64
 	// Cells are one for each change that a write has done, and one for each key of a read, beginning with key From; a page may end before the last.
 	Cells []Cell

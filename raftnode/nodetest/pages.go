@@ -3,6 +3,7 @@ package nodetest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,10 +36,15 @@ func (a *attempt) turn(l *life, try int, deadline time.Time) {
 				return
 			}
 			c.checkPage(l.process, a.page, page)
-			// A group is of one shard, whoever else took part.
+			// A group is of one shard, whoever else took part; its part says what is shown of the group.
+			shard := l.node.Locate(key(a.op.Group, 0)).Shard
+			i := slices.IndexFunc(page.Parts, func(p raftnode.PagePart) bool { return p.Shard == shard })
+			if i < 0 {
+				c.violate("%s answers %v without a part of shard %d: %v", l.process.id, a.page, shard, page.Parts)
+				return
+			}
 			a.answerPage(try, raftnode.Result{
-				Shard: l.node.Locate(key(a.op.Group, 0)).Shard, Origin: page.Origin,
-				Read: &peerv1.ReadResult{Records: page.Records, More: page.More},
+				Shard: shard, Origin: page.Parts[i].Origin, Read: &peerv1.ReadResult{Records: page.Records, More: page.More},
 			})
 		}
 	}))
@@ -61,7 +67,7 @@ func (c *Cluster) checkPage(p *process, r *peerv1.RangeRead, page *raftnode.Page
 		c.seen(PageGoesOn)
 	}
 	keys := page.Records
-	bad := r.GetMaxItems() > 0 && len(keys) > int(r.GetMaxItems()) || page.More && (len(keys) == 0 || r.GetMaxItems() == 0)
+	bad := page.More != (page.Behind != "") || r.GetMaxItems() > 0 && len(keys) > int(r.GetMaxItems()) || page.More && (len(keys) == 0 || r.GetMaxItems() == 0)
 	for i, k := range keys {
 		outside := k.GetKey() < r.GetStart() || k.GetKey() >= r.GetEnd()
 		misplaced := i > 0 && (keys[i-1].GetKey() < k.GetKey()) == r.GetReverse()

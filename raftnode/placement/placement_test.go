@@ -11,6 +11,16 @@ import (
 	"pgregory.net/rapid"
 )
 
+// All keys that begin with the prefix of a tag have its slot.
+func TestTagPrefix(t *testing.T) {
+	for key, want := range map[string]string{"a": "", "{t}": "{t}", "a{t}b{u}": "a{t}", "{t": "", "a{}b": "", "{{x}}": "{{x}"} {
+		got := TagPrefix(key)
+		if got != want || want != "" && SlotOf(got+"more") != SlotOf(key) {
+			t.Errorf("TagPrefix(%q) = %q, want %q", key, got, want)
+		}
+	}
+}
+
 func TestRoutingPart(t *testing.T) {
 	for key, want := range map[string]string{
 		"":             "",

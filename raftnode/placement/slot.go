@@ -29,6 +29,15 @@ func RoutingPart(key string) string {
 	return tag
 }
 
+// TagPrefix returns key up to the end of its {tag}, so that all keys which begin with that have its slot; empty if it has none.
+func TagPrefix(key string) string {
+	tag := RoutingPart(key)
+	if len(tag) == len(key) {
+		return ""
+	}
+	return key[:strings.IndexByte(key, '{')+len("{")+len(tag)+len("}")]
+}
+
 // SlotOf returns the slot of key: the highest twelve bits of the xxHash64 (seed 0) of its routing part.
 func SlotOf(key string) Slot {
 	return Slot(xxhash.Sum64String(RoutingPart(key)) >> slotShift)

@@ -31,6 +31,8 @@ type Change struct {
 	Key string
 	// Deleted says that the key was removed.
 	Deleted bool
+	// Expired says that no client has removed it: its time has passed, or its lease has ended.
+	Expired bool
 	// Loaded is what of the records is here.
 	Loaded Want
 	// After is the record as the revision left it; nil after a delete. Before is the one that it replaced; nil if the key did not exist.
@@ -116,7 +118,7 @@ func (w *changesWalk) change(c *storev1.History_Change) (Change, Want, error) {
 	if err != nil {
 		return Change{}, WantNothing, err
 	}
-	return Change{Key: c.Key, Deleted: head.tombstone}, w.read.Want(c.Key, head.tombstone), nil
+	return Change{Key: c.Key, Deleted: head.tombstone, Expired: c.Expired}, w.read.Want(c.Key, head.tombstone), nil
 }
 
 // load reads the records of a change.

@@ -151,19 +151,33 @@ func TestRangeAtIsWhatWas(t *testing.T) {
 	defer func() { _ = v.Close() }()
 	for revision := uint64(19); revision < uint64(len(states)); revision += 3 {
 		for _, page := range []struct {
-			items int
-			bytes uint64
-		}{{1, 1 << 20}, {7, 1 << 20}, {1000, 1}, {1000, 1 << 20}} {
+			look, items int
+			bytes       uint64
+			reverse     bool
+		}{{1, 0, 1 << 20, false}, {7, 0, 1 << 20, false}, {1000, 0, 1, false}, {1000, 2, 0, false}, {1000, 0, 0, false}, {2, 0, 0, true}, {1000, 3, 0, true}} {
 			got := make(map[string]string)
-			for next, more := "k03", true; more; more = next != "" {
-				records, after, err := v.RangeAt(testShard, next, "k17", revision, page.items, page.bytes)
+			last := ""
+			r := &peerv1.RangeRead{Start: "k03", End: "k17", Revision: revision, MaxItems: uint32(page.items), MaxBytes: page.bytes, Reverse: page.reverse}
+			for behind, more := "", true; more; more = behind != "" {
+				records, after, err := v.RangeAt(testShard, r, page.look)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, r := range records {
-					got[r.GetKey()] = string(r.GetRecord().GetValue())
+				if page.items > 0 && len(records) > page.items {
+					t.Fatalf("a page of %d", len(records))
 				}
-				next = after
+				for _, k := range records {
+					if last != "" && (k.GetKey() < last) != page.reverse {
+						t.Fatalf("%s follows %s", k.GetKey(), last)
+					}
+					last = k.GetKey()
+					got[last] = string(k.GetRecord().GetValue())
+				}
+				if behind = after; page.reverse {
+					r.End = behind
+				} else {
+					r.Start = behind + "\x00"
+				}
 			}
 			want := make(map[string]string)
 			for k, value := range states[revision] {
@@ -177,16 +191,21 @@ func TestRangeAtIsWhatWas(t *testing.T) {
 		}
 	}
 	var compacted *CompactedError
-	if _, _, err := v.RangeAt(testShard, "", "", 18, 1, 1); !errors.As(err, &compacted) || compacted.Floor != 19 { // the state that the first history replaced
+	if _, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 18}, 1); !errors.As(err, &compacted) || compacted.Floor != 19 { // the state that the first history replaced
 		t.Error(err)
 	}
 	var future *FutureRevisionError
-	if _, _, err := v.RangeAt(testShard, "", "", 99, 1, 1); !errors.As(err, &future) || future.Current != 60 {
+	if _, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 99}, 1); !errors.As(err, &future) || future.Current != 60 {
 		t.Error(err)
 	}
-	records, _, err := v.RangeAt(testShard, "", "", 60, 100, 1<<20)
+	records, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 60}, 100)
 	now, _, err2 := v.Range(testShard, &peerv1.RangeRead{})
 	if diff := gocmp.Diff(now, records, protocmp.Transform()); err != nil || err2 != nil || diff != "" {
+		t.Error(err, err2, diff)
+	}
+	keys, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 60, KeysOnly: true}, 100)
+	now, _, err2 = v.Range(testShard, &peerv1.RangeRead{KeysOnly: true})
+	if diff := gocmp.Diff(now, keys, protocmp.Transform()); err != nil || err2 != nil || diff != "" {
 		t.Error(err, err2, diff)
 	}
 }

@@ -115,6 +115,17 @@ func TestKeysGoWhenTheirTimeHasPassedAndNotBefore(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	parts, _, err := v.Changes(testShard, ChangesRead{From: Cursor{Revision: 1}, MaxBytes: 1 << 20, Want: func(string, bool) Want { return WantAfter }})
+	if err != nil || len(parts) != 3 {
+		t.Fatal(parts, err)
+	}
+	for _, p := range parts {
+		for _, c := range p.Changes {
+			if c.Expired != (p.Revision > 1) || c.Expired != c.Deleted {
+				t.Errorf("revision %d: %+v", p.Revision, c)
+			}
+		}
+	}
 }
 
 func TestAWriteReplacesTheTimeOfAKey(t *testing.T) {

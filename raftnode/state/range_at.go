@@ -9,57 +9,72 @@ import (
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
-// RangeAt returns a page of the keys from start up to end (empty: to the last) as they were at a revision, and the key to go on from, empty
-// after the last page. It looks at maxItems records at the most, those that it follows back through the history included but for the last key, and ends
-// when maxBytes of keys and values are reached, after at least one record.
+// RangeAt returns one page of a range of keys as they were at r.Revision, and the last key that it has looked at if the range goes on behind that one, else
+// "". It looks at look records at the most, those that it follows back through the history included but for the last key, so it may show fewer keys than
+// r.MaxItems, or none, although others follow. It ends earlier as Range does.
 //
 // What was deleted since has its tombstone, because the history has not passed it; so nothing of the revision is missed.
-func (v *View) RangeAt(id placement.ShardID, start, end string, revision uint64, maxItems int, maxBytes uint64) (records []*peerv1.KeyRecord, next string, err error) {
-	if err := v.checkRevision(id, revision); err != nil {
+func (v *View) RangeAt(id placement.ShardID, r *peerv1.RangeRead, look int) (records []*peerv1.KeyRecord, behind string, err error) {
+	if err := v.checkRevision(id, r.Revision); err != nil {
 		return nil, "", err
 	}
-	if end != "" && end <= start {
+	if r.End != "" && r.End <= r.Start {
 		return nil, "", nil
 	}
 	upper := appendKey(nil, id, sectionRecord+1)
-	if end != "" {
-		upper = appendRecordKey(nil, id, end)
+	if r.End != "" {
+		upper = appendRecordKey(nil, id, r.End)
 	}
-	it, err := v.iterate(id, appendRecordKey(nil, id, start), upper)
+	it, err := v.iterate(id, appendRecordKey(nil, id, r.Start), upper)
 	if err != nil {
 		return nil, "", err
 	}
-	looked, size := 0, uint64(0)
-	for ok := it.First(); ok; ok = it.Next() {
-		key := string(it.Key()[sectionLen:])
-		if looked > 0 && (looked >= maxItems || size >= maxBytes) {
-			next = key
+	first, next := it.First, it.Next
+	if r.Reverse {
+		first, next = it.Last, it.Prev
+	}
+	p := page{view: v, shard: id, read: r}
+	last, more := "", false
+	for ok := first(); ok; ok = next() {
+		if more = last != "" && (look <= 0 || p.full()); more {
 			break
 		}
-		r, steps, err1 := v.recordAt(id, key, it, revision)
+		last = string(it.Key()[sectionLen:])
+		steps, err1 := p.takeAt(it, last)
 		if err = err1; err != nil {
 			break
 		}
-		looked += 1 + steps
-		if r != nil {
-			size += uint64(len(key) + len(r.GetValue()))
-			records = append(records, &peerv1.KeyRecord{Key: key, Record: r})
-		}
+		look -= 1 + steps
 	}
 	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
 		return nil, "", err
 	}
-	return records, next, v.check(id)
+	if !more {
+		last = ""
+	}
+	return p.records, last, v.check(id)
 }
 
-// recordAt returns the record under an iterator as it was at a revision, nil if the key did not exist, and how far it was to go back.
-func (v *View) recordAt(id placement.ShardID, key string, it *pebble.Iterator, revision uint64) (r *record, steps int, err error) {
+// takeAt adds the record under the iterator as it was at the revision of the page, if the key existed then, and says how far it was to go back.
+func (p *page) takeAt(it *pebble.Iterator, key string) (steps int, err error) {
 	stored, err := it.ValueAndErr()
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
-	if r, err = readRecord(stored); err != nil {
-		return nil, 0, &CorruptionError{Shard: id, Key: []byte(key), Err: err}
+	r, err := readRecord(stored)
+	if err != nil {
+		return 0, p.damage(it, err)
 	}
-	return v.back(id, key, r, revision)
+	r, steps, err = p.view.back(p.shard, key, r, p.read.Revision)
+	if err != nil || r == nil {
+		return steps, err
+	}
+	p.bytes += uint64(len(key))
+	if p.read.KeysOnly {
+		r.Content = nil
+	} else {
+		p.bytes += uint64(len(r.GetValue()))
+	}
+	p.records = append(p.records, &peerv1.KeyRecord{Key: key, Record: r})
+	return steps, nil
 }

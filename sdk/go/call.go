@@ -71,7 +71,9 @@ type call struct {
 	attempts  []Attempt
 	omitted   int
 	redirects int
-	backoff   backoff
+	// tooStale counts the replicas that were not new enough.
+	tooStale int
+	backoff  backoff
 	// charged: another attempt takes from the retry budget. starved: the budget was empty.
 	charged, starved bool
 	observation      *observation
@@ -98,10 +100,21 @@ func (c *call) failed(f *failure, asked *endpoint) (time.Duration, error) {
 		return 0, nil
 	}
 	wait := c.backoff.next()
-	if f.after > 0 {
+	if f.after > 0 && !c.elsewhere(f) {
 		wait = max(wait, later(min(f.after, retryAfterMax)))
 	}
 	return wait, nil
+}
+
+// elsewhere says whether what the node asks to wait for before it is asked again does not hold for the call, because another replica is asked next: that one is not new
+// enough for a stale read says nothing of the others.
+func (c *call) elsewhere(f *failure) bool {
+	var tooStale *TooStaleError
+	if !errors.As(f.err, &tooStale) {
+		return false
+	}
+	c.tooStale++
+	return c.tooStale%max(1, c.client.routes.replicas(tooStale.Shard)) != 0
 }
 
 // learn takes from a failure what it says about routes and about the endpoint. routed says that the shard is to be found elsewhere, or has no leader,

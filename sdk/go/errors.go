@@ -127,9 +127,10 @@ type InvalidError struct {
 
 func (e *InvalidError) Error() string { return "invalid request: " + e.Problem }
 
-// CrossShardError says that the keys of a batch live on several shards. Nothing was applied.
+// CrossShardError says that the keys of a batch or transaction live on several shards, or that those of a range to be read at a revision may. Nothing was
+// applied.
 type CrossShardError struct {
-	// Groups are the keys by shard.
+	// Groups are the keys by shard; of a range only the shards.
 	Groups []ShardKeys
 }
 
@@ -140,6 +141,9 @@ type ShardKeys struct {
 }
 
 func (e *CrossShardError) Error() string {
+	if len(e.Groups) > 0 && len(e.Groups[0].Keys) == 0 {
+		return fmt.Sprintf("each shard counts its own revisions, and this range may have keys of %d shards; read a range within one {tag} at a revision, or this one without", len(e.Groups))
+	}
 	return fmt.Sprintf("a batch may touch one shard only and this one touches %d; give its keys one {tag}", len(e.Groups))
 }
 

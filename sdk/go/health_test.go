@@ -227,3 +227,26 @@ func TestReplicasInTurn(t *testing.T) {
 		t.Errorf("a node that knows no replicas made the client forget them: %v", n)
 	}
 }
+
+// That a replica is too old for a stale read says nothing of the others: only when all have said so the read waits.
+func TestTooStaleGoesOnElsewhere(t *testing.T) {
+	c := &Client{}
+	c.stopped, c.stop = context.WithCancel(t.Context())
+	defer c.stop()
+	c.routes = newRoutes(c, []string{"a:1", "b:1", "c:1"})
+	s := &shard{id: 1}
+	var replicas []*endpoint
+	for _, address := range []string{"a:1", "b:1", "c:1"} {
+		replicas = append(replicas, c.routes.endpoints[address])
+	}
+	s.replicas.Store(&replicas)
+	c.routes.shards[1] = s
+	story := &call{client: c}
+	for i := range 6 {
+		f := &failure{retry: true, after: time.Second, err: &TooStaleError{Shard: 1}}
+		wait, err := story.failed(f, replicas[i%3])
+		if err != nil || (wait >= time.Second) != (i%3 == 2) {
+			t.Errorf("attempt %d: waits %s, %v", i, wait, err)
+		}
+	}
+}

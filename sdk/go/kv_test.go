@@ -136,6 +136,59 @@ func TestScan(t *testing.T) {
 }
 
 // Pages come one by one, and only those that are asked for.
+// All pages of a scan at a revision are of that revision, whatever is written meanwhile.
+func TestScanAtRevision(t *testing.T) {
+	_, client := open(t, 2, 4)
+	ctx := within(t, time.Minute)
+	var at uint64
+	var want []string
+	for i := range 1500 { // more than a page
+		key := fmt.Sprintf("{t}%04d", i)
+		r, err := client.Put(ctx, key, []byte("old"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, want = r.Revision, append(want, key)
+	}
+	var got []string
+	for item, err := range client.Scan(ctx, raftkv.Prefix("{t}"), raftkv.ScanOptions{Revision: at}) {
+		if err != nil || string(item.Value) != "old" {
+			t.Fatalf("%+v, %v", item, err)
+		}
+		if got = append(got, item.Key); len(got)%700 == 1 {
+			for _, key := range []string{"{t}0000", "{t}1400", "{t}2000"} {
+				if _, err := client.Put(ctx, key, []byte("new")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	page, err := client.List(ctx, raftkv.Prefix("{t}"), raftkv.ScanOptions{Revision: at, Limit: 1}, "")
+	if err != nil || len(page.Parts) != 1 || page.Parts[0].Revision != at || page.Parts[0].Shard == 0 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	if page, err = client.List(ctx, raftkv.Range{}, raftkv.ScanOptions{Stale: true, Limit: 1}, ""); err != nil || len(page.Parts) != 4 || page.Parts[3].Age != page.Age {
+		t.Errorf("%+v, %v", page, err)
+	}
+	var (
+		cross   *raftkv.CrossShardError
+		future  *raftkv.FutureRevisionError
+		invalid *raftkv.InvalidError
+	)
+	if _, err := client.List(ctx, raftkv.Prefix("{"), raftkv.ScanOptions{Revision: at}, ""); !errors.As(err, &cross) || len(cross.Groups) != 4 {
+		t.Errorf("a range of several shards: %v", err)
+	}
+	if _, err := client.List(ctx, raftkv.Prefix("{t}"), raftkv.ScanOptions{Revision: at + 100}, ""); !errors.As(err, &future) {
+		t.Errorf("a revision of the future: %v", err)
+	}
+	if _, err := client.List(ctx, raftkv.Prefix("{t}"), raftkv.ScanOptions{Revision: at, Stale: true}, ""); !errors.As(err, &invalid) {
+		t.Errorf("a stale one: %v", err)
+	}
+}
+
 func TestPages(t *testing.T) {
 	_, client := open(t, 1, 1)
 	ctx := within(t, time.Minute)

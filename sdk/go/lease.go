@@ -200,17 +200,26 @@ func (l *Lease) KeepAlive(ctx context.Context) error {
 // seconds. Done is closed at once. A lease that has ended by itself is no error.
 func (l *Lease) Revoke(ctx context.Context) error {
 	l.end(ErrLeaseRevoked)
-	name := fmt.Sprintf("revoke lease %d", l.id)
-	err := l.client.identified(func(id *raftkvv1.RequestId) error {
-		return l.client.unary(ctx, name, nil, true, func(ctx context.Context, e *endpoint) error {
-			_, err := l.client.leaseService(e).Revoke(ctx, &raftkvv1.RevokeRequest{Id: uint64(l.id), RequestId: id})
-			return err
-		})
-	})
+	err := RevokeLease(ctx, l.client, l.id)
 	if errors.As(err, new(*LeaseNotFoundError)) {
 		return nil
 	}
 	return err
+}
+
+// RevokeLease ends a lease that somebody else has granted, as its Revoke does, without prolonging it first as ResumeLease would. If the lease does not exist or has ended
+// by itself, the error is a *LeaseNotFoundError.
+func RevokeLease(ctx context.Context, c *Client, id LeaseID) error {
+	if err := checkLeaseID("", id); err != nil {
+		return &CallError{Operation: "revoke lease", Err: err}
+	}
+	name := fmt.Sprintf("revoke lease %d", id)
+	return c.identified(func(request *raftkvv1.RequestId) error {
+		return c.unary(ctx, name, nil, true, func(ctx context.Context, e *endpoint) error {
+			_, err := c.leaseService(e).Revoke(ctx, &raftkvv1.RevokeRequest{Id: uint64(id), RequestId: request})
+			return err
+		})
+	})
 }
 
 // reference makes *Lease a LeaseRef.

@@ -307,3 +307,33 @@ func TestLeasesThatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+// To end a lease of somebody else is not to prolong it.
+func TestRevokeLease(t *testing.T) {
+	cluster, client := open(t, 1, 1)
+	ctx := t.Context()
+	lease, err := client.Grant(ctx, time.Hour, raftkv.WithoutKeepAlive())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var methods []string
+	cluster.SetCallHook(func(c raftkvtest.Call) raftkvtest.Action {
+		methods = append(methods, c.Method)
+		return raftkvtest.Action{}
+	})
+	if err := raftkv.RevokeLease(ctx, client, lease.ID()); err != nil {
+		t.Error(err)
+	}
+	var missing *raftkv.LeaseNotFoundError
+	if err := raftkv.RevokeLease(ctx, client, lease.ID()); !errors.As(err, &missing) || missing.ID != lease.ID() {
+		t.Errorf("a lease that has ended: %v", err)
+	}
+	var invalid *raftkv.InvalidError
+	if err := raftkv.RevokeLease(ctx, client, 0); !errors.As(err, &invalid) {
+		t.Errorf("no lease: %v", err)
+	}
+	cluster.SetCallHook(nil)
+	if !slices.Equal(methods, []string{"Revoke", "Revoke"}) {
+		t.Errorf("called %v", methods)
+	}
+}

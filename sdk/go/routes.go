@@ -286,3 +286,14 @@ func (r *routes) timeoutMax() time.Duration {
 	}
 	return time.Hour
 }
+
+// replicas is how many nodes are known to hold a replica of a shard.
+func (r *routes) replicas(id placement.ShardID) int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s := r.shards[id]
+	if s == nil || s.replicas.Load() == nil {
+		return 0
+	}
+	return len(*s.replicas.Load())
+}

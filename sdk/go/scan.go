@@ -6,6 +6,7 @@ import (
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // scanPage is how many keys Scan asks for at a time.
@@ -34,6 +35,10 @@ type ScanOptions struct {
 	Stale        bool
 	MaxStaleness time.Duration
 	AtLeast      Token
+	// Revision reads the range as it was at a revision of its shard, such as the Revision of the Result of a write, on every page; 0 is now. Only for keys of one
+	// shard, because each counts its own revisions: a range within one whole {tag}, or any of a cluster of one shard; others are a *CrossShardError. A revision that
+	// is forgotten is a *CompactedError, one that is not reached a *FutureRevisionError. Not with Stale.
+	Revision uint64
 }
 
 // Page is a part of a range.
@@ -43,12 +48,22 @@ type Page struct {
 	Next string
 	// Token is what the page shows, of every shard: see AtLeast.
 	Token Token
-	// Age is how old the state may be that the page shows; 0 unless Stale was asked for, AgeUnknown if it is not known.
+	// Age is how old the state may be that the page shows, of the oldest of its parts; 0 unless Stale was asked for, AgeUnknown if it is not known of one.
+	Age time.Duration
+	// Parts are the states of the shards that the page shows, by ascending shard.
+	Parts []PagePart
+}
+
+// PagePart is the state of one shard that a page shows.
+type PagePart struct {
+	Shard    placement.ShardID
+	Revision uint64
+	// Age is as in Page.
 	Age time.Duration
 }
 
 // Scan returns the items of a range in key order. It reads page by page: each page is linearizable, the whole is not
-// one snapshot. A page that fails is retried; an error ends the sequence. The timeout of the client holds for each
+// one snapshot, unless o.Revision makes it one. A page that fails is retried; an error ends the sequence. The timeout of the client holds for each
 // page, the deadline of ctx for all of them. A loop may be left at any time: nothing stays open between pages.
 func (c *Client) Scan(ctx context.Context, r Range, o ScanOptions) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
@@ -101,11 +116,15 @@ func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string)
 		Reverse:   o.Reverse,
 		KeysOnly:  o.KeysOnly,
 		PageToken: token,
+		Revision:  o.Revision,
 	}
 	s := stale{use: o.Stale, bound: o.MaxStaleness, token: o.AtLeast}
 	err := s.ask(&request.Consistency, &request.MaxStalenessMs, &request.Token)
 	if err == nil && !o.Stale && (o.MaxStaleness != 0 || o.AtLeast != "") {
 		err = &InvalidError{Problem: "MaxStaleness and AtLeast need Stale"}
+	}
+	if err == nil && o.Stale && o.Revision != 0 {
+		err = &InvalidError{Problem: "Revision does not go with Stale: any replica that has the revision shows it without asking others"}
 	}
 	if err != nil {
 		return Page{}, &CallError{Operation: "list", Err: err}
@@ -119,6 +138,7 @@ func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string)
 		page = Page{
 			Items: make([]Item, len(response.Kvs)), Next: response.NextPageToken,
 			Token: Token(response.GetHeader().GetToken()), Age: ageOf(response.GetHeader()),
+			Parts: partsOf(response),
 		}
 		for i, kv := range response.Kvs {
 			page.Items[i] = itemOf(kv)
@@ -127,4 +147,17 @@ func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string)
 		return nil
 	})
 	return page, err
+}
+
+// partsOf are the parts of a page; of one that one shard has made, the header says all.
+func partsOf(r *raftkvv1.ListResponse) []PagePart {
+	headers := r.GetParts()
+	if len(headers) == 0 && r.GetHeader().GetShard() != 0 {
+		headers = []*raftkvv1.ResponseHeader{r.GetHeader()}
+	}
+	parts := make([]PagePart, len(headers))
+	for i, h := range headers {
+		parts[i] = PagePart{Shard: placement.ShardID(h.GetShard()), Revision: h.GetRevision(), Age: ageOf(h)}
+	}
+	return parts
 }

@@ -81,6 +81,8 @@ type Event struct {
 	Shard    placement.ShardID
 	// Initial says that the key stands as it was when the watch began; nothing has changed it now.
 	Initial bool
+	// Expired says of an EventDelete that no client has removed the key: its time to live has passed, or its lease has ended or was revoked.
+	Expired bool
 	// Progress says how far the watch is in each shard; only of an EventProgress.
 	Progress []WatchProgress
 
@@ -253,7 +255,7 @@ func (o *watchOptions) check(what Watchable) error {
 func eventOf(e *raftkvv1.Event) *Event {
 	out := &Event{
 		Type: EventPut, Item: itemOf(e.GetKv()), Previous: itemOrNil(e.GetPrevKv()),
-		Revision: e.GetRevision(), Shard: placement.ShardID(e.GetShard()), Initial: e.GetInitial(),
+		Revision: e.GetRevision(), Shard: placement.ShardID(e.GetShard()), Initial: e.GetInitial(), Expired: e.GetExpired(),
 	}
 	if e.GetType() == raftkvv1.EventType_EVENT_TYPE_DELETE {
 		out.Type = EventDelete

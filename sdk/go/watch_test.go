@@ -132,11 +132,21 @@ func TestWatchSeesTimeEnd(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	cluster.Advance(time.Second)
-	w.want("delete ttl=@3")
+	put(t, client, "own", "")
+	if _, err := client.Delete(ctx, "own"); err != nil {
+		t.Fatal(err)
+	}
 	if err := l.Revoke(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.want("delete lease=@4")
+	for _, want := range []raftkv.Event{
+		{Type: raftkv.EventDelete, Revision: 3, Expired: true}, {Type: raftkv.EventPut, Revision: 4}, {Type: raftkv.EventDelete, Revision: 5},
+		{Type: raftkv.EventDelete, Revision: 6, Expired: true},
+	} {
+		if e := w.event(); e.Type != want.Type || e.Revision != want.Revision || e.Expired != want.Expired {
+			t.Errorf("%+v, want %+v", e, want)
+		}
+	}
 }
 
 // history writes at random on all shards, and returns the keys that are left.

@@ -62,7 +62,7 @@ type call struct {
 	scan   *raftkvv1.ScanRequest
 }
 
-// result is what came of it; one of the answers is set. Of a scan, kvs, and the header of the only page.
+// result is what came of it; one of the answers is set. Of a scan, kvs, and the headers of the only page.
 type result struct {
 	get    *raftkvv1.GetResponse
 	put    *raftkvv1.PutResponse
@@ -72,6 +72,7 @@ type result struct {
 	list   *raftkvv1.ListResponse
 	kvs    []*raftkvv1.KeyValue
 	page   *raftkvv1.ResponseHeader
+	parts  []*raftkvv1.ResponseHeader
 }
 
 // do executes a call.
@@ -112,10 +113,11 @@ func unary(ctx context.Context, client raftkvv1connect.KvServiceClient, c *call)
 		}
 		pages := 0
 		for ; stream.Receive(); pages++ {
-			r.kvs, r.page = append(r.kvs, stream.Msg().GetKvs()...), stream.Msg().GetHeader()
+			r.kvs = append(r.kvs, stream.Msg().GetKvs()...)
+			r.page, r.parts = stream.Msg().GetHeader(), stream.Msg().GetParts()
 		}
 		if pages > 1 {
-			r.page = nil
+			r.page, r.parts = nil, nil
 		}
 		err = stream.Err()
 		_ = stream.Close() // It has been read to its end.

@@ -85,7 +85,7 @@ func (c *client) read(ctx context.Context, op *nodetest.Operation, ask *call, no
 	case f == nil && r.txn.GetValuesOmitted(): // What it has read was forgotten before it was shown.
 		l.rec.lose(op)
 	case f == nil:
-		c.took(op, errors.Join(r.take(op, ask), takeAge(op, r.header()), l.rec.keep(op, r.header())))
+		c.took(op, errors.Join(r.take(op, ask), takeAge(op, r.shown(op.Shard)), l.rec.keep(op, r.header())))
 	case f.missing != nil:
 		c.took(op, errors.Join(takeMissing(op, f.missing), takeAge(op, f.missing)))
 	default:

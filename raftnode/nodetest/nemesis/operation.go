@@ -147,20 +147,47 @@ func (r *result) take(op *nodetest.Operation, c *call) (err error) {
 		return r.takeTxn(op, c.txn)
 	case c.list != nil && r.list != nil:
 		op.Cells, err = cellsOf(op.Group, r.list.GetKvs(), r.list.GetNextPageToken() != "")
-		return errors.Join(err, locatePage(op, r.list.GetHeader()))
+		return errors.Join(err, r.locatePage(op))
 	case c.scan != nil:
 		op.Cells, err = cellsOf(op.Group, r.kvs, false)
-		return errors.Join(err, locatePage(op, r.page))
+		return errors.Join(err, r.locatePage(op))
 	}
 	return errShape
 }
 
-// locatePage takes over the state of the shard of a group that a page shows. Several shards have taken part, so only the token says.
-func locatePage(op *nodetest.Operation, h *raftkvv1.ResponseHeader) (err error) {
-	if h.GetToken() != "" {
-		op.Origin, err = revisionIn(h.GetToken(), op.Shard)
+// locatePage takes over the state of the shard of a group that a page shows, of which its part and the token of the page must say the same.
+func (r *result) locatePage(op *nodetest.Operation) error {
+	h := r.header()
+	if h == nil {
+		return nil // a scan of several pages
 	}
+	part := r.shown(op.Shard)
+	if part == nil {
+		return fmt.Errorf("%w: a page of shard %d does not say what it shows of shard %d: %v", errShape, h.GetShard(), op.Shard, r.list.GetParts())
+	}
+	said, err := revisionIn(h.GetToken(), op.Shard)
+	if err == nil && said != part.GetRevision() {
+		err = fmt.Errorf("%w: the token of a page stands for revision %d of shard %d, which shows %d", errShape, said, op.Shard, part.GetRevision())
+	}
+	if h.GetFreshnessMs() < part.GetFreshnessMs() || part.GetFreshnessUnknown() && !h.GetFreshnessUnknown() {
+		err = errors.Join(err, fmt.Errorf("%w: a page is newer than its part of shard %d: %v, %v", errShape, op.Shard, h, part))
+	}
+	op.Origin = part.GetRevision()
 	return err
+}
+
+// shown is the header of what an answer shows of a shard; nil if it does not say.
+func (r *result) shown(shard placement.ShardID) *raftkvv1.ResponseHeader {
+	h := r.header()
+	if r.list == nil && r.page == nil || placement.ShardID(h.GetShard()) == shard {
+		return h
+	}
+	for _, p := range append(r.parts, r.list.GetParts()...) {
+		if placement.ShardID(p.GetShard()) == shard {
+			return p
+		}
+	}
+	return nil
 }
 
 func (r *result) takeBatch(op *nodetest.Operation) error {

@@ -56,7 +56,10 @@ func TestDrawStale(t *testing.T) {
 // A wrong answer to a stale read does not pass, nor one of an age to a read that must show the newest state.
 func TestWrongStaleReads(t *testing.T) {
 	wrong := func(change func(*raftkvv1.ResponseHeader)) func(*raftkvv1.ListResponse) {
-		return func(r *raftkvv1.ListResponse) { change(r.Header) }
+		return func(r *raftkvv1.ListResponse) {
+			change(r.Header)
+			change(r.Parts[1])
+		}
 	}
 	for name, test := range map[string]struct {
 		answer func(*raftkvv1.ListResponse)
@@ -71,9 +74,17 @@ func TestWrongStaleReads(t *testing.T) {
 		"of no known age, bounded": {wrong(func(h *raftkvv1.ResponseHeader) { h.FreshnessUnknown = true }), &nodetest.StaleRead{Bound: time.Second}, false},
 		"without what was written": {wrong(func(h *raftkvv1.ResponseHeader) { h.FreshnessMs = 2500 }), &nodetest.StaleRead{Revision: 6}, false},
 		"an age, and none allowed": {wrong(func(h *raftkvv1.ResponseHeader) { h.FreshnessMs = 1 }), nil, false},
+		"without its part":         {func(r *raftkvv1.ListResponse) { r.Parts = r.Parts[:1] }, &nodetest.StaleRead{}, false},
+		"a part of another state":  {func(r *raftkvv1.ListResponse) { r.Parts[1].Revision = 6 }, &nodetest.StaleRead{}, false},
+		"a part older than it all": {func(r *raftkvv1.ListResponse) { r.Parts[1].FreshnessMs = 2500 }, &nodetest.StaleRead{}, false},
+		"a part says it all":       {func(r *raftkvv1.ListResponse) { r.Header.FreshnessMs, r.Parts[1].FreshnessMs = 9000, 2500 }, &nodetest.StaleRead{Bound: 3 * time.Second}, true},
 		"a broken token":           {wrong(func(h *raftkvv1.ResponseHeader) { h.Token = "?" }), &nodetest.StaleRead{}, false},
-		"another value":            {func(r *raftkvv1.ListResponse) { r.Header.FreshnessMs, r.Kvs[0].Value = 2500, encode("v7-0") }, &nodetest.StaleRead{}, false},
-		"a refused value":          {func(r *raftkvv1.ListResponse) { r.Header.FreshnessMs, r.Kvs[0].Value = 2500, encode("v8-0") }, &nodetest.StaleRead{}, false},
+		"another value": {func(r *raftkvv1.ListResponse) {
+			r.Header.FreshnessMs, r.Parts[1].FreshnessMs, r.Kvs[0].Value = 2500, 2500, encode("v7-0")
+		}, &nodetest.StaleRead{}, false},
+		"a refused value": {func(r *raftkvv1.ListResponse) {
+			r.Header.FreshnessMs, r.Parts[1].FreshnessMs, r.Kvs[0].Value = 2500, 2500, encode("v8-0")
+		}, &nodetest.StaleRead{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := newRecorder()
@@ -93,11 +104,11 @@ func TestWrongStaleReads(t *testing.T) {
 				allow(op, ask, test.read, "t")
 			}
 			answer := &result{list: &raftkvv1.ListResponse{
-				Header: &raftkvv1.ResponseHeader{Token: positionOf(t, 5)},
-				Kvs:    []*raftkvv1.KeyValue{{Key: keyName(4, 0), Value: encode("v1-0"), Version: 1, ModRevision: 5}},
+				Header: &raftkvv1.ResponseHeader{Token: positionOf(t, 5)}, Parts: []*raftkvv1.ResponseHeader{{Shard: 1}, {Shard: 2, Revision: 5}},
+				Kvs: []*raftkvv1.KeyValue{{Key: keyName(4, 0), Value: encode("v1-0"), Version: 1, ModRevision: 5}},
 			}}
 			test.answer(answer.list)
-			c.took(op, errors.Join(answer.take(op, ask), takeAge(op, answer.header()), rec.keep(op, answer.header())))
+			c.took(op, errors.Join(answer.take(op, ask), takeAge(op, answer.shown(op.Shard)), rec.keep(op, answer.header())))
 			found := len(rec.broken()) > 0
 			for _, err := range []error{nodetest.CheckStale(rec.history), nodetest.CheckReplay(rec.history), nodetest.CheckRefused(rec.history)} {
 				found = found || err != nil

@@ -72,6 +72,7 @@ func (c *Cluster) expire(s *shard, due func(key string) bool) {
 			first = false
 		}
 		c.set(s, key, nil)
+		s.events[len(s.events)-1].expired = true
 	}
 }
 

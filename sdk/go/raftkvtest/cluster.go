@@ -12,6 +12,7 @@ package raftkvtest
 
 import (
 	"fmt"
+	"maps"
 	"net/http/httptest"
 	"slices"
 	"sync"
@@ -278,6 +279,32 @@ func (c *Cluster) header(s *shard) *raftkvv1.ResponseHeader {
 		ClusterId: ClusterID, NodeId: c.nodes[s.leader].id, Shard: uint32(s.id), Term: s.term,
 		RaftIndex: s.index, Revision: s.revision, Role: raftkvv1.Role_ROLE_LEADER,
 	}
+}
+
+// rangeAt are the keys of the one shard of a range as they were at a revision. c.mu is held.
+func (c *Cluster) rangeAt(r *raftkvv1.ListRequest) ([]*raftkvv1.KeyValue, *raftkvv1.ResponseHeader, *Error) {
+	s := c.shards[len(c.shards)-1]
+	switch tagged := placement.TagPrefix(r.Prefix); {
+	case tagged != "":
+		s = c.slots[placement.SlotOf(tagged)]
+	case len(c.shards) > 2:
+		return nil, nil, c.crossShardRange()
+	}
+	switch {
+	case r.Revision > s.revision:
+		return nil, nil, futureRevision(s, r.Revision)
+	case r.Revision+1 < s.oldest:
+		return nil, nil, compacted(s, r.Revision)
+	}
+	var all []*raftkvv1.KeyValue
+	for _, key := range slices.Sorted(maps.Keys(s.versions)) {
+		if kv := s.at(key, r.Revision); kv != nil {
+			all = append(all, kv)
+		}
+	}
+	h := c.header(s)
+	h.Revision = r.Revision
+	return all, h, nil
 }
 
 // sortedKeys are the keys of all shards. c.mu is held.

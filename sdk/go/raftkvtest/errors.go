@@ -140,6 +140,15 @@ func (c *Cluster) crossShard(keys []string) *Error {
 	return &Error{code: connect.CodeFailedPrecondition, reason: "CROSS_SHARD", message: "several shards", details: []proto.Message{d}}
 }
 
+// crossShardRange refuses a range that may be of all shards.
+func (c *Cluster) crossShardRange() *Error {
+	d := &raftkvv1.CrossShard{}
+	for _, s := range c.shards[1:] {
+		d.Groups = append(d.Groups, &raftkvv1.CrossShard_Group{Shard: uint32(s.id)})
+	}
+	return &Error{code: connect.CodeFailedPrecondition, reason: "CROSS_SHARD", message: "several shards", details: []proto.Message{d}}
+}
+
 func invalid(problem string) *Error {
 	return &Error{code: connect.CodeInvalidArgument, reason: "INVALID", message: problem}
 }

@@ -72,7 +72,7 @@ func (k *kvService) Txn(_ context.Context, r *raftkvv1.TxnRequest) (*raftkvv1.Tx
 
 func (k *kvService) Scan(_ context.Context, r *raftkvv1.ScanRequest, s *connect.ServerStream[raftkvv1.ScanResponse]) error {
 	g := r.GetRange()
-	kvs, _ := k.page(&raftkvv1.ListRequest{
+	kvs, _ := k.page(k.cluster.sortedKeys(), &raftkvv1.ListRequest{
 		Prefix: g.GetPrefix(), Start: g.GetStart(), End: g.GetEnd(), Reverse: r.Reverse, KeysOnly: r.KeysOnly,
 	}, int(r.Limit))
 	return s.Send(&raftkvv1.ScanResponse{Kvs: kvs})
@@ -92,13 +92,26 @@ func (k *kvService) List(_ context.Context, r *raftkvv1.ListRequest) (*raftkvv1.
 		}
 		h.FreshnessMs = staleAge
 	}
-	kvs, next := k.page(r, limit)
-	return &raftkvv1.ListResponse{Header: h, Kvs: kvs, NextPageToken: next}, nil
+	all := k.cluster.sortedKeys()
+	response := &raftkvv1.ListResponse{Header: h}
+	if r.Revision > 0 {
+		var e *Error
+		if all, response.Header, e = k.cluster.rangeAt(r); e != nil {
+			return nil, e.rpc()
+		}
+	} else if shards := k.cluster.shards[1:]; len(shards) == 1 {
+		h.Shard, h.Revision = uint32(shards[0].id), shards[0].revision
+	} else {
+		for _, s := range shards {
+			response.Parts = append(response.Parts, &raftkvv1.ResponseHeader{Shard: uint32(s.id), Revision: s.revision, FreshnessMs: h.FreshnessMs})
+		}
+	}
+	response.Kvs, response.NextPageToken = k.page(all, r, limit)
+	return response, nil
 }
 
-// page returns at most limit keys of the range of r; 0 is no limit. The cluster's mu is held. Its tokens are the last key of the page before.
-func (k *kvService) page(r *raftkvv1.ListRequest, limit int) (kvs []*raftkvv1.KeyValue, next string) {
-	all := k.cluster.sortedKeys()
+// page returns at most limit of all keys that are in the range of r; 0 is no limit. The cluster's mu is held. Its tokens are the last key of the page before.
+func (k *kvService) page(all []*raftkvv1.KeyValue, r *raftkvv1.ListRequest, limit int) (kvs []*raftkvv1.KeyValue, next string) {
 	if r.Reverse {
 		slices.Reverse(all)
 	}

@@ -26,6 +26,7 @@ type event struct {
 	revision      uint64
 	key           string
 	before, after *raftkvv1.KeyValue
+	expired       bool
 }
 
 // SplitWatches makes responses of watches have n events at the most, so that a revision with more of them is split.
@@ -340,7 +341,7 @@ func (w *watch) event(s *shard, e *event) *raftkvv1.Event {
 	out := &raftkvv1.Event{Type: raftkvv1.EventType_EVENT_TYPE_PUT, Kv: e.after, Shard: uint32(s.id), Revision: e.revision}
 	if e.after == nil {
 		out.Type = raftkvv1.EventType_EVENT_TYPE_DELETE
-		out.Kv = &raftkvv1.KeyValue{Key: e.key, ModRevision: e.revision}
+		out.Kv, out.Expired = &raftkvv1.KeyValue{Key: e.key, ModRevision: e.revision}, e.expired
 	}
 	if w.request.PrevKv {
 		out.PrevKv = e.before

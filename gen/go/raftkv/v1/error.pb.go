@@ -341,10 +341,11 @@ func (x *OutcomeUnknown) GetCause() string {
 	return ""
 }
 
-// Detail of FAILED_PRECONDITION: an atomic request touches keys of more than one shard. It was not applied.
+// Detail of FAILED_PRECONDITION: an atomic request touches keys of more than one shard, or a range that is to be read at a revision may have keys of more than
+// one. Nothing was done.
 type CrossShard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The keys of the request by shard.
+	// The keys of the request by shard, or the shards of the range.
 	Groups        []*CrossShard_Group `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1016,7 +1017,7 @@ type CrossShard_Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The shard.
 	Shard uint32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	// The keys of the request that live there.
+	// The keys of the request that live there; none for a range.
 	Keys          []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

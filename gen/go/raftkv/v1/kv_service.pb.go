@@ -581,7 +581,11 @@ type ScanRequest struct {
 	MaxStalenessMs uint64 `protobuf:"varint,7,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
 	// What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
 	// write, on any replica. Only for STALE; empty by default.
-	Token         string `protobuf:"bytes,8,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,8,opt,name=token,proto3" json:"token,omitempty"`
+	// The revision of the shard at which the range is read, on every page: one that an earlier answer named; 0, the default, is now. Only for keys of one shard,
+	// because each counts its own revisions: a range within one whole `{tag}`, or any range of a cluster of one shard; others are refused (`CrossShard`). Old ones
+	// are forgotten (`Compacted`), later ones are refused (`FutureRevision`). A page may be empty although others follow.
+	Revision      uint64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -672,13 +676,23 @@ func (x *ScanRequest) GetToken() string {
 	return ""
 }
 
+func (x *ScanRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Response of Scan: one page.
 type ScanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who answered, from which state.
 	Header *ResponseHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	// The keys of the page, in order.
-	Kvs           []*KeyValue `protobuf:"bytes,2,rep,name=kvs,proto3" json:"kvs,omitempty"`
+	Kvs []*KeyValue `protobuf:"bytes,2,rep,name=kvs,proto3" json:"kvs,omitempty"`
+	// The header of each shard's part of the page, by ascending shard, if several shards have made it: `header` has no shard then, and the oldest freshness. Without
+	// cluster and token, which are in `header`.
+	Parts         []*ResponseHeader `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -727,6 +741,13 @@ func (x *ScanResponse) GetKvs() []*KeyValue {
 	return nil
 }
 
+func (x *ScanResponse) GetParts() []*ResponseHeader {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
 // Request of List.
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -752,7 +773,11 @@ type ListRequest struct {
 	MaxStalenessMs uint64 `protobuf:"varint,9,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
 	// What must be in what is read: `header.token` of an earlier answer, at most 65,536 bytes. A reader that gives the token of its own last write sees that
 	// write, on any replica. Only for STALE; empty by default.
-	Token         string `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
+	// The revision of the shard at which the range is read, on every page: one that an earlier answer named; 0, the default, is now. Only for keys of one shard,
+	// because each counts its own revisions: a range within one whole `{tag}`, or any range of a cluster of one shard; others are refused (`CrossShard`). Old ones
+	// are forgotten (`Compacted`), later ones are refused (`FutureRevision`). A page may be empty although others follow.
+	Revision      uint64 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -857,6 +882,13 @@ func (x *ListRequest) GetToken() string {
 	return ""
 }
 
+func (x *ListRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Response of List.
 type ListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -866,6 +898,9 @@ type ListResponse struct {
 	Kvs []*KeyValue `protobuf:"bytes,2,rep,name=kvs,proto3" json:"kvs,omitempty"`
 	// The token for the next page; empty after the last.
 	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The header of each shard's part of the page, by ascending shard, if several shards have made it: `header` has no shard then, and the oldest freshness. Without
+	// cluster and token, which are in `header`.
+	Parts         []*ResponseHeader `protobuf:"bytes,4,rep,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -919,6 +954,13 @@ func (x *ListResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListResponse) GetParts() []*ResponseHeader {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
 }
 
 // One write of a batch.
@@ -1843,7 +1885,7 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x06prefix\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06prefix\x12\x1e\n" +
 	"\x05start\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x05start\x12\x1a\n" +
 	"\x03end\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x03end:\x81\x01\xbaH~\x1a|\n" +
-	"\x12key_range.one_form\x12+prefix cannot be combined with start or end\x1a9this.prefix == '' || (this.start == '' && this.end == '')\"\xed\x03\n" +
+	"\x12key_range.one_form\x12+prefix cannot be combined with start or end\x1a9this.prefix == '' || (this.start == '' && this.end == '')\"\xc8\x05\n" +
 	"\vScanRequest\x12)\n" +
 	"\x05range\x18\x01 \x01(\v2\x13.raftkv.v1.KeyRangeR\x05range\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\x12\x18\n" +
@@ -1853,11 +1895,14 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\vconsistency\x18\x06 \x01(\x0e2\x16.raftkv.v1.ConsistencyB\b\xbaH\x05\x82\x01\x02\x10\x01R\vconsistency\x124\n" +
 	"\x10max_staleness_ms\x18\a \x01(\x04B\n" +
 	"\xbaH\a2\x05\x18\x80\xb8\x99)R\x0emaxStalenessMs\x12\x1f\n" +
-	"\x05token\x18\b \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05token:\xa3\x01\xbaH\x9f\x01\x1a\x9c\x01\n" +
-	"\x16scan_request.staleness\x121max_staleness_ms and token need consistency STALE\x1aOthis.consistency == 2 || (this.max_staleness_ms == uint(0) && this.token == '')\"h\n" +
+	"\x05token\x18\b \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05token\x12\x1a\n" +
+	"\brevision\x18\t \x01(\x04R\brevision:\xe2\x02\xbaH\xde\x02\x1a\x9c\x01\n" +
+	"\x16scan_request.staleness\x121max_staleness_ms and token need consistency STALE\x1aOthis.consistency == 2 || (this.max_staleness_ms == uint(0) && this.token == '')\x1a\xbc\x01\n" +
+	"\x11scan_request.past\x12trevision cannot be combined with consistency STALE: any replica that has the revision shows it without asking others\x1a1this.revision == uint(0) || this.consistency != 2\"\x99\x01\n" +
 	"\fScanResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12%\n" +
-	"\x03kvs\x18\x02 \x03(\v2\x13.raftkv.v1.KeyValueR\x03kvs\"\xad\x05\n" +
+	"\x03kvs\x18\x02 \x03(\v2\x13.raftkv.v1.KeyValueR\x03kvs\x12/\n" +
+	"\x05parts\x18\x03 \x03(\v2\x19.raftkv.v1.ResponseHeaderR\x05parts\"\x88\a\n" +
 	"\vListRequest\x12 \n" +
 	"\x06prefix\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06prefix\x12\x1e\n" +
 	"\x05start\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x05start\x12\x1a\n" +
@@ -1871,13 +1916,16 @@ const file_raftkv_v1_kv_service_proto_rawDesc = "" +
 	"\x10max_staleness_ms\x18\t \x01(\x04B\n" +
 	"\xbaH\a2\x05\x18\x80\xb8\x99)R\x0emaxStalenessMs\x12\x1f\n" +
 	"\x05token\x18\n" +
-	" \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05token:\xa4\x02\xbaH\xa0\x02\x1a\x9c\x01\n" +
-	"\x16list_request.staleness\x121max_staleness_ms and token need consistency STALE\x1aOthis.consistency == 2 || (this.max_staleness_ms == uint(0) && this.token == '')\x1a\x7f\n" +
-	"\x15list_request.one_form\x12+prefix cannot be combined with start or end\x1a9this.prefix == '' || (this.start == '' && this.end == '')\"\x90\x01\n" +
+	" \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x05token\x12\x1a\n" +
+	"\brevision\x18\v \x01(\x04R\brevision:\xe3\x03\xbaH\xdf\x03\x1a\x9c\x01\n" +
+	"\x16list_request.staleness\x121max_staleness_ms and token need consistency STALE\x1aOthis.consistency == 2 || (this.max_staleness_ms == uint(0) && this.token == '')\x1a\xbc\x01\n" +
+	"\x11list_request.past\x12trevision cannot be combined with consistency STALE: any replica that has the revision shows it without asking others\x1a1this.revision == uint(0) || this.consistency != 2\x1a\x7f\n" +
+	"\x15list_request.one_form\x12+prefix cannot be combined with start or end\x1a9this.prefix == '' || (this.start == '' && this.end == '')\"\xc1\x01\n" +
 	"\fListResponse\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.raftkv.v1.ResponseHeaderR\x06header\x12%\n" +
 	"\x03kvs\x18\x02 \x03(\v2\x13.raftkv.v1.KeyValueR\x03kvs\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xc0\x03\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12/\n" +
+	"\x05parts\x18\x04 \x03(\v2\x19.raftkv.v1.ResponseHeaderR\x05parts\"\xc0\x03\n" +
 	"\x0eBatchOperation\x121\n" +
 	"\x03put\x18\x01 \x01(\v2\x1d.raftkv.v1.BatchOperation.PutH\x00R\x03put\x12:\n" +
 	"\x06delete\x18\x02 \x01(\v2 .raftkv.v1.BatchOperation.DeleteH\x00R\x06delete\x1a\x82\x02\n" +
@@ -2014,54 +2062,56 @@ var file_raftkv_v1_kv_service_proto_depIdxs = []int32{
 	21, // 12: raftkv.v1.ScanRequest.consistency:type_name -> raftkv.v1.Consistency
 	22, // 13: raftkv.v1.ScanResponse.header:type_name -> raftkv.v1.ResponseHeader
 	23, // 14: raftkv.v1.ScanResponse.kvs:type_name -> raftkv.v1.KeyValue
-	21, // 15: raftkv.v1.ListRequest.consistency:type_name -> raftkv.v1.Consistency
-	22, // 16: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
-	23, // 17: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
-	19, // 18: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
-	20, // 19: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
-	11, // 20: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
-	24, // 21: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
-	3,  // 22: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 23: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
-	26, // 24: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
-	22, // 25: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
-	13, // 26: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
-	0,  // 27: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
-	2,  // 28: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
-	4,  // 29: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
-	12, // 30: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
-	27, // 31: raftkv.v1.ExecOperation.txn:type_name -> raftkv.v1.TxnRequest
-	15, // 32: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
-	1,  // 33: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
-	3,  // 34: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
-	5,  // 35: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
-	14, // 36: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
-	26, // 37: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
-	28, // 38: raftkv.v1.ExecResult.txn:type_name -> raftkv.v1.TxnResponse
-	17, // 39: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
-	0,  // 40: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
-	2,  // 41: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
-	4,  // 42: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
-	7,  // 43: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
-	9,  // 44: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
-	12, // 45: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
-	27, // 46: raftkv.v1.KvService.Txn:input_type -> raftkv.v1.TxnRequest
-	29, // 47: raftkv.v1.KvService.GetOutcome:input_type -> raftkv.v1.GetOutcomeRequest
-	16, // 48: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
-	1,  // 49: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
-	3,  // 50: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
-	5,  // 51: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
-	8,  // 52: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
-	10, // 53: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
-	14, // 54: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
-	28, // 55: raftkv.v1.KvService.Txn:output_type -> raftkv.v1.TxnResponse
-	30, // 56: raftkv.v1.KvService.GetOutcome:output_type -> raftkv.v1.GetOutcomeResponse
-	18, // 57: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
-	49, // [49:58] is the sub-list for method output_type
-	40, // [40:49] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	22, // 15: raftkv.v1.ScanResponse.parts:type_name -> raftkv.v1.ResponseHeader
+	21, // 16: raftkv.v1.ListRequest.consistency:type_name -> raftkv.v1.Consistency
+	22, // 17: raftkv.v1.ListResponse.header:type_name -> raftkv.v1.ResponseHeader
+	23, // 18: raftkv.v1.ListResponse.kvs:type_name -> raftkv.v1.KeyValue
+	22, // 19: raftkv.v1.ListResponse.parts:type_name -> raftkv.v1.ResponseHeader
+	19, // 20: raftkv.v1.BatchOperation.put:type_name -> raftkv.v1.BatchOperation.Put
+	20, // 21: raftkv.v1.BatchOperation.delete:type_name -> raftkv.v1.BatchOperation.Delete
+	11, // 22: raftkv.v1.BatchRequest.operations:type_name -> raftkv.v1.BatchOperation
+	24, // 23: raftkv.v1.BatchRequest.request_id:type_name -> raftkv.v1.RequestId
+	3,  // 24: raftkv.v1.BatchResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 25: raftkv.v1.BatchResult.delete:type_name -> raftkv.v1.DeleteResponse
+	26, // 26: raftkv.v1.BatchResult.error:type_name -> google.rpc.Status
+	22, // 27: raftkv.v1.BatchResponse.header:type_name -> raftkv.v1.ResponseHeader
+	13, // 28: raftkv.v1.BatchResponse.results:type_name -> raftkv.v1.BatchResult
+	0,  // 29: raftkv.v1.ExecOperation.get:type_name -> raftkv.v1.GetRequest
+	2,  // 30: raftkv.v1.ExecOperation.put:type_name -> raftkv.v1.PutRequest
+	4,  // 31: raftkv.v1.ExecOperation.delete:type_name -> raftkv.v1.DeleteRequest
+	12, // 32: raftkv.v1.ExecOperation.batch:type_name -> raftkv.v1.BatchRequest
+	27, // 33: raftkv.v1.ExecOperation.txn:type_name -> raftkv.v1.TxnRequest
+	15, // 34: raftkv.v1.ExecRequest.operations:type_name -> raftkv.v1.ExecOperation
+	1,  // 35: raftkv.v1.ExecResult.get:type_name -> raftkv.v1.GetResponse
+	3,  // 36: raftkv.v1.ExecResult.put:type_name -> raftkv.v1.PutResponse
+	5,  // 37: raftkv.v1.ExecResult.delete:type_name -> raftkv.v1.DeleteResponse
+	14, // 38: raftkv.v1.ExecResult.batch:type_name -> raftkv.v1.BatchResponse
+	26, // 39: raftkv.v1.ExecResult.error:type_name -> google.rpc.Status
+	28, // 40: raftkv.v1.ExecResult.txn:type_name -> raftkv.v1.TxnResponse
+	17, // 41: raftkv.v1.ExecResponse.results:type_name -> raftkv.v1.ExecResult
+	0,  // 42: raftkv.v1.KvService.Get:input_type -> raftkv.v1.GetRequest
+	2,  // 43: raftkv.v1.KvService.Put:input_type -> raftkv.v1.PutRequest
+	4,  // 44: raftkv.v1.KvService.Delete:input_type -> raftkv.v1.DeleteRequest
+	7,  // 45: raftkv.v1.KvService.Scan:input_type -> raftkv.v1.ScanRequest
+	9,  // 46: raftkv.v1.KvService.List:input_type -> raftkv.v1.ListRequest
+	12, // 47: raftkv.v1.KvService.Batch:input_type -> raftkv.v1.BatchRequest
+	27, // 48: raftkv.v1.KvService.Txn:input_type -> raftkv.v1.TxnRequest
+	29, // 49: raftkv.v1.KvService.GetOutcome:input_type -> raftkv.v1.GetOutcomeRequest
+	16, // 50: raftkv.v1.KvService.Exec:input_type -> raftkv.v1.ExecRequest
+	1,  // 51: raftkv.v1.KvService.Get:output_type -> raftkv.v1.GetResponse
+	3,  // 52: raftkv.v1.KvService.Put:output_type -> raftkv.v1.PutResponse
+	5,  // 53: raftkv.v1.KvService.Delete:output_type -> raftkv.v1.DeleteResponse
+	8,  // 54: raftkv.v1.KvService.Scan:output_type -> raftkv.v1.ScanResponse
+	10, // 55: raftkv.v1.KvService.List:output_type -> raftkv.v1.ListResponse
+	14, // 56: raftkv.v1.KvService.Batch:output_type -> raftkv.v1.BatchResponse
+	28, // 57: raftkv.v1.KvService.Txn:output_type -> raftkv.v1.TxnResponse
+	30, // 58: raftkv.v1.KvService.GetOutcome:output_type -> raftkv.v1.GetOutcomeResponse
+	18, // 59: raftkv.v1.KvService.Exec:output_type -> raftkv.v1.ExecResponse
+	51, // [51:60] is the sub-list for method output_type
+	42, // [42:51] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_v1_kv_service_proto_init() }

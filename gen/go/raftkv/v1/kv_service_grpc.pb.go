@@ -46,7 +46,7 @@ type KvServiceClient interface {
 	// retry is safe under a request id only.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
-	// stream as a whole is not one snapshot.
+	// stream as a whole is not one snapshot, unless it is read at a revision.
 	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error)
 	// List returns one page of a range, and a token for the next.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
@@ -189,7 +189,7 @@ type KvServiceServer interface {
 	// retry is safe under a request id only.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
-	// stream as a whole is not one snapshot.
+	// stream as a whole is not one snapshot, unless it is read at a revision.
 	Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error
 	// List returns one page of a range, and a token for the next.
 	List(context.Context, *ListRequest) (*ListResponse, error)

@@ -88,7 +88,9 @@ type Event struct {
 	// The revision of the change. Events of one shard come in the order of their revisions; between shards there is no order.
 	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The key stands as it was when the watch began; nothing has changed it now.
-	Initial       bool `protobuf:"varint,6,opt,name=initial,proto3" json:"initial,omitempty"`
+	Initial bool `protobuf:"varint,6,opt,name=initial,proto3" json:"initial,omitempty"`
+	// Of a delete: no client has deleted the key, but its time to live has passed, or its lease has ended or was revoked.
+	Expired       bool `protobuf:"varint,7,opt,name=expired,proto3" json:"expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -165,6 +167,13 @@ func (x *Event) GetInitial() bool {
 	return false
 }
 
+func (x *Event) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
 // WatchProgress says how far a watch is in a shard.
 type WatchProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -233,14 +242,15 @@ var File_raftkv_v1_watch_proto protoreflect.FileDescriptor
 
 const file_raftkv_v1_watch_proto_rawDesc = "" +
 	"\n" +
-	"\x15raftkv/v1/watch.proto\x12\traftkv.v1\x1a\x19raftkv/v1/key_value.proto\"\xd0\x01\n" +
+	"\x15raftkv/v1/watch.proto\x12\traftkv.v1\x1a\x19raftkv/v1/key_value.proto\"\xea\x01\n" +
 	"\x05Event\x12(\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x14.raftkv.v1.EventTypeR\x04type\x12#\n" +
 	"\x02kv\x18\x02 \x01(\v2\x13.raftkv.v1.KeyValueR\x02kv\x12,\n" +
 	"\aprev_kv\x18\x03 \x01(\v2\x13.raftkv.v1.KeyValueR\x06prevKv\x12\x14\n" +
 	"\x05shard\x18\x04 \x01(\rR\x05shard\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x18\n" +
-	"\ainitial\x18\x06 \x01(\bR\ainitial\"z\n" +
+	"\ainitial\x18\x06 \x01(\bR\ainitial\x12\x18\n" +
+	"\aexpired\x18\a \x01(\bR\aexpired\"z\n" +
 	"\rWatchProgress\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12&\n" +

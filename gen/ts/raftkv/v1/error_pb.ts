@@ -188,13 +188,14 @@ export const OutcomeUnknownSchema: GenMessage<OutcomeUnknown> = /*@__PURE__*/
   messageDesc(file_raftkv_v1_error, 4);
 
 /**
- * Detail of FAILED_PRECONDITION: an atomic request touches keys of more than one shard. It was not applied.
+ * Detail of FAILED_PRECONDITION: an atomic request touches keys of more than one shard, or a range that is to be read at a revision may have keys of more than
+ * one. Nothing was done.
  *
  * @generated from message raftkv.v1.CrossShard
  */
 export type CrossShard = Message<"raftkv.v1.CrossShard"> & {
   /**
-   * The keys of the request by shard.
+   * The keys of the request by shard, or the shards of the range.
    *
    * @generated from field: repeated raftkv.v1.CrossShard.Group groups = 1;
    */
@@ -222,7 +223,7 @@ export type CrossShard_Group = Message<"raftkv.v1.CrossShard.Group"> & {
   shard: number;
 
   /**
-   * The keys of the request that live there.
+   * The keys of the request that live there; none for a range.
    *
    * @generated from field: repeated string keys = 2;
    */

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file raftkv/v1/watch.proto.
  */
 export const file_raftkv_v1_watch: GenFile = /*@__PURE__*/
-  fileDesc("ChVyYWZ0a3YvdjEvd2F0Y2gucHJvdG8SCXJhZnRrdi52MSKkAQoFRXZlbnQSIgoEdHlwZRgBIAEoDjIULnJhZnRrdi52MS5FdmVudFR5cGUSHwoCa3YYAiABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUSJAoHcHJldl9rdhgDIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZRINCgVzaGFyZBgEIAEoDRIQCghyZXZpc2lvbhgFIAEoBBIPCgdpbml0aWFsGAYgASgIIlwKDVdhdGNoUHJvZ3Jlc3MSDQoFc2hhcmQYASABKA0SEAoIcmV2aXNpb24YAiABKAQSGQoMZnJlc2huZXNzX21zGAMgASgESACIAQFCDwoNX2ZyZXNobmVzc19tcypSCglFdmVudFR5cGUSGgoWRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEhIKDkVWRU5UX1RZUEVfUFVUEAESFQoRRVZFTlRfVFlQRV9ERUxFVEUQAkI0WjJnaXRodWIuY29tL3JhZnRrdi9yYWZ0a3YvZ2VuL2dvL3JhZnRrdi92MTtyYWZ0a3Z2MWIGcHJvdG8z", [file_raftkv_v1_key_value]);
+  fileDesc("ChVyYWZ0a3YvdjEvd2F0Y2gucHJvdG8SCXJhZnRrdi52MSK1AQoFRXZlbnQSIgoEdHlwZRgBIAEoDjIULnJhZnRrdi52MS5FdmVudFR5cGUSHwoCa3YYAiABKAsyEy5yYWZ0a3YudjEuS2V5VmFsdWUSJAoHcHJldl9rdhgDIAEoCzITLnJhZnRrdi52MS5LZXlWYWx1ZRINCgVzaGFyZBgEIAEoDRIQCghyZXZpc2lvbhgFIAEoBBIPCgdpbml0aWFsGAYgASgIEg8KB2V4cGlyZWQYByABKAgiXAoNV2F0Y2hQcm9ncmVzcxINCgVzaGFyZBgBIAEoDRIQCghyZXZpc2lvbhgCIAEoBBIZCgxmcmVzaG5lc3NfbXMYAyABKARIAIgBAUIPCg1fZnJlc2huZXNzX21zKlIKCUV2ZW50VHlwZRIaChZFVkVOVF9UWVBFX1VOU1BFQ0lGSUVEEAASEgoORVZFTlRfVFlQRV9QVVQQARIVChFFVkVOVF9UWVBFX0RFTEVURRACQjRaMmdpdGh1Yi5jb20vcmFmdGt2L3JhZnRrdi9nZW4vZ28vcmFmdGt2L3YxO3JhZnRrdnYxYgZwcm90bzM", [file_raftkv_v1_key_value]);
 
 /**
  * Event is one change of one key, or with `initial` a key as it was before the first change.
@@ -61,6 +61,13 @@ export type Event = Message<"raftkv.v1.Event"> & {
    * @generated from field: bool initial = 6;
    */
   initial: boolean;
+
+  /**
+   * Of a delete: no client has deleted the key, but its time to live has passed, or its lease has ended or was revoked.
+   *
+   * @generated from field: bool expired = 7;
+   */
+  expired: boolean;
 };
 
 /**

@@ -1127,8 +1127,10 @@ type Origin struct {
 	FreshnessMs uint64 `protobuf:"varint,6,opt,name=freshness_ms,json=freshnessMs,proto3" json:"freshness_ms,omitempty"`
 	// `freshness_ms` is not known.
 	FreshnessUnknown bool `protobuf:"varint,7,opt,name=freshness_unknown,json=freshnessUnknown,proto3" json:"freshness_unknown,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Whether the replica had no vote.
+	Learner       bool `protobuf:"varint,8,opt,name=learner,proto3" json:"learner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Origin) Reset() {
@@ -1206,6 +1208,13 @@ func (x *Origin) GetFreshnessMs() uint64 {
 func (x *Origin) GetFreshnessUnknown() bool {
 	if x != nil {
 		return x.FreshnessUnknown
+	}
+	return false
+}
+
+func (x *Origin) GetLearner() bool {
+	if x != nil {
+		return x.Learner
 	}
 	return false
 }
@@ -1571,7 +1580,9 @@ type RangeRead struct {
 	// How many keys at most.
 	MaxItems uint32 `protobuf:"varint,5,opt,name=max_items,json=maxItems,proto3" json:"max_items,omitempty"`
 	// How many bytes of keys and values at most; a page holds at least one key.
-	MaxBytes      uint64 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	MaxBytes uint64 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// The revision at which the range is read; 0 is now.
+	Revision      uint64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1644,6 +1655,13 @@ func (x *RangeRead) GetMaxItems() uint32 {
 func (x *RangeRead) GetMaxBytes() uint64 {
 	if x != nil {
 		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *RangeRead) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
 	}
 	return 0
 }
@@ -1737,7 +1755,9 @@ type ReadResult struct {
 	// Keys of a lease, ascending.
 	LeaseKeys []string `protobuf:"bytes,12,rep,name=lease_keys,json=leaseKeys,proto3" json:"lease_keys,omitempty"`
 	// Behind which lease the leases of other shards go on; 0 if these were the last.
-	LeasesUntil   uint64 `protobuf:"varint,13,opt,name=leases_until,json=leasesUntil,proto3" json:"leases_until,omitempty"`
+	LeasesUntil uint64 `protobuf:"varint,13,opt,name=leases_until,json=leasesUntil,proto3" json:"leases_until,omitempty"`
+	// Behind which key a range at a revision goes on: the last that was looked at, which need not be on the page. Set with `more`.
+	Behind        string `protobuf:"bytes,14,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1819,6 +1839,13 @@ func (x *ReadResult) GetLeasesUntil() uint64 {
 		return x.LeasesUntil
 	}
 	return 0
+}
+
+func (x *ReadResult) GetBehind() string {
+	if x != nil {
+		return x.Behind
+	}
+	return ""
 }
 
 // Failure describes it.
@@ -2524,7 +2551,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x0fReplacedReplica\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12D\n" +
-	"\rconfiguration\x18\x02 \x01(\v2\x1e.raftkv.store.v1.ConfigurationR\rconfiguration\"\xcf\x01\n" +
+	"\rconfiguration\x18\x02 \x01(\v2\x1e.raftkv.store.v1.ConfigurationR\rconfiguration\"\xe9\x01\n" +
 	"\x06Origin\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
@@ -2532,7 +2559,8 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12!\n" +
 	"\ffreshness_ms\x18\x06 \x01(\x04R\vfreshnessMs\x12+\n" +
-	"\x11freshness_unknown\x18\a \x01(\bR\x10freshnessUnknown\"\xde\x01\n" +
+	"\x11freshness_unknown\x18\a \x01(\bR\x10freshnessUnknown\x12\x18\n" +
+	"\alearner\x18\b \x01(\bR\alearner\"\xde\x01\n" +
 	"\vReadRequest\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12/\n" +
 	"\x05range\x18\x02 \x01(\v2\x19.raftkv.peer.v1.RangeReadR\x05range\x12,\n" +
@@ -2562,20 +2590,21 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1f\n" +
 	"\vdeadline_ms\x18\x03 \x01(\x04R\n" +
-	"deadlineMs\"\xa4\x01\n" +
+	"deadlineMs\"\xc0\x01\n" +
 	"\tRangeRead\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\tR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\tR\x03end\x12\x18\n" +
 	"\areverse\x18\x03 \x01(\bR\areverse\x12\x1b\n" +
 	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\x12\x1b\n" +
 	"\tmax_items\x18\x05 \x01(\rR\bmaxItems\x12\x1b\n" +
-	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\"\x8b\x01\n" +
+	"\tmax_bytes\x18\x06 \x01(\x04R\bmaxBytes\x12\x1a\n" +
+	"\brevision\x18\a \x01(\x04R\brevision\"\x8b\x01\n" +
 	"\tKeyRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
 	"\x06record\x18\x02 \x01(\v2\x17.raftkv.store.v1.RecordR\x06record\x12\x18\n" +
 	"\aomitted\x18\x03 \x01(\bR\aomitted\x12!\n" +
 	"\fremaining_ms\x18\n" +
-	" \x01(\x04R\vremainingMs\"\x98\x02\n" +
+	" \x01(\x04R\vremainingMs\"\xb0\x02\n" +
 	"\n" +
 	"ReadResult\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.raftkv.peer.v1.KeyRecordR\arecords\x12\x12\n" +
@@ -2586,7 +2615,8 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x06leases\x18\v \x03(\v2\x1a.raftkv.peer.v1.LeaseStateR\x06leases\x12\x1d\n" +
 	"\n" +
 	"lease_keys\x18\f \x03(\tR\tleaseKeys\x12!\n" +
-	"\fleases_until\x18\r \x01(\x04R\vleasesUntil\"\xb5\x02\n" +
+	"\fleases_until\x18\r \x01(\x04R\vleasesUntil\x12\x16\n" +
+	"\x06behind\x18\x0e \x01(\tR\x06behind\"\xb5\x02\n" +
 	"\aFailure\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.raftkv.peer.v1.FailureKindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +

@@ -63,7 +63,7 @@ type KvServiceClient interface {
 	// retry is safe under a request id only.
 	Delete(context.Context, *v1.DeleteRequest) (*v1.DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
-	// stream as a whole is not one snapshot.
+	// stream as a whole is not one snapshot, unless it is read at a revision.
 	Scan(context.Context, *v1.ScanRequest) (*connect.ServerStreamForClient[v1.ScanResponse], error)
 	// List returns one page of a range, and a token for the next.
 	List(context.Context, *v1.ListRequest) (*v1.ListResponse, error)
@@ -248,7 +248,7 @@ type KvServiceHandler interface {
 	// retry is safe under a request id only.
 	Delete(context.Context, *v1.DeleteRequest) (*v1.DeleteResponse, error)
 	// Scan streams a range in key order, in pages bounded in items and bytes. Each page is linearizable; the
-	// stream as a whole is not one snapshot.
+	// stream as a whole is not one snapshot, unless it is read at a revision.
 	Scan(context.Context, *v1.ScanRequest, *connect.ServerStream[v1.ScanResponse]) error
 	// List returns one page of a range, and a token for the next.
 	List(context.Context, *v1.ListRequest) (*v1.ListResponse, error)
