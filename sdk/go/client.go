@@ -52,7 +52,7 @@ func Open(ctx context.Context, endpoints []string, opts ...Option) (*Client, err
 	if err != nil {
 		return nil, fmt.Errorf("open: instruments of the meter provider: %w", err)
 	}
-	c := &Client{options: o, telemetry: t, scheme: "http", calls: callOptions(o.gzip), epoch: time.Now()}
+	c := &Client{options: o, telemetry: t, scheme: "http", calls: o.callOptions(), epoch: time.Now()}
 	if o.tls != nil {
 		c.scheme = "https"
 	}

@@ -15,17 +15,20 @@ import (
 const responseBytesMax = 256 << 20
 
 // callOptions are the settings of every RPC.
-func callOptions(gzip bool) []connect.ClientOption {
-	o := []connect.ClientOption{
+func (o *options) callOptions() []connect.ClientOption {
+	calls := []connect.ClientOption{
 		connect.WithCodec(codec{}),
 		connect.WithReadMaxBytes(responseBytesMax),
 		connect.WithCompressMinBytes(compressBytesMin),
 	}
-	if gzip {
-		return append(o, connect.WithSendGzip())
+	if o.grpc {
+		calls = append(calls, connect.WithGRPC())
+	}
+	if o.gzip {
+		return append(calls, connect.WithSendGzip())
 	}
 	// Without this, connect asks for compressed responses of any size.
-	return append(o, connect.WithAcceptCompression("gzip", nil, nil))
+	return append(calls, connect.WithAcceptCompression("gzip", nil, nil))
 }
 
 // endpoint is one address and the lanes to it.

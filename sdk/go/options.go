@@ -36,7 +36,7 @@ func (f optionFunc) apply(o *options) { f(o) }
 type options struct {
 	tls         *tls.Config
 	timeout     time.Duration
-	gzip        bool
+	gzip, grpc  bool
 	connections int
 	path        path
 	// followerReads sends reads to any replica.
@@ -63,6 +63,12 @@ func WithTimeout(d time.Duration) Option {
 // processor is scarcer than the network.
 func WithGzip() Option {
 	return optionFunc(func(o *options) { o.gzip = true })
+}
+
+// WithGRPC speaks gRPC instead of Connect, to the same addresses or to the nodes' ports for native gRPC. It is for networks whose proxies know nothing else; the client works
+// and costs the same otherwise.
+func WithGRPC() Option {
+	return optionFunc(func(o *options) { o.grpc = true })
 }
 
 // WithConnections sets how many TCP connections the client keeps to each node that it uses, 1 to 64. The default is 1, which carries reads and writes
