@@ -18,9 +18,9 @@ type sdkDriver struct {
 func (d *sdkDriver) do(t *testing.T, operation string, a map[string]any) (map[string]any, uint64, string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	answer, saved, err := map[string]func(*testing.T, context.Context, map[string]any) (map[string]any, uint64, error){
+	answer, saved, err := map[string]func(context.Context, *testing.T, map[string]any) (map[string]any, uint64, error){
 		"put": d.put, "get": d.get, "delete": d.delete, "scan": d.scan, "batch": d.batch, "txn": d.txn, "watch": d.watch, "grant": d.grant, "revoke": d.revoke,
-	}[operation](t, ctx, a)
+	}[operation](ctx, t, a)
 	return answer, saved, reasonOf(t, err)
 }
 
@@ -69,7 +69,7 @@ func (d *sdkDriver) conditions(a map[string]any) (all []raftkv.Condition) {
 	return all
 }
 
-func (d *sdkDriver) put(t *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) put(ctx context.Context, t *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	var options []raftkv.PutOption
 	for _, c := range d.conditions(a) {
 		options = append(options, c)
@@ -84,7 +84,7 @@ func (d *sdkDriver) put(t *testing.T, ctx context.Context, a map[string]any) (ma
 	return map[string]any{"version": r.Version}, r.Revision, err
 }
 
-func (d *sdkDriver) get(_ *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) get(ctx context.Context, _ *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	var options []raftkv.GetOption
 	if n := numberOf(a, "revision"); n > 0 {
 		options = append(options, raftkv.AtRevision(n))
@@ -96,7 +96,7 @@ func (d *sdkDriver) get(_ *testing.T, ctx context.Context, a map[string]any) (ma
 	return found(item.Value, item.Version), item.ModRevision, err
 }
 
-func (d *sdkDriver) delete(_ *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) delete(ctx context.Context, _ *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	var options []raftkv.DeleteOption
 	for _, c := range d.conditions(a) {
 		options = append(options, c)
@@ -105,7 +105,7 @@ func (d *sdkDriver) delete(_ *testing.T, ctx context.Context, a map[string]any) 
 	return map[string]any{"deleted": r.Deleted}, r.Revision, err
 }
 
-func (d *sdkDriver) scan(_ *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) scan(ctx context.Context, _ *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	items := [][]string{}
 	for item, err := range d.client.Scan(ctx, raftkv.Prefix(textOf(a, "prefix")), raftkv.ScanOptions{Limit: int(numberOf(a, "limit")), Reverse: a["reverse"] == true}) {
 		if err != nil {
@@ -134,12 +134,12 @@ func (d *sdkDriver) operations(t *testing.T, list []map[string]any) (all []raftk
 	return all
 }
 
-func (d *sdkDriver) batch(t *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) batch(ctx context.Context, t *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	r, err := d.client.Batch(ctx, d.operations(t, listOf(a, "operations"))...)
 	return map[string]any{"applied": len(r.Results)}, r.Revision, err
 }
 
-func (d *sdkDriver) txn(t *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) txn(ctx context.Context, t *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	txn := raftkv.Txn{Then: d.operations(t, listOf(a, "then")), Else: d.operations(t, listOf(a, "else"))}
 	for _, c := range listOf(a, "if") {
 		key := textOf(c, "key")
@@ -172,7 +172,7 @@ func (d *sdkDriver) txn(t *testing.T, ctx context.Context, a map[string]any) (ma
 	return map[string]any{"succeeded": r.Succeeded, "gets": gets}, r.Revision, err
 }
 
-func (d *sdkDriver) watch(_ *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) watch(ctx context.Context, _ *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	var options []raftkv.WatchOption
 	if n := numberOf(a, "from"); n > 0 {
 		options = append(options, raftkv.FromRevision(n))
@@ -200,7 +200,7 @@ func (d *sdkDriver) watch(_ *testing.T, ctx context.Context, a map[string]any) (
 	return map[string]any{"events": events}, 0, nil
 }
 
-func (d *sdkDriver) grant(_ *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) grant(ctx context.Context, _ *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	lease, err := d.client.Grant(ctx, time.Duration(numberOf(a, "ttlMs"))*time.Millisecond, raftkv.WithoutKeepAlive())
 	if err != nil {
 		return nil, 0, err
@@ -209,6 +209,6 @@ func (d *sdkDriver) grant(_ *testing.T, ctx context.Context, a map[string]any) (
 	return map[string]any{}, uint64(lease.ID()), nil
 }
 
-func (d *sdkDriver) revoke(_ *testing.T, ctx context.Context, a map[string]any) (map[string]any, uint64, error) {
+func (d *sdkDriver) revoke(ctx context.Context, _ *testing.T, a map[string]any) (map[string]any, uint64, error) {
 	return map[string]any{}, 0, raftkv.RevokeLease(ctx, d.client, raftkv.LeaseID(numberOf(a, "lease")))
 }
