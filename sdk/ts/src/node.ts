@@ -34,7 +34,10 @@ export interface NodeOptions {
   interceptors?: Interceptor[] | undefined;
 }
 
-/** Reads a node's silence: it is pinged after so long, also on an idle connection, and the connection given up when as long passes without an answer. */
+/**
+ * A node that is silent for so long is pinged while calls are under way, and before the next call on an idle connection. The connection is given up when as long passes
+ * without an answer. (Pings on idle connections go on after `Http2SessionManager.abort`, and throw where nobody catches.)
+ */
 const pingMs = 2000;
 
 /** Connects from Node, as options say. */
@@ -54,7 +57,7 @@ export function connectNode(o: NodeOptions = {}): Connector {
     if (httpVersion === "1.1") {
       return { transport: create({ ...common, httpVersion, nodeOptions: { ...o.tls } }) };
     }
-    const sessionManager = new Http2SessionManager(baseUrl, { pingIntervalMs: pingMs, pingTimeoutMs: pingMs, pingIdleConnection: true }, { ...o.tls });
+    const sessionManager = new Http2SessionManager(baseUrl, { pingIntervalMs: pingMs, pingTimeoutMs: pingMs }, { ...o.tls });
     return { transport: create({ ...common, httpVersion, sessionManager }), duplex: true, close: () => sessionManager.abort() };
   };
 }
