@@ -3,7 +3,7 @@ import { NotLeaderError, OutcomeUnknownError, RaftkvError, SessionExpiredError, 
 import type { Endpoint, Endpoints } from "./endpoint.js";
 import { Failure, judgeCall } from "./failure.js";
 import { jitter } from "./health.js";
-import type { Bounds } from "./operation.js";
+import { answerMs, type Bounds } from "./operation.js";
 import type { Identity } from "./session.js";
 
 /** What every call takes. */
@@ -35,11 +35,6 @@ const retryAfterMaxMs = 5000;
 const redirectsMax = 3;
 /** How many attempts an error tells of, the latest. */
 const attemptsMax = 8;
-
-/** What an attempt leaves of its caller's time for the answer: the node knows whether a write was applied, and the caller that gives up first does not. */
-function answerMs(ms: number): number {
-  return Math.min(250, Math.max(ms, 0) / 4);
-}
 
 /** How long to wait before an attempt, longer with each. */
 export class Backoff {
@@ -129,7 +124,7 @@ export class Call {
     try {
       signal?.throwIfAborted();
       closed.throwIfAborted();
-      return await attempt(endpoint, { signal: controller.signal, timeoutMs: Math.ceil(ms - answerMs(ms)) });
+      return await attempt(endpoint, { signal: controller.signal, timeoutMs: Math.ceil(ms) });
     } catch (thrown) {
       if (!controller.signal.aborted && (signal?.aborted || closed.aborted)) {
         throw new Failure(thrown);

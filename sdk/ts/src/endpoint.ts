@@ -4,8 +4,8 @@ import { KvService } from "./gen/raftkv/v1/kv_service_pb.js";
 import { LeaseService } from "./gen/raftkv/v1/lease_service_pb.js";
 import { WatchService } from "./gen/raftkv/v1/watch_service_pb.js";
 import { Health } from "./health.js";
-import { Lane } from "./lane.js";
-import { callAlone, type Bounds, type Operation, type Response } from "./operation.js";
+import { Lane, bytesMax } from "./lane.js";
+import { callAlone, sizeOf, type Bounds, type Operation, type Response } from "./operation.js";
 
 /** One node and the ways to it. */
 export class Endpoint {
@@ -37,7 +37,8 @@ export class Endpoint {
   }
 
   execute(o: Operation, bounds: Bounds): Promise<Response> {
-    if (this.#lanes === undefined) {
+    // A message that is too large for the node would end a stream for all that is on it.
+    if (this.#lanes === undefined || sizeOf(o) > bytesMax) {
       return callAlone(this.kv, o, bounds);
     }
     return this.#lanes[o.case === "get" ? "reads" : "writes"].run(o, bounds);

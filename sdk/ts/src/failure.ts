@@ -70,6 +70,10 @@ function judgeForeign(error: ConnectError): Failure {
     case Code.Unauthenticated:
     case Code.PermissionDenied:
       return new Failure(new errors.RefusedError(`refused by the endpoint: ${error.message}`, { cause: error }), { down: true });
+    case Code.ResourceExhausted: // a message that is too large for something on the way, and will be again
+      return new Failure(new errors.ServerError(Code[error.code], "", error.rawMessage), { unknown: true });
+    case Code.DeadlineExceeded:
+      return new Failure(new errors.TimeoutError("no answer in time", { cause: error }), { unknown: true, retry: true });
     default:
       return new Failure(new errors.UnavailableError(`connection lost: ${error.message}`, { cause: error }), { unknown: true, retry: true, down: true });
   }

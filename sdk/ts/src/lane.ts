@@ -3,15 +3,15 @@ import type { Client } from "@connectrpc/connect";
 import { RefusedError, UnavailableError, messageOf } from "./errors.js";
 import { Failure, judgeCall, judgeStatus } from "./failure.js";
 import { ExecRequestSchema, type ExecRequest, type ExecResult, type KvService } from "./gen/raftkv/v1/kv_service_pb.js";
-import { sizeOf, type Bounds, type Operation, type Response } from "./operation.js";
+import { answerMs, sizeOf, type Bounds, type Operation, type Response } from "./operation.js";
 
 /** How many messages may be under way before operations gather. */
 const flightsMax = 2;
 /** A message leaves flight when half of it is answered, or after this: one shard without a leader must not hold up the others. */
 const flightMs = 100;
-/** What a message holds at most; one operation may be larger. */
+/** What a message holds at most. A larger operation is not for a lane. */
 const operationsMax = 1024;
-const bytesMax = 512 << 10;
+export const bytesMax = 512 << 10;
 /** An unused stream is closed, so that it does not keep a process alive. */
 const idleMs = 1000;
 
@@ -96,7 +96,7 @@ export class Lane {
       if (bounds.signal.aborted) {
         return reject(new Failure(bounds.signal.reason));
       }
-      const entry: Entry = { operation, bytes: sizeOf(operation), timeoutMs: bounds.timeoutMs, resolve, reject };
+      const entry: Entry = { operation, bytes: sizeOf(operation), timeoutMs: Math.ceil(bounds.timeoutMs - answerMs(bounds.timeoutMs)), resolve, reject };
       bounds.signal.addEventListener("abort", () => reject(new Failure(bounds.signal.reason, { unknown: !this.#queue.delete(entry) })), { once: true });
       this.#queue.add(entry);
       clearTimeout(this.#idle);

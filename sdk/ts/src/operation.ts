@@ -11,8 +11,13 @@ export type Response = Exclude<ExecResult["result"], { case: undefined | "error"
 export interface Bounds {
   /** Ends with the attempt. */
   readonly signal: AbortSignal;
-  /** What the node is told of the time that is left. */
+  /** When it ends, in milliseconds from now. A node that is told leaves time for its answer, but not on an `Exec` stream. */
   readonly timeoutMs: number;
+}
+
+/** What an attempt leaves of its caller's time for the answer: the node knows whether a write was applied, and the caller that gives up first does not. */
+export function answerMs(ms: number): number {
+  return Math.min(250, Math.max(ms, 0) / 4);
 }
 
 /** Executes an operation as a call of its own. */

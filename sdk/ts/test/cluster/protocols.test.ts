@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Client, CrossShardError, InvalidError, LimitError, PreconditionFailedError, createClient, json } from "../../src/index.js";
 import { connectNode } from "../../src/node.js";
@@ -54,6 +55,10 @@ describe.each([
     expect(crossing).toBeInstanceOf(CrossShardError);
     expect((crossing as CrossShardError).groups.flatMap((g) => g.keys).sort()).toEqual(spread.map((w) => w.put).sort());
     await expect(client.put("large", new Uint8Array((1 << 20) + 1))).rejects.toThrow(LimitError);
+    const noise = randomBytes(9 << 20); // which gzip does not make smaller
+    const [tooLarge, beside] = await Promise.allSettled([client.put("larger", noise), client.put(`${tag}beside`, "1", { ifExists: false })]);
+    expect(tooLarge).toMatchObject({ reason: { name: "LimitError", field: "request" } });
+    expect(beside).toMatchObject({ status: "fulfilled" });
     await expect(client.batch([{ delete: "a" }, { delete: "a" }])).rejects.toThrow(InvalidError);
     await expect(client.put("leased", "", { lease: { id: 7n } })).rejects.toMatchObject({ name: "LeaseNotFoundError", leaseId: 7n });
   });

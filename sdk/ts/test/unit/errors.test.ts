@@ -93,7 +93,8 @@ describe("what is not of a node", () => {
   test.each([
     ["a lost connection", new TypeError("Failed to fetch"), errors.UnavailableError, { unknown: true, retry: true, down: true }],
     ["a proxy without an upstream", new ConnectError("HTTP 503", Code.Unavailable), errors.UnavailableError, { unknown: true, retry: true, down: true }],
-    ["a proxy that is overloaded", new ConnectError("HTTP 429", Code.ResourceExhausted), errors.UnavailableError, { unknown: true, retry: true }],
+    ["a message that is too large for a proxy", new ConnectError("too large", Code.ResourceExhausted), errors.ServerError, { unknown: true, retry: false, down: false }],
+    ["a deadline of the transport", new ConnectError("late", Code.DeadlineExceeded), errors.TimeoutError, { unknown: true, retry: true, down: false }],
     ["a server that is no node", new ConnectError("HTTP 404", Code.Unimplemented), errors.RefusedError, { unknown: false, retry: false }],
     ["a request that is wrong", new ConnectError("no", Code.InvalidArgument), errors.InvalidError, { unknown: false, retry: false }],
     ["a refused connection", new ConnectError("no", Code.Unavailable, undefined, undefined, Object.assign(new Error(), { code: "ECONNREFUSED" })), errors.UnavailableError, { unknown: false, retry: true, down: true }],
