@@ -9,3 +9,10 @@ export async function collect<T>(from: AsyncIterable<T>, count = Infinity): Prom
   }
   return all;
 }
+
+/** Waits until a condition holds of what happens in this process. */
+export async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) {
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}

@@ -109,7 +109,7 @@ describe("a demo behind proxies", () => {
 });
 
 test("without a cluster a read fails as unavailable, and a write says that nothing was sent", async () => {
-  const client = createClient({ endpoints: [`127.0.0.1:${basePort + 60}`], connect: connectNode(), timeoutMs: 700 });
+  const client = createClient({ endpoints: [`127.0.0.1:${basePort + 60}`], connect: connectNode(), timeoutMs: 3000 });
   await expect(client.get("a")).rejects.toMatchObject({ name: "TimeoutError", operation: 'get "a"' });
   await expect(client.put("a", "")).rejects.toMatchObject({ name: "TimeoutError", attempts: expect.arrayContaining([{ endpoint: `http://127.0.0.1:${basePort + 60}`, error: expect.objectContaining({ name: "UnavailableError" }) }]) });
   client.close();

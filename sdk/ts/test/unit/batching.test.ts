@@ -5,6 +5,7 @@ import { CrossShardSchema } from "../../src/gen/raftkv/v1/error_pb.js";
 import { KvService, type BatchRequest, type ExecRequest } from "../../src/gen/raftkv/v1/kv_service_pb.js";
 import { refuse } from "../../src/testing/refuse.js";
 import { TestCluster, type TestCall } from "../../src/testing/index.js";
+import { until } from "../collect.js";
 
 function recorded(o: { duplex: boolean }) {
   const cluster = new TestCluster(o);
@@ -113,9 +114,9 @@ test("operations share messages of a stream, and gather while two are under way"
     { duplex: true },
   );
   const all = [client.put("1", "")];
-  await new Promise((resolve) => setTimeout(resolve));
+  await until(() => messages.length === 1);
   all.push(...Array.from({ length: 10 }, (_, i) => client.put(`2/${i}`, "")));
-  await new Promise((resolve) => setTimeout(resolve));
+  await until(() => messages.length === 2);
   all.push(...Array.from({ length: 1500 }, (_, i) => client.put(`3/${i}`, "")), ...Array.from({ length: 3 }, (_, i) => client.put(`4/${i}`, new Uint8Array(300_000))));
   expect(await client.put("large", new Uint8Array(600_000))).toMatchObject({ version: 2n }); // a call of its own
   release();

@@ -8,6 +8,7 @@ import type { RequestId } from "../../src/gen/raftkv/v1/request_id_pb.js";
 import { SessionExpiredSchema } from "../../src/gen/raftkv/v1/error_pb.js";
 import { refuse } from "../../src/testing/refuse.js";
 import { TestCluster, type Fault } from "../../src/testing/index.js";
+import { until } from "../collect.js";
 
 /** Faults of the calls of a method, one after the other; then none. */
 function inTurn(cluster: TestCluster, method: string, ...faults: Fault[]): void {
@@ -108,10 +109,11 @@ describe.each([{ duplex: true }, { duplex: false }])("with $duplex streams", (o)
 
   test("a closed client ends what is under way, and takes nothing more", async () => {
     const { cluster, client } = open();
-    cluster.faults = ({ method }) => (method === "watch" ? undefined : "hang");
+    const asked: string[] = [];
+    cluster.faults = ({ method }) => (asked.push(method), method === "watch" ? undefined : "hang");
     const calls = [client.get("a"), client.put("a", "1", { previous: true }), client.watch({}).next()];
     const settled = Promise.allSettled(calls);
-    await new Promise((resolve) => setTimeout(resolve)); // they are under way now
+    await until(() => asked.length === 3);
     client.close();
     const [get, put, watch] = await settled;
     expect(get).toMatchObject({ reason: expect.any(ClosedError) });
