@@ -1,5 +1,5 @@
 export type { CallOptions } from "./call.js";
-export { Client, type ClientOptions, type GetOptions } from "./client.js";
+export type { Client, ClientOptions, GetOptions } from "./client.js";
 export type { Connection, Connector } from "./connection.js";
 export {
   ClosedError,
@@ -31,8 +31,8 @@ export {
   type Attempt,
   type WriteId,
 } from "./errors.js";
-export { Item, json, type Value } from "./item.js";
-export { Lease, type LeaseOptions } from "./lease.js";
+export { json, type Item, type Value } from "./item.js";
+export type { Lease, LeaseOptions } from "./lease.js";
 export type { ListOptions, Page, Range, ReadOptions, ScanOptions, Stale } from "./range.js";
 export type { Outcome } from "./resolve.js";
 export type { Compare, GetResult, Txn, TxnOperation, TxnResult } from "./txn.js";

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Client, CrossShardError, InvalidError, LimitError, PreconditionFailedError, createClient, json } from "../../src/index.js";
+import { type Client, CrossShardError, InvalidError, LimitError, PreconditionFailedError, createClient, json } from "../../src/index.js";
 import { connectNode } from "../../src/node.js";
 import { connectWeb, grpcWeb } from "../../src/web.js";
 import { collect } from "../collect.js";

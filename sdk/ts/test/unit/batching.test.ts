@@ -1,6 +1,7 @@
 import { createRouterTransport } from "@connectrpc/connect";
 import { expect, test } from "vitest";
-import { Client, type ClientOptions } from "../../src/index.js";
+import { Client } from "../../src/client.js";
+import type { ClientOptions } from "../../src/index.js";
 import { CrossShardSchema } from "../../src/gen/raftkv/v1/error_pb.js";
 import { KvService, type BatchRequest, type ExecRequest } from "../../src/gen/raftkv/v1/kv_service_pb.js";
 import { refuse } from "../../src/testing/refuse.js";

@@ -1,6 +1,6 @@
 import { build } from "esbuild";
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -78,32 +78,56 @@ test("versions are exact, those of Connect alike, and that of protobuf is its ge
 const project = mkdtempSync(join(tmpdir(), "raftkv-pack-"));
 afterAll(() => rmSync(project, { recursive: true, force: true }));
 
-test("a program of its own can use the package, by every entry, with types", () => {
-  const installed = join(project, "node_modules/@raftkv/client");
+/** Puts the package where a program in `project` finds it. */
+function install(): void {
   for (const path of packed) {
-    mkdirSync(dirname(join(installed, path)), { recursive: true });
-    cpSync(join(root, path), join(installed, path));
+    const to = join(project, "node_modules/@raftkv/client", path);
+    mkdirSync(dirname(to), { recursive: true });
+    cpSync(join(root, path), to);
   }
   for (const scope of ["@bufbuild", "@connectrpc"]) {
     symlinkSync(join(root, "node_modules", scope), join(project, "node_modules", scope));
   }
-  const program = `
-    import { createClient, json, OutcomeUnknownError, type Item } from "@raftkv/client";
-    import { connectNode } from "@raftkv/client/node";
-    import { connectWeb, grpcWeb } from "@raftkv/client/web";
-    import { TestCluster } from "@raftkv/client/testing";
-    const client = new TestCluster().client();
-    await client.put("a", json([1]));
-    const item: Item | undefined = await client.get("a");
-    const other = createClient({ endpoints: ["h:1"], connect: connectNode({ protocol: "grpc" }) });
-    other.close();
-    console.log(item?.json<number[]>()[0], [OutcomeUnknownError, connectWeb, grpcWeb].map((f) => f.name).join());
-  `;
-  execFileSync(process.execPath, ["--input-type=module", "-e", program.replace(", type Item", "").replace(": Item | undefined", "").replace("<number[]>", "")], { cwd: project });
-  const file = join(project, "program.mts");
-  execFileSync("sh", ["-c", `cat > "${file}"`], { input: program });
-  for (const resolution of ["nodenext", "preserve"]) {
-    const args = ["--noEmit", "--strict", "--target", "es2022", "--module", resolution, "--lib", "es2022,dom", "--skipLibCheck", "false", "--types", "node", "--typeRoots", join(root, "node_modules/@types"), file];
+}
+
+/** Checks the types of a program, as nodenext and bundlers find them. */
+function check(name: string, program: string): void {
+  const file = join(project, name);
+  writeFileSync(file, program);
+  for (const module of ["nodenext", "preserve"]) {
+    const args = ["--noEmit", "--strict", "--target", "es2022", "--module", module, "--lib", "es2022,dom", "--types", "node", "--typeRoots", join(root, "node_modules/@types"), file];
     execFileSync(join(root, "node_modules/.bin/tsc"), args, { cwd: project, stdio: "inherit" });
   }
+}
+
+const imports = `
+  import { OutcomeUnknownError, PreconditionFailedError, createClient, json } from "@raftkv/client";
+  import { connectNode } from "@raftkv/client/node";
+  import { TestCluster } from "@raftkv/client/testing";
+  import { connectWeb, grpcWeb } from "@raftkv/client/web";
+`;
+
+test("a program of its own can use the package, by every entry, with types", () => {
+  install();
+  const program = `${imports}
+    const client = new TestCluster().client();
+    await client.put("a", json([1]));
+    createClient({ endpoints: ["h:1"], connect: connectNode({ protocol: "grpc" }) }).close();
+    console.log((await client.get("a"))?.json(), [OutcomeUnknownError, PreconditionFailedError, connectWeb, grpcWeb].map((f) => f.name).join());
+  `;
+  expect(execFileSync(process.execPath, ["--input-type=module", "-e", program], { cwd: project, encoding: "utf8" })).toBe(
+    "[ 1 ] OutcomeUnknownError,PreconditionFailedError,connectWeb,grpcWeb\n",
+  );
+  check("program.mts", program);
+}, 60_000);
+
+test("the examples of the README have the right types", () => {
+  const examples = [...readFileSync(join(root, "README.md"), "utf8").matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code!.replace(/^import .*$/gm, ""));
+  expect(examples.length).toBeGreaterThan(8);
+  const around = `${imports}
+    declare const client: ReturnType<typeof createClient>, signal: AbortSignal, endpoints: string[], ca: string, cert: string, key: string;
+    declare function remember(token: string): void;
+    declare function work(o: { signal: AbortSignal }): Promise<void>;
+  `;
+  check("examples.mts", around + examples.map((code, i) => `export async function example${i}() {\n${code}\n}\n`).join(""));
 }, 60_000);

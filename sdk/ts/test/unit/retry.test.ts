@@ -1,7 +1,8 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { createRouterTransport } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
-import { Client, ClosedError, NotLeaderError, OutcomeUnknownError, TimeoutError } from "../../src/index.js";
+import { Client } from "../../src/client.js";
+import { ClosedError, NotLeaderError, OutcomeUnknownError, TimeoutError } from "../../src/index.js";
 import type { PutRequest } from "../../src/gen/raftkv/v1/kv_service_pb.js";
 import { KvService } from "../../src/gen/raftkv/v1/kv_service_pb.js";
 import type { RequestId } from "../../src/gen/raftkv/v1/request_id_pb.js";

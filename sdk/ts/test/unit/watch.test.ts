@@ -1,7 +1,8 @@
 import { createRouterTransport } from "@connectrpc/connect";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
-import { Client, CompactedError, InvalidError, type WatchEvent } from "../../src/index.js";
+import { Client } from "../../src/client.js";
+import { CompactedError, InvalidError, type WatchEvent } from "../../src/index.js";
 import { Cursor } from "../../src/cursor.js";
 import type { EventSchema } from "../../src/gen/raftkv/v1/watch_pb.js";
 import { WatchService, type WatchRequest, type WatchResponseSchema } from "../../src/gen/raftkv/v1/watch_service_pb.js";
