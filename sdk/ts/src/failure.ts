@@ -59,6 +59,10 @@ export function judgeCall(error: unknown): Failure {
 
 /** Judges what is not of a node, but of something on the way, or the end of a connection. Only what says that the request itself is wrong counts as not applied. */
 function judgeForeign(error: ConnectError): Failure {
+  if (error.rawMessage === "HTTP 415") {
+    const hint = "this port speaks native gRPC only; use the node's port for clients, which is 300 lower unless configured, or the protocol grpc";
+    return new Failure(new errors.RefusedError(`refused by the endpoint: ${hint}`, { cause: error }), { down: true });
+  }
   switch (error.code) {
     case Code.InvalidArgument:
     case Code.OutOfRange:

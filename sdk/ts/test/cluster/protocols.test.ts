@@ -110,3 +110,14 @@ describe.each([
     expect(other.signal.reason).toMatchObject({ name: "LeaseLostError" });
   });
 });
+
+test("the port for native gRPC speaks that, and tells others", async () => {
+  const endpoints = [0, 1, 2].map((i) => `127.0.0.1:${basePort + 300 + i}`);
+  const grpc = createClient({ endpoints, connect: connectNode({ protocol: "grpc" }) });
+  await grpc.put("native", "1");
+  expect((await grpc.get("native"))!.text()).toBe("1");
+  grpc.close();
+  const connect = createClient({ endpoints, connect: connectNode() });
+  await expect(connect.get("native")).rejects.toMatchObject({ name: "RefusedError", message: expect.stringContaining("300 lower") });
+  connect.close();
+});

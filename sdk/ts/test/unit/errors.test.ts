@@ -96,6 +96,7 @@ describe("what is not of a node", () => {
     ["a message that is too large for a proxy", new ConnectError("too large", Code.ResourceExhausted), errors.ServerError, { unknown: true, retry: false, down: false }],
     ["a deadline of the transport", new ConnectError("late", Code.DeadlineExceeded), errors.TimeoutError, { unknown: true, retry: true, down: false }],
     ["a server that is no node", new ConnectError("HTTP 404", Code.Unimplemented), errors.RefusedError, { unknown: false, retry: false }],
+    ["a port for native gRPC", new ConnectError("HTTP 415", Code.Unknown), errors.RefusedError, { unknown: false, retry: false, error: { message: expect.stringContaining("300 lower") } }],
     ["a request that is wrong", new ConnectError("no", Code.InvalidArgument), errors.InvalidError, { unknown: false, retry: false }],
     ["a refused connection", new ConnectError("no", Code.Unavailable, undefined, undefined, Object.assign(new Error(), { code: "ECONNREFUSED" })), errors.UnavailableError, { unknown: false, retry: true, down: true }],
   ] as const)("%s", (_, error, type, like) => {
