@@ -97,7 +97,11 @@ export class Lane {
         return reject(new Failure(bounds.signal.reason));
       }
       const entry: Entry = { operation, bytes: sizeOf(operation), timeoutMs: Math.ceil(bounds.timeoutMs - answerMs(bounds.timeoutMs)), resolve, reject };
-      bounds.signal.addEventListener("abort", () => reject(new Failure(bounds.signal.reason, { unknown: !this.#queue.delete(entry) })), { once: true });
+      const leave = () => {
+        reject(new Failure(bounds.signal.reason, { unknown: !this.#queue.delete(entry) }));
+        this.#rest();
+      };
+      bounds.signal.addEventListener("abort", leave, { once: true });
       this.#queue.add(entry);
       clearTimeout(this.#idle);
       this.#stream ??= this.#open();
@@ -144,15 +148,21 @@ export class Lane {
       for await (const response of this.#kv.exec(this.#messages(stream), { signal: stream.controller.signal })) {
         stream.served = true;
         response.results.forEach((result) => settle(stream.answered(result.id), result));
-        if (stream.pending.size === 0 && this.#queue.size === 0) {
-          clearTimeout(this.#idle);
-          this.#idle = setTimeout(() => this.#end(stream), idleMs);
-        }
+        this.#rest();
       }
     } catch (error) {
       cause = error;
     }
     this.#broken(stream, cause);
+  }
+
+  /** Sees to the end of the stream if nobody uses it any more. */
+  #rest(): void {
+    const stream = this.#stream;
+    if (stream?.pending.size === 0 && this.#queue.size === 0) {
+      clearTimeout(this.#idle);
+      this.#idle = setTimeout(() => this.#end(stream), idleMs);
+    }
   }
 
   /** Ends a stream that is not in use. */
