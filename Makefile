@@ -10,6 +10,11 @@ LINTER := .tools/linter.installed
 NODE_TOOLS := node_modules/.package-lock.json
 RAW_VALUES := node tools/raw-values.mjs
 
+# The TypeScript SDK is a package of its own, with its own pinned versions.
+TS := sdk/ts
+TS_MODULES := $(TS)/node_modules/.package-lock.json
+CHROMIUM ?= /usr/bin/chromium
+
 VERSION = $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || echo dev)
 COMMIT = $(shell git rev-parse --quiet --verify --short=12 HEAD 2>/dev/null || echo unknown)
 
@@ -18,7 +23,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(GENERATORS) $(LINTER) $(NODE_TOOLS) ## install the pinned tools into this checkout
+setup: $(GENERATORS) $(LINTER) $(NODE_TOOLS) $(TS_MODULES) ## install the pinned tools into this checkout
 
 $(GENERATORS): tools/go.mod tools/go.sum
 	GOBIN=$(TOOLS) go -C tools install tool
@@ -31,6 +36,11 @@ $(LINTER): tools/lint/go.mod tools/lint/go.sum
 # Without install scripts: buf's binary comes in its platform package.
 $(NODE_TOOLS): package.json package-lock.json
 	npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# Without install scripts, too: esbuild's and TypeScript's binaries come in their platform packages.
+$(TS_MODULES): $(TS)/package.json $(TS)/package-lock.json
+	npm --prefix $(TS) ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 .PHONY: generate
@@ -47,11 +57,12 @@ generate-check: $(GENERATORS) $(NODE_TOOLS) ## fail if gen/ is not what proto/ g
 	echo "gen/ is fresh."
 
 .PHONY: lint
-lint: $(LINTER) $(NODE_TOOLS) ## buf lint, format and breaking, then golangci-lint
+lint: $(LINTER) $(NODE_TOOLS) $(TS_MODULES) ## buf lint, format and breaking, then golangci-lint and tsc
 	$(BUF) lint
 	$(BUF) format --diff --exit-code proto
 	tools/breaking
 	$(TOOLS)/golangci-lint run ./...
+	npm --prefix $(TS) run --silent lint
 
 .PHONY: fmt
 fmt: $(LINTER) $(NODE_TOOLS) ## format the Go and protobuf sources
@@ -59,8 +70,18 @@ fmt: $(LINTER) $(NODE_TOOLS) ## format the Go and protobuf sources
 	$(TOOLS)/golangci-lint fmt
 
 .PHONY: test
-test: ## run every Go test under the race detector (needs a C compiler)
+test: ## run every Go test under the race detector (needs a C compiler), and those of the TypeScript SDK
 	go test -race ./...
+	$(MAKE) test-ts
+
+.PHONY: test-ts
+test-ts: build $(TS_MODULES) ## test the TypeScript SDK, also against real clusters
+	npm --prefix $(TS) test
+
+.PHONY: test-browser
+test-browser: build $(TS_MODULES) ## test it in pages of headless Chromium; CHROMIUM=/usr/bin/chromium says where that is
+	@test -x "$(CHROMIUM)" || { echo "no Chromium at $(CHROMIUM): install it (Debian: apt-get install chromium), or say CHROMIUM=PATH" >&2; exit 1; }
+	CHROMIUM=$(CHROMIUM) npm --prefix $(TS) run test:browser
 
 .PHONY: test-disk
 test-disk: ## fill real small file systems; needs root to mount them

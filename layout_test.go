@@ -131,10 +131,10 @@ func TestSizes(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (slices.Contains([]string{"gen", "node_modules", "third_party"}, d.Name()) || strings.HasPrefix(d.Name(), ".") && path != ".") {
+		if d.IsDir() && (slices.Contains([]string{"dist", "gen", "node_modules", "third_party"}, d.Name()) || strings.HasPrefix(d.Name(), ".") && path != ".") {
 			return fs.SkipDir
 		}
-		if filepath.Ext(path) != ".go" {
+		if ext := filepath.Ext(path); ext != ".go" && ext != ".ts" {
 			return nil
 		}
 		return checkSizes(t, path)
