@@ -31,6 +31,7 @@ type node struct {
 	log     *slog.Logger
 	raft    *raftnode.Node
 	service *service.Service
+	tracers *tracers // nil: no traces
 	// clients are the servers of clients, admins those of operators and probes.
 	clients, admins []server
 
@@ -50,6 +51,16 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 		return nil, err
 	}
 
+	// Traces: likewise.
+	if n.tracers, err = openTracers(c, n.log); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
+	defer func() {
+		if err != nil {
+			n.tracers.close()
+		}
+	}()
+
 	// Ports: before the data directory, see listen.
 	l, err := listen(c)
 	if err != nil {
@@ -64,6 +75,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	// The node: it takes the lock of its directory, and forms or recovers in the background.
 	options := raftOptions(c, log)
 	options.PeerListener, options.PeerTLS = l.peer, identity.peer()
+	options.Tracers = n.tracers.of()
 	if n.raft, err = raftnode.Open(options); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
@@ -78,7 +90,9 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.service, err = service.New(serviceOptions(c, n.raft, registry, n.log)); err != nil {
+	serving := serviceOptions(c, n.raft, registry, n.log)
+	serving.Tracers, serving.TraceRatio = options.Tracers, c.TraceRatio
+	if n.service, err = service.New(serving); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
 	http, err := n.service.NewHTTPServer(service.ListenerOptions{TLS: identity.server("h2", "http/1.1")})
@@ -151,6 +165,7 @@ func (n *node) stop() error {
 	// Probes last, so that the end can be watched.
 	n.shutdown(ctx, n.admins)
 	n.serving.Wait()
+	n.tracers.close()
 	return err
 }
 
