@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"slices"
@@ -243,19 +242,21 @@ func TestJaeger(t *testing.T) {
 	if _, err := client.Put(t.Context(), "basket/1", []byte("apples")); err != nil { // It may be the first to learn who leads.
 		t.Fatal(err)
 	}
-	watched := j.watch(t, client)
+	following, follow := tracers.Tracer("shop").Start(t.Context(), "follow")
+	watched := j.watch(following, client)
 	ctx, span := tracers.Tracer("shop").Start(t.Context(), "buy")
 	if _, err := client.Put(ctx, "basket/2", []byte("pears")); err != nil {
 		t.Fatal(err)
 	}
 	span.End()
 	<-watched
+	follow.End()
 	if err := tracers.ForceFlush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	bought := span.SpanContext().TraceID().String()
 	j.sees(bought, fmt.Sprintf("buy shop\n  raftkv put shop\n    put %s\n", leader.id)+commitTree(3, leader.id, followers, false)+fmt.Sprintf("      reply %s\n", leader.id))
-	j.delivered(bought)
+	j.delivered(bought, follow.SpanContext().TraceID().String())
 
 	// A put of curl with a context of its own, at another node.
 	traceID, spanID := randomHex(16), randomHex(8)
@@ -285,15 +286,14 @@ func (j *jaeger) tracers(service string) *sdktrace.TracerProvider {
 }
 
 // watch closes a channel once a watch has seen the next put, and ends.
-func (j *jaeger) watch(t *testing.T, client *raftkv.Client) <-chan struct{} {
-	t.Helper()
+func (j *jaeger) watch(ctx context.Context, client *raftkv.Client) <-chan struct{} {
 	began, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		first := true
-		for e, err := range client.Watch(t.Context(), raftkv.Prefix("basket/"), raftkv.WithProgress(100*time.Millisecond)) {
+		for e, err := range client.Watch(ctx, raftkv.Prefix("basket/"), raftkv.WithProgress(100*time.Millisecond)) {
 			if err != nil {
-				t.Error(err)
+				j.t.Error(err)
 			}
 			if first {
 				close(began)
@@ -308,13 +308,12 @@ func (j *jaeger) watch(t *testing.T, client *raftkv.Client) <-chan struct{} {
 	return done
 }
 
-// delivered waits until Jaeger shows a delivery to a watch that is linked to a trace.
-func (j *jaeger) delivered(traceID string) {
+// delivered waits until Jaeger shows a delivery to a watch, in the trace of that, which is linked to the trace of the writer.
+func (j *jaeger) delivered(traceID, watchID string) {
 	j.t.Helper()
-	query := "/api/traces?" + url.Values{"service": {"raftkv"}, "operation": {"watch deliver"}, "limit": {"20"}, "lookback": {"1h"}}.Encode()
 	j.await("a delivery that is linked to trace "+traceID, func() bool {
 		var answer struct{ Data []jaegerTrace }
-		if !j.get(query, &answer) {
+		if !j.get("/api/traces/"+watchID, &answer) {
 			return false
 		}
 		for _, x := range answer.Data {

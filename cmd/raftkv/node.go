@@ -51,16 +51,6 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 		return nil, err
 	}
 
-	// Traces: likewise.
-	if n.tracers, err = openTracers(c, n.log); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
-	}
-	defer func() {
-		if err != nil {
-			n.tracers.close()
-		}
-	}()
-
 	// Ports: before the data directory, see listen.
 	l, err := listen(c)
 	if err != nil {
@@ -69,8 +59,14 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
+			n.tracers.close()
 		}
 	}()
+
+	// Traces: the node and its service make them. Nothing is connected to yet.
+	if n.tracers, err = openTracers(c, n.log); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
 
 	// The node: it takes the lock of its directory, and forms or recovers in the background.
 	options := raftOptions(c, log)
@@ -86,14 +82,9 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	}()
 
 	// The service: what the listeners hand requests to.
-	registry, err := newRegistry(n.raft)
+	registry, err := n.openService(c)
 	if err != nil {
 		return nil, err
-	}
-	serving := serviceOptions(c, n.raft, registry, n.log)
-	serving.Tracers, serving.TraceRatio = options.Tracers, c.TraceRatio
-	if n.service, err = service.New(serving); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
 	http, err := n.service.NewHTTPServer(service.ListenerOptions{TLS: identity.server("h2", "http/1.1")})
 	if err != nil {
@@ -118,6 +109,20 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	n.log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
 		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
 	return n, nil
+}
+
+// openService makes the service over the node, and the registry that has the metrics of both.
+func (n *node) openService(c *config) (*prometheus.Registry, error) {
+	registry, err := newRegistry(n.raft)
+	if err != nil {
+		return nil, err
+	}
+	o := serviceOptions(c, n.raft, registry, n.log)
+	o.Tracers, o.TraceRatio = n.tracers.of(), c.TraceRatio
+	if n.service, err = service.New(o); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
+	return registry, nil
 }
 
 // serve serves a listener until Shutdown.
