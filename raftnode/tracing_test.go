@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -237,6 +238,60 @@ func TestTraceThroughANodeWithoutTracers(t *testing.T) {
 	})
 	c.mustDo("n1", putRequest("k", root(1)))
 	waitFor(t, "the appends of the others", func() bool { return r.tree(root(1)) == "follower append n2\nfollower append n3\n" })
+}
+
+// While the lead goes round, every write that is done has been committed and applied in its trace once, however often it was passed on or proposed.
+func TestTracesWhileTheLeadGoesRound(t *testing.T) {
+	r := newRecording()
+	c := newCluster(t, 3, r.adjust)
+	c.others()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var writers sync.WaitGroup
+	done := make([][]trace.TraceID, len(c.members))
+	for w, m := range c.members {
+		writers.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				of := trace.NewSpanContext(trace.SpanContextConfig{
+					TraceID: trace.TraceID{1, byte(w), byte(i), byte(i >> 8)}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
+				})
+				within, cancel := context.WithTimeout(context.Background(), longTimeout)
+				if res := c.nodes[m.ID].Do(within, putRequest(fmt.Sprint("k", i), of)); res.Err == nil {
+					done[w] = append(done[w], of.TraceID())
+				}
+				cancel()
+			}
+		})
+	}
+	for i := range 12 {
+		to := c.members[i%len(c.members)].ID
+		within, cancel := context.WithTimeout(t.Context(), longTimeout)
+		// It may be refused while another is under way; the next goes elsewhere.
+		_, _ = c.nodes["n1"].TransferLeader(within, c.nodes["n1"].Route("k"), to)
+		cancel()
+	}
+	stop()
+	writers.Wait()
+	seen := make(map[trace.TraceID]map[string]int)
+	for _, s := range r.GetSpans() {
+		if s.Status.Code == codes.Error {
+			continue
+		}
+		if seen[s.SpanContext.TraceID()] == nil {
+			seen[s.SpanContext.TraceID()] = make(map[string]int)
+		}
+		seen[s.SpanContext.TraceID()][s.Name]++
+	}
+	for w := range done {
+		if len(done[w]) == 0 {
+			t.Errorf("nothing was written through %s", c.members[w].ID)
+		}
+		for _, id := range done[w] {
+			if n := seen[id]; n["commit"] != 1 || n["apply"] != 1 || n["queue wait"] != 1 {
+				t.Errorf("trace %s: %v", id, n)
+			}
+		}
+	}
 }
 
 func readRequest(key string, of trace.SpanContext) *raftnode.Request {
