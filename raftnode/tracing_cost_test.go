@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -89,6 +90,45 @@ func TestTracingIsBounded(t *testing.T) {
 	}
 	if len(m.tracedAppends) > tracedAppendsMax {
 		t.Errorf("%d appends are followed, at most %d", len(m.tracedAppends), tracedAppendsMax)
+	}
+}
+
+// discard is an exporter that takes all and keeps nothing.
+type discard struct{}
+
+func (discard) ExportSpans(context.Context, []trace.ReadOnlySpan) error { return nil }
+func (discard) Shutdown(context.Context) error                          { return nil }
+
+// What the spans of a sampled put cost on all nodes together, up to the queue of the exporter.
+func BenchmarkSpansOfAPut(b *testing.B) {
+	n := &Node{runtime: NewRuntime()}
+	defer n.runtime.Close()
+	provider := trace.NewTracerProvider(trace.WithBatcher(discard{}))
+	defer provider.Shutdown(b.Context()) //nolint:errcheck // discard has no errors
+	n.tracing = newTracing(provider)
+	parent := TraceOf(oteltrace.NewSpanContext(oteltrace.SpanContextConfig{
+		TraceID: oteltrace.TraceID{1}, SpanID: oteltrace.SpanID{1}, TraceFlags: oteltrace.FlagsSampled,
+	}))
+	command := &storev1.Command{Body: &storev1.Command_Opaque{Opaque: make([]byte, 256)}}
+	j := &applyJob{shard: DataShard}
+	b.ReportAllocs()
+	for b.Loop() {
+		r := &Request{Command: command, Trace: parent}
+		n.beginJourney(r)
+		batch, entry := []*Request{r}, &storev1.Entry{Commands: []*storev1.Command{command}}
+		c := n.beginCourse(batch, entry, n.runtime.Now())
+		c.index, c.sent = 5, n.runtime.Now()
+		c.committed, c.fsyncBegan, c.durable = c.sent, c.sent, c.sent
+		n.endCourse(j, &proposal{index: 5, term: 2, requests: batch, course: c})
+		r.journey.end(r, &Result{})
+		data, err := state.EncodeEntry(entry)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range 2 {
+			a := tracedAppend{index: 5, term: 2, contexts: tracesOf(&raftpb.Entry{Data: data}), received: c.sent}
+			n.tracing.followed(DataShard, &a, c.sent)
+		}
 	}
 }
 

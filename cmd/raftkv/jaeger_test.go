@@ -196,8 +196,10 @@ func (j *jaeger) sees(traceID, want string) {
 
 // commitTree is what a put goes through at the leader, below depth.
 func commitTree(depth int, leader string, followers []string, reply bool) string {
-	lines := []string{"apply " + leader, "commit " + leader, "  follower append " + followers[0], "  follower append " + followers[1], "  leader fsync " + leader,
-		"  propose " + leader, "queue wait " + leader}
+	lines := []string{
+		"apply " + leader, "commit " + leader, "  follower append " + followers[0], "  follower append " + followers[1], "  leader fsync " + leader,
+		"  propose " + leader, "queue wait " + leader,
+	}
 	if reply {
 		lines = append(lines, "reply "+leader)
 	}
