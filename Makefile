@@ -7,6 +7,7 @@ TOOLS := $(CURDIR)/.tools/bin
 BUF := node_modules/.bin/buf
 GENERATORS := .tools/generators.installed
 LINTER := .tools/linter.installed
+JAEGER := $(TOOLS)/all-in-one
 NODE_TOOLS := node_modules/.package-lock.json
 RAW_VALUES := node tools/raw-values.mjs
 
@@ -31,6 +32,11 @@ $(GENERATORS): tools/go.mod tools/go.sum
 
 $(LINTER): tools/lint/go.mod tools/lint/go.sum
 	GOBIN=$(TOOLS) go -C tools/lint install tool
+	@touch $@
+
+# In a module of its own, so that nothing of it is in the project's. It takes minutes, once.
+$(JAEGER): tools/jaeger/go.mod tools/jaeger/go.sum
+	GOBIN=$(TOOLS) go -C tools/jaeger install tool
 	@touch $@
 
 # Without install scripts: buf's binary comes in its platform package.
@@ -87,6 +93,10 @@ test-browser: build $(TS_MODULES) ## test it in pages of headless Chromium; CHRO
 test-disk: ## fill real small file systems; needs root to mount them
 	@if [ "$$(id -u)" != 0 ]; then echo "not run: TestFullFileSystem (only root can mount file systems)" >&2; exit 1; fi
 	go test -tags mount -count 1 -v -run 'TestFullFileSystem$$' ./cmd/raftkv
+
+.PHONY: test-jaeger
+test-jaeger: $(JAEGER) ## trace puts over real nodes into a real Jaeger, and print what it shows; needs curl
+	JAEGER=$(JAEGER) go test -tags jaeger -count 1 -v -run 'TestJaeger$$' ./cmd/raftkv
 
 SEEDS ?= 200
 START ?= 1

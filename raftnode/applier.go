@@ -71,6 +71,9 @@ func (a *applier) step() {
 		}
 		a.n.stall.apply.finish(len(jobs))
 		for _, j := range work {
+			if j.writers != nil {
+				a.n.noteWriters(j)
+			}
 			a.n.watches.applied(j.shard, j.after.revision)
 		}
 		failpoint.Hit(failpoint.BeforeReply)
@@ -131,6 +134,9 @@ func (a *applier) complete(j *applyJob, p proposal, leads bool) {
 	results := j.results[p.index-j.entries[0].GetIndex()]
 	at := j.after
 	at.index = p.index
+	if p.course != nil {
+		a.n.endCourse(j, &p)
+	}
 	for i, r := range p.requests {
 		if r == nil {
 			continue // Its requester has stopped waiting.

@@ -77,6 +77,8 @@ type applyJob struct {
 	entries []*raftpb.Entry
 	// results are the answers to the commands of each entry; entries without commands have none.
 	results [][]commandResult
+	// writers are the sampled commands of the entries, which nothing of the state depends on; nil if there are none.
+	writers []writers
 	// after is the position behind the last entry, checkpoint the newest checkpoint there.
 	after      position
 	checkpoint state.Checkpoint

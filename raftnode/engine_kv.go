@@ -118,7 +118,7 @@ func (e *kvEngine) apply(jobs []*applyJob) error {
 			var err error
 			switch entry.GetType() {
 			case raftpb.EntryNormal:
-				j.results[i], err = applyKV(s, b, entry)
+				j.results[i], err = applyKV(s, b, j, i)
 			case raftpb.EntryConfChangeV2:
 				if j.configuration = changed[j.shard]; j.configuration == nil {
 					j.configuration = s.Configuration()
@@ -155,8 +155,9 @@ func changeKV(s *state.Shard, b *state.Batch, c *storev1.Configuration, entry *r
 	return next, s.ApplyConfiguration(b, entry.GetIndex(), entry.GetTerm(), next)
 }
 
-// applyKV applies one entry of commands.
-func applyKV(s *state.Shard, b *state.Batch, entry *raftpb.Entry) ([]commandResult, error) {
+// applyKV applies one entry of commands, the ith of a job.
+func applyKV(s *state.Shard, b *state.Batch, j *applyJob, i int) ([]commandResult, error) {
+	entry := j.entries[i]
 	if len(entry.GetData()) == 0 {
 		return nil, s.ApplyEmpty(b, entry.GetIndex(), entry.GetTerm())
 	}
@@ -167,6 +168,9 @@ func applyKV(s *state.Shard, b *state.Batch, entry *raftpb.Entry) ([]commandResu
 	writes, err := s.Apply(b, entry.GetIndex(), entry.GetTerm(), decoded)
 	if err != nil {
 		return nil, err
+	}
+	if len(decoded.GetTraces()) > 0 {
+		j.writers = append(j.writers, writers{entry: i, traces: decoded.GetTraces()})
 	}
 	results := make([]commandResult, len(writes))
 	for i, w := range writes {

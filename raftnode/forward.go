@@ -5,6 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -27,6 +30,7 @@ type forwards struct {
 type forward struct {
 	to      placement.NodeID
 	request *Request
+	span    trace.Span // nil if the request is not sampled
 }
 
 func newForwards(n *Node) *forwards {
@@ -36,12 +40,20 @@ func newForwards(n *Node) *forwards {
 
 // forward passes a request on to a node that leads its shard, or holds a replica of it.
 func (n *Node) forward(r *Request, to placement.NodeID) {
-	id, err := n.forwards.register(r, to)
+	w := &forward{to: to, request: r}
+	passed := r.Trace
+	if r.journey.sampled() {
+		w.span, passed = n.tracing.forward(r, to)
+	}
+	id, err := n.forwards.register(w)
 	if err != nil {
+		if w.span != nil {
+			w.span.End()
+		}
 		r.fail(err)
 		return
 	}
-	m := &peerv1.ForwardRequest{Id: id, Shard: uint32(r.Shard), TimeoutMs: n.remaining(r), Trace: r.Trace}
+	m := &peerv1.ForwardRequest{Id: id, Shard: uint32(r.Shard), TimeoutMs: n.remaining(r), Trace: passed, Timed: r.journey != nil}
 	switch {
 	case r.transferTo != "":
 		m.Body = &peerv1.ForwardRequest_TransferLeaderTo{TransferLeaderTo: string(r.transferTo)}
@@ -75,7 +87,7 @@ func (n *Node) notForwarded(r *Request, to placement.NodeID) {
 	n.retryLater(r, err)
 }
 
-func (f *forwards) register(r *Request, to placement.NodeID) (uint64, error) {
+func (f *forwards) register(w *forward) (uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -85,20 +97,34 @@ func (f *forwards) register(r *Request, to placement.NodeID) (uint64, error) {
 		return 0, overloaded("requests passed on to other nodes", forwardsMax, uint64(len(f.waiting)))
 	}
 	f.last++
-	f.waiting[f.last] = &forward{to: to, request: r}
+	f.waiting[f.last] = w
 	return f.last, nil
 }
 
 func (f *forwards) remove(id uint64) *forward {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	w := f.waiting[id]
 	delete(f.waiting, id)
+	f.mu.Unlock()
+	if w != nil && w.span != nil {
+		w.span.End()
+	}
 	return w
 }
 
 // removeIf removes and returns those that match, by ascending id, so that a simulation sees them in one order.
 func (f *forwards) removeIf(match func(*forward) bool) []*forward {
+	out := f.takeIf(match)
+	for _, w := range out {
+		if w.span != nil {
+			w.span.SetStatus(codes.Error, "no answer")
+			w.span.End()
+		}
+	}
+	return out
+}
+
+func (f *forwards) takeIf(match func(*forward) bool) []*forward {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var ids []uint64
@@ -128,6 +154,9 @@ func (f *forwards) answer(from placement.NodeID, resp *peerv1.ForwardResponse) {
 		return
 	}
 	r := w.request
+	if r.journey != nil {
+		r.journey.learn(resp.GetTiming())
+	}
 	if !answers(r, resp) {
 		r.fail(f.lost(w))
 		return
@@ -309,9 +338,18 @@ func (n *Node) serveForward(from transport.Peer, f *peerv1.ForwardRequest) {
 		return
 	}
 	r := &Request{
-		Command: f.GetCommand(), Read: f.GetRead(), Shard: shard, Trace: f.GetTrace(), Deadline: deadline, forwarded: true,
+		Command: f.GetCommand(), Read: f.GetRead(), Shard: shard, Trace: f.GetTrace(), Timed: f.GetTimed(), Deadline: deadline, forwarded: true,
 	}
-	r.Done = func(res Result) { reply(responseOf(res)) }
+	r.Done = func(res Result) {
+		resp := responseOf(res)
+		if f.GetTimed() {
+			resp.Timing = res.Timing.message()
+		}
+		reply(resp)
+		if r.journey.sampled() {
+			n.tracing.replied(r, res.Timing, from.NodeID)
+		}
+	}
 	n.Submit(r)
 }
 

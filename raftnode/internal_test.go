@@ -72,9 +72,9 @@ func TestProposals(t *testing.T) {
 	var p proposals
 	now := time.Unix(1000, 0)
 	early, late := &Request{Deadline: now}, &Request{Deadline: now.Add(time.Hour)}
-	p.add(5, 2, []*Request{early, late})
-	p.add(6, 2, []*Request{late})
-	p.add(6, 3, []*Request{late})
+	p.add(proposal{index: 5, term: 2, requests: []*Request{early, late}})
+	p.add(proposal{index: 6, term: 2, requests: []*Request{late}})
+	p.add(proposal{index: 6, term: 3, requests: []*Request{late}})
 	if got := p.expire(now.Add(time.Second)); len(got) != 1 || got[0] != early {
 		t.Fatalf("expired %v", got)
 	}

@@ -20,6 +20,9 @@ func (w *worker) roleChanged(m *member) {
 		return
 	}
 	m.lead.Store(now)
+	if !now.local {
+		m.courses = nil // What becomes of the entries is not for this member to see.
+	}
 	if id != 0 {
 		m.campaignAt = time.Time{}
 	}

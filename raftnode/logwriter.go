@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -32,6 +33,8 @@ type logJob struct {
 	// reclaim asks for space that the log holds and does not need.
 	reclaim bool
 	done    func()
+	// appended is done for an append, with the times of its round.
+	appended func(began, ended time.Time)
 }
 
 func newLogWriter(n *Node) *logWriter {
@@ -45,7 +48,9 @@ func (l *logWriter) add(m *member, a *replica.Append) {
 	l.put(logJob{
 		update: logstore.Update{Shard: m.shard, HardState: a.HardState, Entries: a.Entries},
 		sync:   a.Sync,
-		done:   func() { m.worker.post(appendDoneEvent{m: m, a: a}) },
+		appended: func(began, ended time.Time) {
+			m.worker.post(appendDoneEvent{m: m, a: a, began: began, ended: ended})
+		},
 	})
 }
 
@@ -119,7 +124,9 @@ func (l *logWriter) write(jobs []logJob) {
 			failpoint.Hit(failpoint.HardState)
 		}
 	}
+	began := l.n.runtime.Now()
 	err := l.n.logs.Append(l.updates, sync)
+	ended := l.n.runtime.Now()
 	if err == nil && reclaim {
 		err = l.n.logs.Reclaim()
 	}
@@ -132,6 +139,9 @@ func (l *logWriter) write(jobs []logJob) {
 	for _, j := range jobs {
 		if j.done != nil {
 			j.done()
+		}
+		if j.appended != nil {
+			j.appended(began, ended)
 		}
 	}
 }

@@ -61,11 +61,18 @@ type member struct {
 	// yielding counts the ticks since this leader was to give up the lead because its disk stalls.
 	yielding int
 
+	// courses are those of the entries that this leader has proposed and that are not committed and durable here yet, by index; only entries of which somebody
+	// wants to know have one. tracedAppends are the appends of a follower with sampled writes, in their order.
+	courses       []*course
+	tracedAppends []tracedAppend
+
 	// proposed are the requests whose entries are in the log. It has a lock of its own.
 	proposed proposals
 	// caughtUp says that the member has applied what a leader had committed after the node was opened, and askedLead that it is finding out;
 	// any goroutine may change them.
 	caughtUp, askedLead atomic.Bool
+	// writers are the sampled writes that were applied last. It has a lock of its own.
+	writers lastWriters
 	// agreement compares the state with those of the other replicas. It has a lock of its own.
 	agreement agreement
 	// trimming says that a TrimHistory is under way; any goroutine may change it.
@@ -118,12 +125,13 @@ type proposals struct {
 type proposal struct {
 	index, term uint64
 	requests    []*Request
+	course      *course // nil if nobody wants to know
 }
 
-func (p *proposals) add(index, term uint64, requests []*Request) {
+func (p *proposals) add(one proposal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.entries = append(p.entries, proposal{index: index, term: term, requests: requests})
+	p.entries = append(p.entries, one)
 }
 
 // take removes and returns the proposals at and below index. Several may stand at one index, of different terms.

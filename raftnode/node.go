@@ -68,6 +68,7 @@ type Node struct {
 	sending    sending
 	stagings   atomic.Uint64
 	metrics    counters
+	tracing    *tracing // nil: the node makes no spans
 	// pressure is the bound of the engine that is passed, as the gauge saw it last.
 	pressure atomic.Pointer[OverloadedError]
 
@@ -105,6 +106,7 @@ func Open(o Options) (*Node, error) {
 		staging: make(chan struct{}, snapshotsWaiting),
 	}
 	n.members.Store(&memberTable{})
+	n.tracing = newTracing(o.Tracers)
 	if n.runtime == nil {
 		n.runtime = NewRuntime()
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
@@ -84,6 +85,8 @@ type Options struct {
 	Limits Limits
 	// Logger takes the node's messages. Default: slog.Default().
 	Logger *slog.Logger
+	// Tracers take the spans of sampled requests. Default: none are made; traces are passed on to other nodes all the same.
+	Tracers trace.TracerProvider
 	// Machine makes the state machine of a shard. Default: the built-in key-value machine.
 	Machine func(placement.ShardID) StateMachine
 	// Runtime runs the stages. Default: NewRuntime().

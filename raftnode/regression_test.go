@@ -25,12 +25,12 @@ func TestLateAnswerForAnEarlierLife(t *testing.T) {
 		return newForwards(n)
 	}
 	before, after := life(1), life(2)
-	old, err := before.register(&Request{Shard: 1, Command: &storev1.Command{}}, "leader")
+	old, err := before.register(&forward{to: "leader", request: &Request{Shard: 1, Command: &storev1.Command{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	answered := false
-	if _, err := after.register(&Request{Shard: 1, Command: &storev1.Command{}, Done: func(Result) { answered = true }}, "leader"); err != nil {
+	if _, err := after.register(&forward{to: "leader", request: &Request{Shard: 1, Command: &storev1.Command{}, Done: func(Result) { answered = true }}}); err != nil {
 		t.Fatal(err)
 	}
 	after.answer("leader", &peerv1.ForwardResponse{Id: old, Body: &peerv1.ForwardResponse_Write{Write: &storev1.WriteResult{Revision: 7}}})

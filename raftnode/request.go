@@ -22,8 +22,10 @@ type Request struct {
 	// Deadline is when the requester stops waiting. A node answers a tick or two later at the most, OutcomeUnknown if it must; one whose disk
 	// hangs may answer when it is closed.
 	Deadline time.Time
-	// Trace links the request with its caller; may be nil.
+	// Trace is the span of the caller, if that is sampled; else nil. Only then the node makes spans of the request (Options.Tracers).
 	Trace *storev1.TraceContext
+	// Timed asks for Result.Timing.
+	Timed bool
 	// After says what is read of the shard when the write is done; nil, or an answer of nothing: nothing is. What is found becomes Result.Read,
 	// beside Result.Write.
 	After func(*storev1.WriteResult) []*peerv1.PastRead
@@ -44,10 +46,15 @@ type Request struct {
 	transferTo placement.NodeID
 	// replace makes the request one to replace the replica of this node; between nodes only, too.
 	replace *peerv1.ReplaceReplica
+	// journey is where the time of the request goes, if anybody wants to know; nil for nearly all.
+	journey *journey
 }
 
 // done answers the request.
 func (r *Request) done(res Result) {
+	if r.journey != nil {
+		res.Timing = r.journey.end(r, &res)
+	}
 	if r.node != nil && res.Err == nil && res.Write != nil {
 		if past := r.After(res.Write); len(past) > 0 {
 			r.node.readAfter(r, res, past)
@@ -78,6 +85,8 @@ type Result struct {
 	Read *peerv1.ReadResult
 	// Opaque is the answer of a caller's own state machine to a command of its own.
 	Opaque []byte
+	// Timing says where the time went, if the request was Timed or has a Trace.
+	Timing *Timing
 	// replaced is the answer to Request.replace.
 	replaced *peerv1.ReplacedReplica
 	// Err is one of the errors of this package. All but *UnknownOutcomeError mean that nothing was applied.

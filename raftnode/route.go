@@ -88,6 +88,9 @@ func (n *Node) prepare(r *Request) error {
 	if r.Deadline.IsZero() {
 		r.Deadline = n.runtime.Now().Add(defaultTimeout)
 	}
+	if r.Timed || r.Trace != nil {
+		n.beginJourney(r)
+	}
 	if (r.Command == nil) == (r.Read == nil) {
 		return &InvalidError{Field: "request", Problem: "exactly one of command and read must be set"}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -59,6 +61,8 @@ type WatchBatch struct {
 	Progress []WatchProgress
 	// Revision is the one up to which the watch is complete in Shard.
 	Revision uint64
+	// Writers are the spans of the writes of Events that are sampled and were applied here a short while ago; nearly always none.
+	Writers []trace.SpanContext
 }
 
 // WatchEvent is one change of a key.
@@ -213,6 +217,11 @@ func (s *WatchStream) take(p *watchedShard, found watch.Batch) *WatchBatch {
 		}
 		if s.filter.Before && e.Before != nil {
 			b.Events[i].Before = recordAt(e.Key, e.Before, e.ClockMs)
+		}
+	}
+	if s.ws.n.tracing != nil {
+		if m := s.ws.n.member(p.shard); m != nil {
+			b.Writers = m.writers.of(b.Events)
 		}
 	}
 	return b

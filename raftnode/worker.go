@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -56,6 +57,8 @@ type (
 	appendDoneEvent struct {
 		m *member
 		a *replica.Append
+		// began and ended are those of the round of the log that has made it durable.
+		began, ended time.Time
 	}
 	installedEvent struct {
 		m *member
@@ -246,8 +249,14 @@ func (w *worker) carry(m *member, out replica.Output) {
 		m.refused = false
 		w.roleChanged(m)
 	}
+	if len(m.courses) > 0 {
+		w.noteCommits(m)
+	}
 	w.send(m, out.Messages)
 	if out.Append != nil {
+		if w.n.tracing != nil {
+			w.followAppend(m, out.Append)
+		}
 		m.appends = append(m.appends, out.Append)
 		w.feedLog(m)
 	}
@@ -307,6 +316,9 @@ func (tickEvent) handle(w *worker) {
 }
 
 func (e appendDoneEvent) handle(w *worker) {
+	if len(e.m.courses)+len(e.m.tracedAppends) > 0 {
+		w.noteAppend(e)
+	}
 	w.appended(e.m, e.a)
 }
 

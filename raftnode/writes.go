@@ -67,7 +67,9 @@ func (w *worker) propose(m *member) bool {
 	if len(m.writes) == 0 || l == nil || !l.local || m.refused || m.entriesInFlight() >= appendsMax || w.n.pressure.Load() != nil {
 		return false
 	}
-	batch, entry := m.gather(m.clock.nowMs(w.n.runtime.Now()))
+	now := w.n.runtime.Now()
+	batch, entry := m.gather(m.clock.nowMs(now))
+	course := w.n.beginCourse(batch, entry, now)
 	data, err := state.EncodeEntry(entry)
 	if err == nil {
 		err = m.replica.Propose(data)
@@ -93,8 +95,12 @@ func (w *worker) propose(m *member) bool {
 	}
 	last := out.Append.Entries[len(out.Append.Entries)-1]
 	// Before the entry can be applied, hence before carry.
-	m.proposed.add(last.GetIndex(), last.GetTerm(), batch)
 	m.expiry.carried = w.n.runtime.Now()
+	if course != nil {
+		course.index, course.sent = last.GetIndex(), m.expiry.carried
+		m.courses = append(m.courses, course)
+	}
+	m.proposed.add(proposal{index: last.GetIndex(), term: last.GetTerm(), requests: batch, course: course})
 	w.n.metrics.proposals.Add(1)
 	w.n.metrics.proposedCommands.Add(uint64(len(batch)))
 	w.carry(m, out)
@@ -122,11 +128,6 @@ func (m *member) gather(clockMs uint64) ([]*Request, *storev1.Entry) {
 		}
 		size += r.bytes
 		entry.Commands = append(entry.Commands, r.Command)
-		if r.Trace != nil {
-			entry.Traces = append(entry.Traces, &storev1.TraceContext{
-				Command: uint32(n), TraceId: r.Trace.GetTraceId(), SpanId: r.Trace.GetSpanId(), Flags: r.Trace.GetFlags(),
-			})
-		}
 		n++
 	}
 	batch := make([]*Request, n)

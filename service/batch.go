@@ -13,12 +13,17 @@ import (
 // batch executes a batch and waits for it.
 func (s *Service) batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftkvv1.BatchResponse, error) {
 	done := make(chan struct{})
-	call := newBatch(req, workUntil(ctx), func() { close(done) })
+	call, span := newBatch(req, workUntil(ctx), func() { close(done) }), s.tracing.spanOf(ctx)
+	call.trace, call.timed = span.context(), timesWrites(ctx)
 	call.submit(s)
 	select {
 	case <-done:
 	case <-ctx.Done():
 		call.abandon(ctx.Err())
+	}
+	span.timed(call.results[0].Timing)
+	if call.atomic {
+		tellTiming(ctx, call.results[0].Timing)
 	}
 	res, err := call.response(s)
 	if err == nil && call.atomic {
@@ -32,6 +37,8 @@ type batchCall struct {
 	request  *raftkvv1.BatchRequest
 	atomic   bool
 	deadline time.Time
+	trace    *storev1.TraceContext // for the requests; nil if the batch is not sampled
+	timed    bool
 	// done is called once, when all results are there, perhaps from a goroutine of the node.
 	done func()
 
@@ -68,7 +75,7 @@ func (c *batchCall) submit(s *Service) {
 }
 
 func (c *batchCall) submitOne(n Node, i int, r *raftnode.Request) {
-	r.Deadline = c.deadline
+	r.Deadline, r.Trace, r.Timed = c.deadline, c.trace, c.timed
 	r.Done = func(res raftnode.Result) { c.finish(i, res) }
 	n.Submit(r)
 }

@@ -31,10 +31,10 @@ func newCORS(origins []string) (*cors, *http.CrossOriginProtection, error) {
 		any:     slices.Contains(origins, "*"),
 		origins: origins,
 		methods: strings.Join(append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodDelete), ", "),
-		headers: strings.Join(append(connectcors.AllowedHeaders(), "Accept", "If-Match", "If-None-Match", "Last-Event-Id", keyHeader), ", "),
+		headers: strings.Join(append(connectcors.AllowedHeaders(), "Accept", "If-Match", "If-None-Match", "Last-Event-Id", keyHeader, traceHeader), ", "),
 		exposed: strings.Join(append(connectcors.ExposedHeaders(),
 			"Etag", "Retry-After", "Raftkv-Cluster", "Raftkv-Node", "Raftkv-Shard", "Raftkv-Term", "Raftkv-Index", "Raftkv-Revision", "Raftkv-Role",
-			"Raftkv-Freshness-Ms", "Raftkv-Token", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version", replayedHeader), ", "),
+			"Raftkv-Freshness-Ms", "Raftkv-Token", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version", replayedHeader, "Server-Timing"), ", "),
 	}
 	if c.any {
 		return c, nil, nil
@@ -62,6 +62,7 @@ func (c *cors) serve(w http.ResponseWriter, r *http.Request) (answered bool) {
 	}
 	header.Set("Access-Control-Allow-Origin", origin)
 	header.Set("Access-Control-Expose-Headers", c.exposed)
+	header.Set("Timing-Allow-Origin", origin) // for what Server-Timing says
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}

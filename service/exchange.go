@@ -26,6 +26,8 @@ type exchange struct {
 	context.Context
 	service *Service
 	body    io.ReadCloser
+	// traceparent is the header of that name, if anything is traced.
+	traceparent string
 	// held is what the exchange has of the budget; read is how much of the body has come.
 	held, read uint64
 	// draining says that what still comes is thrown away.
@@ -46,6 +48,9 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request, stream bool) (*e
 		return nil, r, err
 	}
 	x := &exchange{Context: r.Context(), service: s, body: r.Body, held: exchangeBytes, writer: w, stream: stream}
+	if s.tracing != nil {
+		x.traceparent = r.Header.Get(traceHeader)
+	}
 	x.mu.Lock()
 	x.timer = time.AfterFunc(s.transferTimeout, x.expire)
 	x.mu.Unlock()

@@ -71,6 +71,7 @@ type execOperation struct {
 	result   raftnode.Result
 	batch    *batchCall
 	txn      *raftkvv1.TxnRequest
+	span     *span // nil unless the operation is sampled
 }
 
 // Charges beside keys and values, for what an operation takes in memory.
@@ -268,6 +269,7 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 		o.done(raftnode.Result{Err: err})
 		return
 	}
+	o.span = x.service.tracing.begin(o.op.String(), m.GetTraceparent(), o.start)
 	var r *raftnode.Request
 	switch v := m.GetOperation().(type) {
 	case *raftkvv1.ExecOperation_Get:
@@ -286,13 +288,14 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 		r = x.service.keyed(new(writeCall).remove(v.Delete), v.Delete.GetIdempotencyKey())
 	case *raftkvv1.ExecOperation_Batch:
 		o.batch = newBatch(v.Batch, o.deadline, func() { o.done(raftnode.Result{}) })
+		o.batch.trace = o.span.context()
 		o.batch.submit(x.service)
 		return
 	case *raftkvv1.ExecOperation_Txn:
 		o.txn = v.Txn
 		r = x.service.keyed(txnCall(v.Txn), v.Txn.GetIdempotencyKey())
 	}
-	r.Deadline = o.deadline
+	r.Deadline, r.Trace = o.deadline, o.span.context()
 	r.Done = o.done
 	x.service.node.Submit(r)
 }

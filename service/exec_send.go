@@ -16,6 +16,13 @@ type execSender struct {
 	results  pool[execResult]
 	bytes    int
 	sent     execCount
+	// spans end when the response has been sent.
+	spans []sentSpan
+}
+
+type sentSpan struct {
+	span    *span
+	failure *failure
 }
 
 // execCount is what operations take of the bounds of their stream.
@@ -122,8 +129,16 @@ func (x *execution) abandon() {
 // add puts a result into the response, and sends the response when it is full.
 func (s *execSender) add(o *execOperation) error {
 	r := s.results.take()
-	size, code := r.fill(s.x.service, o)
+	size, f := r.fill(s.x.service, o)
+	code := codeOK
+	if f != nil {
+		code = f.code
+	}
 	s.x.service.metrics.observe(o.op, code, time.Since(o.start))
+	if o.span != nil {
+		o.span.timed(o.timing())
+		s.spans = append(s.spans, sentSpan{o.span, f})
+	}
 	s.response.Results = append(s.response.Results, &r.message)
 	s.bytes += size
 	s.sent.units += o.units
@@ -143,6 +158,11 @@ func (s *execSender) flush() error {
 	if err := s.x.stream.Send(&s.response); err != nil {
 		return err
 	}
+	for _, e := range s.spans {
+		e.span.end(e.failure)
+	}
+	clear(s.spans)
+	s.spans = s.spans[:0]
 	for _, r := range s.results.items[:s.results.used] {
 		r.message.Result, r.get.kv.Value = nil, nil // hold no value beyond its time
 		r.put.response.PrevKv, r.del.response.PrevKv = nil, nil
@@ -153,8 +173,16 @@ func (s *execSender) flush() error {
 	return nil
 }
 
-// fill makes the result of an operation. It returns about how many bytes it takes, and its code.
-func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
+// timing is what the node says of the operation; nil if it says nothing.
+func (o *execOperation) timing() *raftnode.Timing {
+	if o.batch != nil {
+		return o.batch.results[0].Timing
+	}
+	return o.result.Timing
+}
+
+// fill makes the result of an operation. It returns about how many bytes it takes, and why it failed; nil if it did not.
+func (r *execResult) fill(s *Service, o *execOperation) (size int, failed *failure) {
 	const overhead = 128 // header and tags
 	r.message.Id = o.id
 	var err error
@@ -163,13 +191,13 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
 		var m *raftkvv1.BatchResponse
 		if m, err = o.batch.response(s); err == nil {
 			r.message.Result = &raftkvv1.ExecResult_Batch{Batch: m}
-			return overhead + m.SizeVT(), codeOK
+			return overhead + m.SizeVT(), nil
 		}
 	case o.txn != nil:
 		var m *raftkvv1.TxnResponse
 		if m, err = s.txnResponse(o.txn, &o.result); err == nil {
 			r.message.Result = &raftkvv1.ExecResult_Txn{Txn: m}
-			return overhead + m.SizeVT(), codeOK
+			return overhead + m.SizeVT(), nil
 		}
 	case o.result.Err != nil:
 		err = o.result.Err
@@ -177,23 +205,23 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
 		if err = r.get.fill(s, o.key, &o.result); err == nil {
 			r.getBox.Get = &r.get.response
 			r.message.Result = &r.getBox
-			return overhead + len(o.key) + len(r.get.kv.Value), codeOK
+			return overhead + len(o.key) + len(r.get.kv.Value), nil
 		}
 	case o.op == opPut:
 		if err = r.put.fill(s, o.key, &o.result); err == nil {
 			r.putBox.Put = &r.put.response
 			r.message.Result = &r.putBox
-			return overhead + len(r.put.response.GetPrevKv().GetValue()), codeOK
+			return overhead + len(r.put.response.GetPrevKv().GetValue()), nil
 		}
 	default:
 		if err = r.del.fill(s, o.key, &o.result); err == nil {
 			r.delBox.Delete = &r.del.response
 			r.message.Result = &r.delBox
-			return overhead + len(r.del.response.GetPrevKv().GetValue()), codeOK
+			return overhead + len(r.del.response.GetPrevKv().GetValue()), nil
 		}
 	}
 	f := s.fail(o.op, err, !time.Now().Before(o.deadline))
 	st := f.status()
 	r.message.Result = &raftkvv1.ExecResult_Error{Error: st}
-	return overhead + len(st.GetMessage()), f.code
+	return overhead + len(st.GetMessage()), f
 }

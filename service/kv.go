@@ -79,8 +79,12 @@ func (s *Service) delete(ctx context.Context, req *raftkvv1.DeleteRequest) (*raf
 
 // do executes a request and waits for it.
 func (s *Service) do(ctx context.Context, r *raftnode.Request) raftnode.Result {
-	r.Deadline = workUntil(ctx)
-	return s.node.Do(ctx, r)
+	span := s.tracing.spanOf(ctx)
+	r.Deadline, r.Trace, r.Timed = workUntil(ctx), span.context(), r.Command != nil && timesWrites(ctx)
+	res := s.node.Do(ctx, r)
+	span.timed(res.Timing)
+	tellTiming(ctx, res.Timing)
+	return res
 }
 
 // An answer is a response and what it points to, in one allocation. fill sets every field, so Exec can use one again.

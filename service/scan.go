@@ -50,6 +50,7 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 // Scan streams a range page by page. It holds one page at a time, however slowly the client reads.
 func (s kv) Scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
 	start := time.Now()
+	span := s.tracing.begin(opScan.String(), s.tracing.traceparentOf(ctx), start)
 	err := s.rules.check(req)
 	if err == nil {
 		err = s.tryScan(ctx, req, send)
@@ -57,8 +58,10 @@ func (s kv) Scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raft
 	if err != nil {
 		f := s.fail(opScan, err, false)
 		s.metrics.observe(opScan, f.code, time.Since(start))
+		span.end(f)
 		return f
 	}
+	span.end(nil)
 	s.metrics.observe(opScan, codeOK, time.Since(start))
 	return nil
 }

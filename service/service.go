@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	"github.com/raftkv/raftkv/raftnode"
@@ -59,6 +60,10 @@ type Options struct {
 	Origins []string
 	// Registerer takes the metrics; nil keeps them unregistered.
 	Registerer prometheus.Registerer
+	// Tracers take the spans of sampled requests; nil is none. A request with a traceparent is sampled if that says so, one without with the probability TraceRatio.
+	// The provider should sample whatever it is asked to.
+	Tracers    trace.TracerProvider
+	TraceRatio float64
 	// Logger takes what no caller can be told; nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -71,6 +76,7 @@ type Service struct {
 	origins []string
 	rules   *rules
 	metrics *metrics
+	tracing *tracing
 	logger  *slog.Logger
 	budget  budget
 	// transferTimeout is the constant, but in tests.
@@ -120,6 +126,7 @@ func New(o Options) (*Service, error) {
 		origins:  o.Origins,
 		rules:    rules,
 		metrics:  metrics,
+		tracing:  newTracing(o.Tracers, o.TraceRatio),
 		logger:   o.Logger,
 		budget:   budget{limit: limits.MemoryBytes},
 		draining: make(chan struct{}),
@@ -183,6 +190,8 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 	ctx, cancel := context.WithDeadline(ctx, start.Add(s.limits.Timeout+answerTime))
 	defer cancel()
 	until := workUntil(ctx)
+	span := s.tracing.begin(op.String(), s.tracing.traceparentOf(ctx), start)
+	ctx = span.in(ctx)
 	defer func() {
 		if p := recover(); p != nil {
 			err = s.panicked(op.String(), p)
@@ -190,10 +199,12 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 		if err != nil {
 			f := s.fail(op, err, !time.Now().Before(until))
 			s.metrics.observe(op, f.code, time.Since(start))
+			span.end(f)
 			err = f
 			return
 		}
 		s.metrics.observe(op, codeOK, time.Since(start))
+		span.end(nil)
 	}()
 	if err := takeKey(ctx, op, req); err != nil {
 		return res, err

@@ -79,7 +79,16 @@ func (s *Service) follow(ctx context.Context, req *raftkvv1.WatchRequest, idle t
 		if err != nil {
 			return err
 		}
-		if err := take(stream, b); err != nil {
+		began := time.Time{}
+		traced := s.tracing != nil && b != nil && len(b.Writers) > 0
+		if traced {
+			began = time.Now()
+		}
+		err = take(stream, b)
+		if traced {
+			s.tracing.delivered(ctx, b, began, err)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -27,21 +26,7 @@ import (
 // newNodeFixture is a service over a real node of its own.
 func newNodeFixture(t testing.TB, change ...func(*Options)) *fixture {
 	t.Helper()
-	n, err := raftnode.Open(raftnode.Options{
-		NodeID: "n1", Dir: t.TempDir(), CacheBytes: 8 << 20, MemTableBytes: 4 << 20, SegmentBytes: 4 << 20,
-		HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := n.Formed(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	n := openNode(t, nil)
 	return newFixture(t, append([]func(*Options){func(o *Options) { o.Node = n }}, change...)...)
 }
 

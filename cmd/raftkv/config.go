@@ -45,6 +45,9 @@ type config struct {
 	MetricsPort, HealthCheckPort int // 0: derived
 	AdminHost                    string
 	LogLevel, LogFormat          string
+	// TraceEndpoint is empty without traces, TraceProtocol if it is to be that of the environment, else gRPC.
+	TraceEndpoint, TraceProtocol string
+	TraceRatio                   float64
 
 	CertFile, KeyFile, CAFile, ClientCAFile string
 
@@ -71,6 +74,7 @@ func defaults() *config {
 		CacheSize:         256 << 20,
 		LogLevel:          "info",
 		LogFormat:         "text",
+		TraceRatio:        0.01,
 	}
 }
 

@@ -85,6 +85,7 @@ func TestConfigEverySettingFromEverySource(t *testing.T) {
 		"data_dir": "d", "sync_write": "false", "compression": "fast", "cache_size": "9MiB", "disk_reserve": "99MiB",
 		"history_size": "5MiB", "history_age": "3h", "idempotency_window": "7m",
 		"metrics_port": "1004", "health_check_port": "1005", "admin_host": "127.0.0.3", "log_level": "debug", "log_format": "json",
+		"trace_endpoint": "http://127.0.0.1:4318", "trace_protocol": "http", "trace_sample_ratio": "0.5",
 		"cert_file": "c", "key_file": "k", "ca_file": "a", "client_ca_file": "x",
 	}
 	if len(values) != len(settings) {
@@ -248,6 +249,9 @@ func TestConfigChecks(t *testing.T) {
 		{"--host 10.0.0.1 --insecure", ""},
 		{"--host 0.0.0.0 --insecure", "--host: server.host: 0.0.0.0 tells nobody where this node is: list it in peers too, as node1:ADDRESS:8080"},
 		{"--host 0.0.0.0 --insecure --node-id n1 --peers n1:10.0.0.1:8080,n2:10.0.0.2:8080", ""},
+		{"--trace-endpoint 127.0.0.1:4317", `monitoring.trace_endpoint: "127.0.0.1:4317" is no address of a collector`},
+		{"--trace-protocol udp", `monitoring.trace_protocol: "udp" is none of grpc, http`},
+		{"--trace-sample-ratio 2", "monitoring.trace_sample_ratio: must be a number from 0 to 1"},
 		{"--admin-host 10.0.0.1", "--admin-host: monitoring.admin_host: 10.0.0.1 can be reached by others"},
 		{"--host 10.0.0.1 --tls-cert-file c --tls-key-file k --tls-ca-file a", ""},
 		{"--tls-cert-file c --tls-ca-file a", "default: tls.key_file: is not set; TLS needs cert_file, key_file and ca_file"},

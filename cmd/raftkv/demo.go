@@ -29,6 +29,8 @@ const (
 type demoFlags struct {
 	nodes, basePort, shards int
 	data                    string
+	traceEndpoint           string
+	traceRatio              float64
 }
 
 func newDemo() *cobra.Command {
@@ -47,6 +49,8 @@ Without --data the data is temporary, and removed at the end. With it, the next 
 	flags.StringVar(&f.data, "data", "", "directory for the data of all nodes (default temporary)")
 	flags.IntVar(&f.basePort, "base-port", portDefault, "port of the first node")
 	flags.IntVar(&f.shards, "shards", 1, "data shards")
+	flags.StringVar(&f.traceEndpoint, "trace-endpoint", "", "collector of traces (OTLP over gRPC), as http://127.0.0.1:4317 (default none)")
+	flags.Float64Var(&f.traceRatio, "trace-sample-ratio", 1, "part of the requests without a trace of their own that begin one")
 	level := newChoice("warn", "debug", "info", "warn", "error")
 	flags.Var(level, "log-level", "messages of the nodes to show")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -59,6 +63,9 @@ Without --data the data is temporary, and removed at the end. With it, the next 
 		}
 		if f.shards < 1 || f.shards > shardsMax {
 			return &usageError{fmt.Errorf("--shards is %d, it must be 1 to %d", f.shards, shardsMax)}
+		}
+		if err := errors.Join(traceRatio(defaults(), fmt.Sprint(f.traceRatio)), traceEndpointFlag(f.traceEndpoint)); err != nil {
+			return &usageError{fmt.Errorf("--trace-endpoint, --trace-sample-ratio: %w", err)}
 		}
 		log, threshold := newLogger(cmd.ErrOrStderr(), level.value, "text")
 		if threshold.Level() == slog.LevelWarn {
@@ -125,6 +132,7 @@ func demoConfigs(f demoFlags) []*config {
 		c.GRPCPort, c.MetricsPort, c.HealthCheckPort = p.Port+grpcPortOffset, p.Port+adminPortOffset, p.Port+adminPortOffset
 		c.AdminHost = c.Host
 		c.Shards, c.CacheSize, c.DiskReserve, c.DataDir = f.shards, demoCache, demoReserve, filepath.Join(f.data, p.ID)
+		c.TraceEndpoint, c.TraceRatio = f.traceEndpoint, f.traceRatio
 		configs = append(configs, c)
 	}
 	return configs

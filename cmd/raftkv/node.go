@@ -31,6 +31,7 @@ type node struct {
 	log     *slog.Logger
 	raft    *raftnode.Node
 	service *service.Service
+	tracers *tracers // nil: no traces
 	// clients are the servers of clients, admins those of operators and probes.
 	clients, admins []server
 
@@ -58,12 +59,19 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	defer func() {
 		if err != nil {
 			l.close()
+			n.tracers.close()
 		}
 	}()
+
+	// Traces: the node and its service make them. Nothing is connected to yet.
+	if n.tracers, err = openTracers(c, n.log); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
 
 	// The node: it takes the lock of its directory, and forms or recovers in the background.
 	options := raftOptions(c, log)
 	options.PeerListener, options.PeerTLS = l.peer, identity.peer()
+	options.Tracers = n.tracers.of()
 	if n.raft, err = raftnode.Open(options); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
@@ -74,12 +82,9 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	}()
 
 	// The service: what the listeners hand requests to.
-	registry, err := newRegistry(n.raft)
+	registry, err := n.openService(c)
 	if err != nil {
 		return nil, err
-	}
-	if n.service, err = service.New(serviceOptions(c, n.raft, registry, n.log)); err != nil {
-		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
 	http, err := n.service.NewHTTPServer(service.ListenerOptions{TLS: identity.server("h2", "http/1.1")})
 	if err != nil {
@@ -104,6 +109,20 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	n.log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
 		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
 	return n, nil
+}
+
+// openService makes the service over the node, and the registry that has the metrics of both.
+func (n *node) openService(c *config) (*prometheus.Registry, error) {
+	registry, err := newRegistry(n.raft)
+	if err != nil {
+		return nil, err
+	}
+	o := serviceOptions(c, n.raft, registry, n.log)
+	o.Tracers, o.TraceRatio = n.tracers.of(), c.TraceRatio
+	if n.service, err = service.New(o); err != nil {
+		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
+	}
+	return registry, nil
 }
 
 // serve serves a listener until Shutdown.
@@ -151,6 +170,7 @@ func (n *node) stop() error {
 	// Probes last, so that the end can be watched.
 	n.shutdown(ctx, n.admins)
 	n.serving.Wait()
+	n.tracers.close()
 	return err
 }
 

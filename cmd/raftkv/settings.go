@@ -153,6 +153,15 @@ var settings = []setting{
 		section: "monitoring", name: "log_format", kind: "name", usage: "text or json, on standard error (default text)",
 		set: choice(func(c *config) *string { return &c.LogFormat }, "text", "json"),
 	}, {
+		section: "monitoring", name: "trace_endpoint", kind: "url", usage: "collector of traces (OTLP), as http://host:4317, or https:// for TLS (default none)",
+		set: traceEndpoint,
+	}, {
+		section: "monitoring", name: "trace_protocol", kind: "name", usage: "grpc or http (default grpc)",
+		set: choice(func(c *config) *string { return &c.TraceProtocol }, protocolGRPC, protocolHTTP),
+	}, {
+		section: "monitoring", name: "trace_sample_ratio", kind: "number", usage: "part of the requests without a trace of their own that begin one (default 0.01)",
+		set: traceRatio,
+	}, {
 		section: "tls", name: "cert_file", kind: "file", usage: "certificate of this node, PEM, with its chain; every listener then speaks TLS",
 		set: path(func(c *config) *string { return &c.CertFile }),
 	}, {

@@ -60,6 +60,9 @@ func (r *Replica) Status() Status {
 	}
 }
 
+// Committed is the index up to which entries are known to be committed, as of the last Ready.
+func (r *Replica) Committed() uint64 { return r.commit }
+
 // Leads says whether the replica leads.
 func (r *Replica) Leads() bool { return r.state == raft.StateLeader }
 

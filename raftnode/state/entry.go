@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
@@ -36,6 +38,32 @@ func DecodeEntry(b []byte) (*storev1.Entry, error) {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidEntry, err)
 	}
 	return e, nil
+}
+
+// EntryTraces returns the traces of an encoded entry, most at the most, without decoding its commands: it steps over them. What cannot be read, DecodeEntry refuses
+// when the entry is applied, which never looks at traces.
+func EntryTraces(b []byte, most int) []*storev1.TraceContext {
+	const traces = 4 // the number of Entry.traces
+	var out []*storev1.TraceContext
+	for b = b[min(1, len(b)):]; len(b) > 0 && len(out) < most; {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return out
+		}
+		size := protowire.ConsumeFieldValue(number, kind, b[n:])
+		if size < 0 {
+			return out
+		}
+		if number == traces && kind == protowire.BytesType {
+			value, _ := protowire.ConsumeBytes(b[n:])
+			t := new(storev1.TraceContext)
+			if t.UnmarshalVT(value) == nil {
+				out = append(out, t)
+			}
+		}
+		b = b[n+size:]
+	}
+	return out
 }
 
 // checkEntry finds whatever would make a command of the entry fail, before anything of it is applied.

@@ -18,7 +18,7 @@ import (
 // scope names this package to the providers.
 const scope = "github.com/raftkv/raftkv/sdk/go"
 
-// WithTracerProvider makes a client span of every call, with an event for each attempt, and sends its context along with each operation. Without it, which is
+// WithTracerProvider makes a client span of every call, with an event for each attempt, and sends its context along with each operation; a watch sends that of its caller. Without it, which is
 // the default, there are no spans and nothing is sent.
 func WithTracerProvider(p trace.TracerProvider) Option {
 	return optionFunc(func(o *options) { o.tracers = p })
@@ -106,16 +106,30 @@ func (w *observation) traceparent() string {
 	if w == nil || w.span == nil {
 		return ""
 	}
-	c := w.span.SpanContext()
+	return traceparent(w.span.SpanContext())
+}
+
+func traceparent(c trace.SpanContext) string {
 	if !c.IsValid() {
 		return ""
 	}
 	return fmt.Sprintf("00-%s-%s-%s", c.TraceID(), c.SpanID(), c.TraceFlags())
 }
 
+// carry is ctx for a watch, which has no span of its own, that carries the span of the caller, if there is one and spans are asked for.
+func (t *telemetry) carry(ctx context.Context) context.Context {
+	if t == nil || t.tracer == nil {
+		return ctx
+	}
+	return withTraceparent(ctx, traceparent(trace.SpanContextFromContext(ctx)))
+}
+
 // header is ctx for an RPC that carries the context of the span.
 func (w *observation) header(ctx context.Context) context.Context {
-	parent := w.traceparent()
+	return withTraceparent(ctx, w.traceparent())
+}
+
+func withTraceparent(ctx context.Context, parent string) context.Context {
 	if parent == "" {
 		return ctx
 	}

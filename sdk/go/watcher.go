@@ -123,7 +123,7 @@ func (w *watcher) follow(ctx context.Context, e *endpoint, yield func(*Event, er
 	silence := time.AfterFunc(w.beginTime(ctx), func() { cancel(errSilent) })
 	defer silence.Stop()
 	w.request.Token = w.at.server
-	responses, err := w.client.watchService(e).Watch(stream, w.request)
+	responses, err := w.client.watchService(e).Watch(w.client.telemetry.carry(stream), w.request)
 	if err != nil {
 		return w.judge(ctx, stream, err, e, reached.Load())
 	}

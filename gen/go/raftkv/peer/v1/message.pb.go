@@ -705,7 +705,9 @@ type ForwardRequest struct {
 	//	*ForwardRequest_ReplaceReplica
 	Body isForwardRequest_Body `protobuf_oneof:"body"`
 	// The trace of the caller, if any.
-	Trace         *v1.TraceContext `protobuf:"bytes,7,opt,name=trace,proto3" json:"trace,omitempty"`
+	Trace *v1.TraceContext `protobuf:"bytes,7,opt,name=trace,proto3" json:"trace,omitempty"`
+	// The sender wants to be told where the time of a write went.
+	Timed         bool `protobuf:"varint,9,opt,name=timed,proto3" json:"timed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,6 +813,13 @@ func (x *ForwardRequest) GetTrace() *v1.TraceContext {
 	return nil
 }
 
+func (x *ForwardRequest) GetTimed() bool {
+	if x != nil {
+		return x.Timed
+	}
+	return false
+}
+
 type isForwardRequest_Body interface {
 	isForwardRequest_Body()
 }
@@ -859,7 +868,9 @@ type ForwardResponse struct {
 	//	*ForwardResponse_Opaque
 	//	*ForwardResponse_Failure
 	//	*ForwardResponse_ReplacedReplica
-	Body          isForwardResponse_Body `protobuf_oneof:"body"`
+	Body isForwardResponse_Body `protobuf_oneof:"body"`
+	// Where the time of a write went, if that was asked for and the receiver has applied it.
+	Timing        *WriteTiming `protobuf:"bytes,8,opt,name=timing,proto3" json:"timing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,6 +971,13 @@ func (x *ForwardResponse) GetReplacedReplica() *ReplacedReplica {
 	return nil
 }
 
+func (x *ForwardResponse) GetTiming() *WriteTiming {
+	if x != nil {
+		return x.Timing
+	}
+	return nil
+}
+
 type isForwardResponse_Body interface {
 	isForwardResponse_Body()
 }
@@ -999,6 +1017,79 @@ func (*ForwardResponse_Failure) isForwardResponse_Body() {}
 
 func (*ForwardResponse_ReplacedReplica) isForwardResponse_Body() {}
 
+// WriteTiming says where the time of a write went at the leader of its shard, in microseconds.
+type WriteTiming struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From its arrival until it was taken for an entry.
+	QueueUs uint64 `protobuf:"varint,1,opt,name=queue_us,json=queueUs,proto3" json:"queue_us,omitempty"`
+	// Of the write and fsync of the leader's log that have made the entry durable there.
+	FsyncUs uint64 `protobuf:"varint,2,opt,name=fsync_us,json=fsyncUs,proto3" json:"fsync_us,omitempty"`
+	// From the moment at which the entry left for the log and the followers until it was committed.
+	QuorumUs uint64 `protobuf:"varint,3,opt,name=quorum_us,json=quorumUs,proto3" json:"quorum_us,omitempty"`
+	// From there until it was applied.
+	ApplyUs       uint64 `protobuf:"varint,4,opt,name=apply_us,json=applyUs,proto3" json:"apply_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteTiming) Reset() {
+	*x = WriteTiming{}
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteTiming) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteTiming) ProtoMessage() {}
+
+func (x *WriteTiming) ProtoReflect() protoreflect.Message {
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteTiming.ProtoReflect.Descriptor instead.
+func (*WriteTiming) Descriptor() ([]byte, []int) {
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WriteTiming) GetQueueUs() uint64 {
+	if x != nil {
+		return x.QueueUs
+	}
+	return 0
+}
+
+func (x *WriteTiming) GetFsyncUs() uint64 {
+	if x != nil {
+		return x.FsyncUs
+	}
+	return 0
+}
+
+func (x *WriteTiming) GetQuorumUs() uint64 {
+	if x != nil {
+		return x.QuorumUs
+	}
+	return 0
+}
+
+func (x *WriteTiming) GetApplyUs() uint64 {
+	if x != nil {
+		return x.ApplyUs
+	}
+	return 0
+}
+
 // ReplaceReplica asks the leader of a shard to remove the sender's replica from the membership and to take in another one as a learner. The sender
 // asks again until it is told the new id. Its name and its incarnation are those that its connection has proved.
 type ReplaceReplica struct {
@@ -1013,7 +1104,7 @@ type ReplaceReplica struct {
 
 func (x *ReplaceReplica) Reset() {
 	*x = ReplaceReplica{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1116,7 @@ func (x *ReplaceReplica) String() string {
 func (*ReplaceReplica) ProtoMessage() {}
 
 func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[8]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1129,7 @@ func (x *ReplaceReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceReplica.ProtoReflect.Descriptor instead.
 func (*ReplaceReplica) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReplaceReplica) GetReplicaId() uint64 {
@@ -1068,7 +1159,7 @@ type ReplacedReplica struct {
 
 func (x *ReplacedReplica) Reset() {
 	*x = ReplacedReplica{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1171,7 @@ func (x *ReplacedReplica) String() string {
 func (*ReplacedReplica) ProtoMessage() {}
 
 func (x *ReplacedReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[9]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1184,7 @@ func (x *ReplacedReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacedReplica.ProtoReflect.Descriptor instead.
 func (*ReplacedReplica) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReplacedReplica) GetReplicaId() uint64 {
@@ -1135,7 +1226,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1238,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[10]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1251,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{10}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Origin) GetNodeId() string {
@@ -1238,7 +1329,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1341,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[11]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1354,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{11}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadRequest) GetKeys() []string {
@@ -1314,7 +1405,7 @@ type Stale struct {
 
 func (x *Stale) Reset() {
 	*x = Stale{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1417,7 @@ func (x *Stale) String() string {
 func (*Stale) ProtoMessage() {}
 
 func (x *Stale) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[12]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1430,7 @@ func (x *Stale) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stale.ProtoReflect.Descriptor instead.
 func (*Stale) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Stale) GetMaxMs() uint64 {
@@ -1369,7 +1460,7 @@ type PastRead struct {
 
 func (x *PastRead) Reset() {
 	*x = PastRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1472,7 @@ func (x *PastRead) String() string {
 func (*PastRead) ProtoMessage() {}
 
 func (x *PastRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[13]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1485,7 @@ func (x *PastRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PastRead.ProtoReflect.Descriptor instead.
 func (*PastRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PastRead) GetKey() string {
@@ -1432,7 +1523,7 @@ type LeaseRead struct {
 
 func (x *LeaseRead) Reset() {
 	*x = LeaseRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1535,7 @@ func (x *LeaseRead) String() string {
 func (*LeaseRead) ProtoMessage() {}
 
 func (x *LeaseRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[14]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1548,7 @@ func (x *LeaseRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRead.ProtoReflect.Descriptor instead.
 func (*LeaseRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeaseRead) GetIds() []uint64 {
@@ -1517,7 +1608,7 @@ type LeaseState struct {
 
 func (x *LeaseState) Reset() {
 	*x = LeaseState{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1620,7 @@ func (x *LeaseState) String() string {
 func (*LeaseState) ProtoMessage() {}
 
 func (x *LeaseState) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[15]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1633,7 @@ func (x *LeaseState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseState.ProtoReflect.Descriptor instead.
 func (*LeaseState) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LeaseState) GetId() uint64 {
@@ -1589,7 +1680,7 @@ type RangeRead struct {
 
 func (x *RangeRead) Reset() {
 	*x = RangeRead{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1692,7 @@ func (x *RangeRead) String() string {
 func (*RangeRead) ProtoMessage() {}
 
 func (x *RangeRead) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[16]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1705,7 @@ func (x *RangeRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeRead.ProtoReflect.Descriptor instead.
 func (*RangeRead) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RangeRead) GetStart() string {
@@ -1683,7 +1774,7 @@ type KeyRecord struct {
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1786,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[17]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1799,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{17}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyRecord) GetKey() string {
@@ -1764,7 +1855,7 @@ type ReadResult struct {
 
 func (x *ReadResult) Reset() {
 	*x = ReadResult{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1867,7 @@ func (x *ReadResult) String() string {
 func (*ReadResult) ProtoMessage() {}
 
 func (x *ReadResult) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[18]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1880,7 @@ func (x *ReadResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResult.ProtoReflect.Descriptor instead.
 func (*ReadResult) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReadResult) GetRecords() []*KeyRecord {
@@ -1877,7 +1968,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +1980,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[19]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +1993,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -1991,7 +2082,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2094,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[20]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2107,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CallRequest) GetBody() isCallRequest_Body {
@@ -2078,7 +2169,7 @@ type CallResponse struct {
 
 func (x *CallResponse) Reset() {
 	*x = CallResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2181,7 @@ func (x *CallResponse) String() string {
 func (*CallResponse) ProtoMessage() {}
 
 func (x *CallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[21]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2194,7 @@ func (x *CallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallResponse.ProtoReflect.Descriptor instead.
 func (*CallResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{21}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CallResponse) GetBody() isCallResponse_Body {
@@ -2158,7 +2249,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2261,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[22]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2274,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{22}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
 }
 
 // ProbeResponse says who a node is (R13).
@@ -2205,7 +2296,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2308,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[23]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2321,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{23}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProbeResponse) GetNodeId() string {
@@ -2279,7 +2370,7 @@ type FormRequest struct {
 
 func (x *FormRequest) Reset() {
 	*x = FormRequest{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2382,7 @@ func (x *FormRequest) String() string {
 func (*FormRequest) ProtoMessage() {}
 
 func (x *FormRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[24]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2304,7 +2395,7 @@ func (x *FormRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormRequest.ProtoReflect.Descriptor instead.
 func (*FormRequest) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{24}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FormRequest) GetFormation() *v1.Formation {
@@ -2327,7 +2418,7 @@ type FormResponse struct {
 
 func (x *FormResponse) Reset() {
 	*x = FormResponse{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2430,7 @@ func (x *FormResponse) String() string {
 func (*FormResponse) ProtoMessage() {}
 
 func (x *FormResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[25]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2443,7 @@ func (x *FormResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormResponse.ProtoReflect.Descriptor instead.
 func (*FormResponse) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{25}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FormResponse) GetAccepted() bool {
@@ -2385,7 +2476,7 @@ type SnapshotStart struct {
 
 func (x *SnapshotStart) Reset() {
 	*x = SnapshotStart{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2397,7 +2488,7 @@ func (x *SnapshotStart) String() string {
 func (*SnapshotStart) ProtoMessage() {}
 
 func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[26]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2410,7 +2501,7 @@ func (x *SnapshotStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotStart.ProtoReflect.Descriptor instead.
 func (*SnapshotStart) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{26}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotStart) GetShard() uint32 {
@@ -2445,7 +2536,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[27]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2548,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_raftkv_peer_v1_message_proto_msgTypes[27]
+	mi := &file_raftkv_peer_v1_message_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2561,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{27}
+	return file_raftkv_peer_v1_message_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -2523,7 +2614,7 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\vmap_version\x18\x01 \x01(\x04R\n" +
 	"mapVersion\x12\x1b\n" +
 	"\tdisk_full\x18\x02 \x01(\bR\bdiskFull\x12!\n" +
-	"\fdisk_stalled\x18\x03 \x01(\bR\vdiskStalled\"\xf6\x02\n" +
+	"\fdisk_stalled\x18\x03 \x01(\bR\vdiskStalled\"\x8c\x03\n" +
 	"\x0eForwardRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x1d\n" +
@@ -2533,8 +2624,9 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x04read\x18\x05 \x01(\v2\x1b.raftkv.peer.v1.ReadRequestH\x00R\x04read\x12.\n" +
 	"\x12transfer_leader_to\x18\x06 \x01(\tH\x00R\x10transferLeaderTo\x12I\n" +
 	"\x0freplace_replica\x18\b \x01(\v2\x1e.raftkv.peer.v1.ReplaceReplicaH\x00R\x0ereplaceReplica\x123\n" +
-	"\x05trace\x18\a \x01(\v2\x1d.raftkv.store.v1.TraceContextR\x05traceB\x06\n" +
-	"\x04body\"\xde\x02\n" +
+	"\x05trace\x18\a \x01(\v2\x1d.raftkv.store.v1.TraceContextR\x05trace\x12\x14\n" +
+	"\x05timed\x18\t \x01(\bR\x05timedB\x06\n" +
+	"\x04body\"\x93\x03\n" +
 	"\x0fForwardResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x06origin\x18\x02 \x01(\v2\x16.raftkv.peer.v1.OriginR\x06origin\x124\n" +
@@ -2542,8 +2634,14 @@ const file_raftkv_peer_v1_message_proto_rawDesc = "" +
 	"\x04read\x18\x04 \x01(\v2\x1a.raftkv.peer.v1.ReadResultH\x00R\x04read\x12\x18\n" +
 	"\x06opaque\x18\x05 \x01(\fH\x00R\x06opaque\x123\n" +
 	"\afailure\x18\x06 \x01(\v2\x17.raftkv.peer.v1.FailureH\x00R\afailure\x12L\n" +
-	"\x10replaced_replica\x18\a \x01(\v2\x1f.raftkv.peer.v1.ReplacedReplicaH\x00R\x0freplacedReplicaB\x06\n" +
-	"\x04body\"E\n" +
+	"\x10replaced_replica\x18\a \x01(\v2\x1f.raftkv.peer.v1.ReplacedReplicaH\x00R\x0freplacedReplica\x123\n" +
+	"\x06timing\x18\b \x01(\v2\x1b.raftkv.peer.v1.WriteTimingR\x06timingB\x06\n" +
+	"\x04body\"{\n" +
+	"\vWriteTiming\x12\x19\n" +
+	"\bqueue_us\x18\x01 \x01(\x04R\aqueueUs\x12\x19\n" +
+	"\bfsync_us\x18\x02 \x01(\x04R\afsyncUs\x12\x1b\n" +
+	"\tquorum_us\x18\x03 \x01(\x04R\bquorumUs\x12\x19\n" +
+	"\bapply_us\x18\x04 \x01(\x04R\aapplyUs\"E\n" +
 	"\x0eReplaceReplica\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +
@@ -2698,7 +2796,7 @@ func file_raftkv_peer_v1_message_proto_rawDescGZIP() []byte {
 }
 
 var file_raftkv_peer_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_raftkv_peer_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(Purpose)(0),             // 0: raftkv.peer.v1.Purpose
 	(FailureKind)(0),         // 1: raftkv.peer.v1.FailureKind
@@ -2710,34 +2808,35 @@ var file_raftkv_peer_v1_message_proto_goTypes = []any{
 	(*NodeHeartbeat)(nil),    // 7: raftkv.peer.v1.NodeHeartbeat
 	(*ForwardRequest)(nil),   // 8: raftkv.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),  // 9: raftkv.peer.v1.ForwardResponse
-	(*ReplaceReplica)(nil),   // 10: raftkv.peer.v1.ReplaceReplica
-	(*ReplacedReplica)(nil),  // 11: raftkv.peer.v1.ReplacedReplica
-	(*Origin)(nil),           // 12: raftkv.peer.v1.Origin
-	(*ReadRequest)(nil),      // 13: raftkv.peer.v1.ReadRequest
-	(*Stale)(nil),            // 14: raftkv.peer.v1.Stale
-	(*PastRead)(nil),         // 15: raftkv.peer.v1.PastRead
-	(*LeaseRead)(nil),        // 16: raftkv.peer.v1.LeaseRead
-	(*LeaseState)(nil),       // 17: raftkv.peer.v1.LeaseState
-	(*RangeRead)(nil),        // 18: raftkv.peer.v1.RangeRead
-	(*KeyRecord)(nil),        // 19: raftkv.peer.v1.KeyRecord
-	(*ReadResult)(nil),       // 20: raftkv.peer.v1.ReadResult
-	(*Failure)(nil),          // 21: raftkv.peer.v1.Failure
-	(*CallRequest)(nil),      // 22: raftkv.peer.v1.CallRequest
-	(*CallResponse)(nil),     // 23: raftkv.peer.v1.CallResponse
-	(*ProbeRequest)(nil),     // 24: raftkv.peer.v1.ProbeRequest
-	(*ProbeResponse)(nil),    // 25: raftkv.peer.v1.ProbeResponse
-	(*FormRequest)(nil),      // 26: raftkv.peer.v1.FormRequest
-	(*FormResponse)(nil),     // 27: raftkv.peer.v1.FormResponse
-	(*SnapshotStart)(nil),    // 28: raftkv.peer.v1.SnapshotStart
-	(*SnapshotDone)(nil),     // 29: raftkv.peer.v1.SnapshotDone
-	nil,                      // 30: raftkv.peer.v1.Stale.RevisionsEntry
-	(*v1.Command)(nil),       // 31: raftkv.store.v1.Command
-	(*v1.TraceContext)(nil),  // 32: raftkv.store.v1.TraceContext
-	(*v1.WriteResult)(nil),   // 33: raftkv.store.v1.WriteResult
-	(*v1.Configuration)(nil), // 34: raftkv.store.v1.Configuration
-	(*v1.Record)(nil),        // 35: raftkv.store.v1.Record
-	(*v1.SlotTable)(nil),     // 36: raftkv.store.v1.SlotTable
-	(*v1.Formation)(nil),     // 37: raftkv.store.v1.Formation
+	(*WriteTiming)(nil),      // 10: raftkv.peer.v1.WriteTiming
+	(*ReplaceReplica)(nil),   // 11: raftkv.peer.v1.ReplaceReplica
+	(*ReplacedReplica)(nil),  // 12: raftkv.peer.v1.ReplacedReplica
+	(*Origin)(nil),           // 13: raftkv.peer.v1.Origin
+	(*ReadRequest)(nil),      // 14: raftkv.peer.v1.ReadRequest
+	(*Stale)(nil),            // 15: raftkv.peer.v1.Stale
+	(*PastRead)(nil),         // 16: raftkv.peer.v1.PastRead
+	(*LeaseRead)(nil),        // 17: raftkv.peer.v1.LeaseRead
+	(*LeaseState)(nil),       // 18: raftkv.peer.v1.LeaseState
+	(*RangeRead)(nil),        // 19: raftkv.peer.v1.RangeRead
+	(*KeyRecord)(nil),        // 20: raftkv.peer.v1.KeyRecord
+	(*ReadResult)(nil),       // 21: raftkv.peer.v1.ReadResult
+	(*Failure)(nil),          // 22: raftkv.peer.v1.Failure
+	(*CallRequest)(nil),      // 23: raftkv.peer.v1.CallRequest
+	(*CallResponse)(nil),     // 24: raftkv.peer.v1.CallResponse
+	(*ProbeRequest)(nil),     // 25: raftkv.peer.v1.ProbeRequest
+	(*ProbeResponse)(nil),    // 26: raftkv.peer.v1.ProbeResponse
+	(*FormRequest)(nil),      // 27: raftkv.peer.v1.FormRequest
+	(*FormResponse)(nil),     // 28: raftkv.peer.v1.FormResponse
+	(*SnapshotStart)(nil),    // 29: raftkv.peer.v1.SnapshotStart
+	(*SnapshotDone)(nil),     // 30: raftkv.peer.v1.SnapshotDone
+	nil,                      // 31: raftkv.peer.v1.Stale.RevisionsEntry
+	(*v1.Command)(nil),       // 32: raftkv.store.v1.Command
+	(*v1.TraceContext)(nil),  // 33: raftkv.store.v1.TraceContext
+	(*v1.WriteResult)(nil),   // 34: raftkv.store.v1.WriteResult
+	(*v1.Configuration)(nil), // 35: raftkv.store.v1.Configuration
+	(*v1.Record)(nil),        // 36: raftkv.store.v1.Record
+	(*v1.SlotTable)(nil),     // 37: raftkv.store.v1.SlotTable
+	(*v1.Formation)(nil),     // 38: raftkv.store.v1.Formation
 }
 var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	0,  // 0: raftkv.peer.v1.Hello.purpose:type_name -> raftkv.peer.v1.Purpose
@@ -2747,36 +2846,37 @@ var file_raftkv_peer_v1_message_proto_depIdxs = []int32{
 	9,  // 4: raftkv.peer.v1.Message.forward_response:type_name -> raftkv.peer.v1.ForwardResponse
 	7,  // 5: raftkv.peer.v1.Message.heartbeat:type_name -> raftkv.peer.v1.NodeHeartbeat
 	5,  // 6: raftkv.peer.v1.Message.checkpoint:type_name -> raftkv.peer.v1.Checkpoint
-	31, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
-	13, // 8: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
-	10, // 9: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
-	32, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
-	12, // 11: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
-	33, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
-	20, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
-	21, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
-	11, // 15: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
-	34, // 16: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
-	18, // 17: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
-	15, // 18: raftkv.peer.v1.ReadRequest.past:type_name -> raftkv.peer.v1.PastRead
-	14, // 19: raftkv.peer.v1.ReadRequest.stale:type_name -> raftkv.peer.v1.Stale
-	16, // 20: raftkv.peer.v1.ReadRequest.lease:type_name -> raftkv.peer.v1.LeaseRead
-	30, // 21: raftkv.peer.v1.Stale.revisions:type_name -> raftkv.peer.v1.Stale.RevisionsEntry
-	35, // 22: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
-	19, // 23: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
-	36, // 24: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
-	17, // 25: raftkv.peer.v1.ReadResult.leases:type_name -> raftkv.peer.v1.LeaseState
-	1,  // 26: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
-	24, // 27: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
-	26, // 28: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
-	25, // 29: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
-	27, // 30: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
-	37, // 31: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	32, // 7: raftkv.peer.v1.ForwardRequest.command:type_name -> raftkv.store.v1.Command
+	14, // 8: raftkv.peer.v1.ForwardRequest.read:type_name -> raftkv.peer.v1.ReadRequest
+	11, // 9: raftkv.peer.v1.ForwardRequest.replace_replica:type_name -> raftkv.peer.v1.ReplaceReplica
+	33, // 10: raftkv.peer.v1.ForwardRequest.trace:type_name -> raftkv.store.v1.TraceContext
+	13, // 11: raftkv.peer.v1.ForwardResponse.origin:type_name -> raftkv.peer.v1.Origin
+	34, // 12: raftkv.peer.v1.ForwardResponse.write:type_name -> raftkv.store.v1.WriteResult
+	21, // 13: raftkv.peer.v1.ForwardResponse.read:type_name -> raftkv.peer.v1.ReadResult
+	22, // 14: raftkv.peer.v1.ForwardResponse.failure:type_name -> raftkv.peer.v1.Failure
+	12, // 15: raftkv.peer.v1.ForwardResponse.replaced_replica:type_name -> raftkv.peer.v1.ReplacedReplica
+	10, // 16: raftkv.peer.v1.ForwardResponse.timing:type_name -> raftkv.peer.v1.WriteTiming
+	35, // 17: raftkv.peer.v1.ReplacedReplica.configuration:type_name -> raftkv.store.v1.Configuration
+	19, // 18: raftkv.peer.v1.ReadRequest.range:type_name -> raftkv.peer.v1.RangeRead
+	16, // 19: raftkv.peer.v1.ReadRequest.past:type_name -> raftkv.peer.v1.PastRead
+	15, // 20: raftkv.peer.v1.ReadRequest.stale:type_name -> raftkv.peer.v1.Stale
+	17, // 21: raftkv.peer.v1.ReadRequest.lease:type_name -> raftkv.peer.v1.LeaseRead
+	31, // 22: raftkv.peer.v1.Stale.revisions:type_name -> raftkv.peer.v1.Stale.RevisionsEntry
+	36, // 23: raftkv.peer.v1.KeyRecord.record:type_name -> raftkv.store.v1.Record
+	20, // 24: raftkv.peer.v1.ReadResult.records:type_name -> raftkv.peer.v1.KeyRecord
+	37, // 25: raftkv.peer.v1.ReadResult.slots:type_name -> raftkv.store.v1.SlotTable
+	18, // 26: raftkv.peer.v1.ReadResult.leases:type_name -> raftkv.peer.v1.LeaseState
+	1,  // 27: raftkv.peer.v1.Failure.kind:type_name -> raftkv.peer.v1.FailureKind
+	25, // 28: raftkv.peer.v1.CallRequest.probe:type_name -> raftkv.peer.v1.ProbeRequest
+	27, // 29: raftkv.peer.v1.CallRequest.form:type_name -> raftkv.peer.v1.FormRequest
+	26, // 30: raftkv.peer.v1.CallResponse.probe:type_name -> raftkv.peer.v1.ProbeResponse
+	28, // 31: raftkv.peer.v1.CallResponse.form:type_name -> raftkv.peer.v1.FormResponse
+	38, // 32: raftkv.peer.v1.FormRequest.formation:type_name -> raftkv.store.v1.Formation
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_raftkv_peer_v1_message_proto_init() }
@@ -2804,11 +2904,11 @@ func file_raftkv_peer_v1_message_proto_init() {
 		(*ForwardResponse_Failure)(nil),
 		(*ForwardResponse_ReplacedReplica)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[20].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[21].OneofWrappers = []any{
 		(*CallRequest_Probe)(nil),
 		(*CallRequest_Form)(nil),
 	}
-	file_raftkv_peer_v1_message_proto_msgTypes[21].OneofWrappers = []any{
+	file_raftkv_peer_v1_message_proto_msgTypes[22].OneofWrappers = []any{
 		(*CallResponse_Probe)(nil),
 		(*CallResponse_Form)(nil),
 	}
@@ -2818,7 +2918,7 @@ func file_raftkv_peer_v1_message_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raftkv_peer_v1_message_proto_rawDesc), len(file_raftkv_peer_v1_message_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
