@@ -143,7 +143,7 @@ func TestASnapshotLeavesOutcomesUnknown(t *testing.T) {
 	n.identity.Store(&storev1.Identity{})
 	m := &member{shard: DataShard}
 	var got error
-	m.proposed.add(5, 2, []*Request{{Shard: DataShard, Done: func(r Result) { got = r.Err }}})
+	m.proposed.add(5, 2, []*Request{{Shard: DataShard, Done: func(r Result) { got = r.Err }}}, time.Time{})
 	(&applier{n: n}).answer(&applyJob{member: m, shard: DataShard, entries: []*raftpb.Entry{{Index: new(uint64(9)), Term: new(uint64(3))}}})
 	var unknown *UnknownOutcomeError
 	if !errors.As(got, &unknown) {

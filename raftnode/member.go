@@ -118,12 +118,13 @@ type proposals struct {
 type proposal struct {
 	index, term uint64
 	requests    []*Request
+	began       time.Time // zero once its commit was observed
 }
 
-func (p *proposals) add(index, term uint64, requests []*Request) {
+func (p *proposals) add(index, term uint64, requests []*Request, began time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.entries = append(p.entries, proposal{index: index, term: term, requests: requests})
+	p.entries = append(p.entries, proposal{index: index, term: term, requests: requests, began: began})
 }
 
 // take removes and returns the proposals at and below index. Several may stand at one index, of different terms.

@@ -84,6 +84,8 @@ type Options struct {
 	Limits Limits
 	// Logger takes the node's messages. Default: slog.Default().
 	Logger *slog.Logger
+	// Observer is told how much the steps of writes take.
+	Observer Observer
 	// Machine makes the state machine of a shard. Default: the built-in key-value machine.
 	Machine func(placement.ShardID) StateMachine
 	// Runtime runs the stages. Default: NewRuntime().
@@ -137,6 +139,7 @@ const (
 func (o *Options) setDefaults() {
 	setDefault(&o.FS, vfs.Default)
 	setDefault(&o.Shards, 1)
+	o.Observer.setDefaults()
 	setDefault(&o.HeartbeatInterval, 100*time.Millisecond)
 	setDefault(&o.ElectionTimeout, time.Second)
 	setDefault(&o.SnapshotEntries, 50_000)

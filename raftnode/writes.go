@@ -93,10 +93,11 @@ func (w *worker) propose(m *member) bool {
 	}
 	last := out.Append.Entries[len(out.Append.Entries)-1]
 	// Before the entry can be applied, hence before carry.
-	m.proposed.add(last.GetIndex(), last.GetTerm(), batch)
 	m.expiry.carried = w.n.runtime.Now()
+	m.proposed.add(last.GetIndex(), last.GetTerm(), batch, m.expiry.carried)
 	w.n.metrics.proposals.Add(1)
 	w.n.metrics.proposedCommands.Add(uint64(len(batch)))
+	w.n.options.Observer.Proposed(len(batch), len(data))
 	w.carry(m, out)
 	return true
 }
