@@ -50,7 +50,7 @@ func (p *pool[T]) take() *T {
 func (x *execution) send() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = x.service.panicked("exec", p)
+			err = x.service.panicked(x.ctx, "exec", p)
 		}
 		x.abandon()
 	}()
@@ -123,7 +123,8 @@ func (x *execution) abandon() {
 func (s *execSender) add(o *execOperation) error {
 	r := s.results.take()
 	size, code := r.fill(s.x.service, o)
-	s.x.service.metrics.observe(o.op, code, time.Since(o.start))
+	now := time.Now()
+	s.x.service.finished(s.x.ctx, o.op, code, now.Sub(o.start), &stages{stageNode: o.finished.Sub(o.start), stageSend: now.Sub(o.finished)}, o.key)
 	s.response.Results = append(s.response.Results, &r.message)
 	s.bytes += size
 	s.sent.units += o.units
@@ -161,7 +162,7 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
 	switch {
 	case o.batch != nil:
 		var m *raftkvv1.BatchResponse
-		if m, err = o.batch.response(s); err == nil {
+		if m, err = o.batch.response(o.x.ctx, s); err == nil {
 			r.message.Result = &raftkvv1.ExecResult_Batch{Batch: m}
 			return overhead + m.SizeVT(), codeOK
 		}
@@ -192,7 +193,7 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, c code) {
 			return overhead + len(r.del.response.GetPrevKv().GetValue()), codeOK
 		}
 	}
-	f := s.fail(o.op, err, !time.Now().Before(o.deadline))
+	f := s.fail(o.x.ctx, o.op, err, !time.Now().Before(o.deadline))
 	st := f.status()
 	r.message.Result = &raftkvv1.ExecResult_Error{Error: st}
 	return overhead + len(st.GetMessage()), f.code

@@ -50,24 +50,30 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 // Scan streams a range page by page. It holds one page at a time, however slowly the client reads.
 func (s kv) Scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
 	start := time.Now()
+	var spent stages
 	err := s.rules.check(req)
+	spent[stageCheck] = time.Since(start)
 	if err == nil {
-		err = s.tryScan(ctx, req, send)
+		err = s.tryScan(ctx, req, func(res *raftkvv1.ScanResponse) error {
+			defer func(began time.Time) { spent[stageSend] += time.Since(began) }(time.Now())
+			return send(res)
+		})
 	}
+	code, took := codeOK, time.Since(start)
+	spent[stageNode] = took - spent[stageCheck] - spent[stageSend]
 	if err != nil {
-		f := s.fail(opScan, err, false)
-		s.metrics.observe(opScan, f.code, time.Since(start))
-		return f
+		f := s.fail(ctx, opScan, err, false)
+		code, err = f.code, f
 	}
-	s.metrics.observe(opScan, codeOK, time.Since(start))
-	return nil
+	s.finished(ctx, opScan, code, took, &spent, req.GetRange().GetPrefix())
+	return err
 }
 
 // tryScan is scan without its panics.
 func (s *Service) tryScan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = s.panicked(opScan.String(), p)
+			err = s.panicked(ctx, opScan.String(), p)
 		}
 	}()
 	return s.scan(ctx, req, send)

@@ -45,6 +45,8 @@ type config struct {
 	MetricsPort, HealthCheckPort int // 0: derived
 	AdminHost                    string
 	LogLevel, LogFormat          string
+	// SlowRequest and StatisticsInterval are 0 if nothing shall be logged.
+	SlowRequest, StatisticsInterval time.Duration
 
 	CertFile, KeyFile, CAFile, ClientCAFile string
 
@@ -71,6 +73,9 @@ func defaults() *config {
 		CacheSize:         256 << 20,
 		LogLevel:          "info",
 		LogFormat:         "text",
+		SlowRequest:       time.Second,
+
+		StatisticsInterval: time.Minute,
 	}
 }
 

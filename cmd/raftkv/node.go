@@ -38,6 +38,8 @@ type node struct {
 	serving sync.WaitGroup
 	// failed takes the first failure of a listener.
 	failed chan error
+	// statistics writes a line to the log from time to time; nil if it does not.
+	statistics *statistics
 }
 
 // startNode starts a node. The list is in the order of what each step needs; stop is its reverse.
@@ -64,6 +66,8 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	// The node: it takes the lock of its directory, and forms or recovers in the background.
 	options := raftOptions(c, log)
 	options.PeerListener, options.PeerTLS = l.peer, identity.peer()
+	steps := newStepMetrics()
+	options.Observer = steps.observer()
 	if n.raft, err = raftnode.Open(options); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
@@ -74,7 +78,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	}()
 
 	// The service: what the listeners hand requests to.
-	registry, err := newRegistry(n.raft)
+	registry, err := newRegistry(c.NodeID, n.raft, steps, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +105,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	n.clients = []server{http, grpc}
 	n.serve(http, l.server)
 	n.serve(grpc, l.grpc)
+	n.statistics = startStatistics(c.StatisticsInterval, registry, n.log)
 	n.log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
 		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
 	return n, nil
@@ -137,6 +142,8 @@ func (n *node) wait(ctx context.Context) error {
 func (n *node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+
+	n.statistics.stop()
 
 	// Streams end, health says that the node does not serve: clients go elsewhere.
 	n.service.Drain()
@@ -206,9 +213,10 @@ func serviceOptions(c *config, n *raftnode.Node, r prometheus.Registerer, log *s
 
 			IdempotencyWindow: c.IdempotencyWindow,
 		},
-		Origins:    c.Origins,
-		Registerer: r,
-		Logger:     log,
+		SlowRequest: c.SlowRequest,
+		Origins:     c.Origins,
+		Registerer:  r,
+		Logger:      log,
 	}
 }
 

@@ -153,6 +153,12 @@ var settings = []setting{
 		section: "monitoring", name: "log_format", kind: "name", usage: "text or json, on standard error (default text)",
 		set: choice(func(c *config) *string { return &c.LogFormat }, "text", "json"),
 	}, {
+		section: "monitoring", name: "slow_request", kind: "duration", usage: "requests that take this long are logged, with where their time went (default 1s; off)",
+		set: orOff(func(c *config) *time.Duration { return &c.SlowRequest }, time.Millisecond),
+	}, {
+		section: "monitoring", name: "statistics_interval", kind: "duration", usage: "how often a line of statistics is logged (default 1m; off)",
+		set: orOff(func(c *config) *time.Duration { return &c.StatisticsInterval }, time.Second),
+	}, {
 		section: "tls", name: "cert_file", kind: "file", usage: "certificate of this node, PEM, with its chain; every listener then speaks TLS",
 		set: path(func(c *config) *string { return &c.CertFile }),
 	}, {
