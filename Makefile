@@ -67,6 +67,20 @@ test-disk: ## fill real small file systems; needs root to mount them
 	@if [ "$$(id -u)" != 0 ]; then echo "not run: TestFullFileSystem (only root can mount file systems)" >&2; exit 1; fi
 	go test -tags mount -count 1 -v -run 'TestFullFileSystem$$' ./cmd/raftkv
 
+# need PROGRAM,PACKAGE fails with what to do if a program is not there. Nothing is installed by itself.
+need = @command -v $(1) >/dev/null || { echo "not run: $(1) is missing. Install it: apt-get install --no-install-recommends $(2)" >&2; exit 1; }
+
+.PHONY: test-rules
+test-rules: ## test the alerting and recording rules with promtool
+	$(call need,promtool,prometheus)
+	promtool check rules docker/prometheus/records.yml docker/prometheus/alerts.yml
+	cd docker/prometheus && promtool test rules rules_test.yml
+
+.PHONY: test-prometheus
+test-prometheus: test-rules ## test-rules, then a real Prometheus scrapes a cluster and answers every query of the dashboard
+	$(call need,prometheus,prometheus)
+	go test -tags prometheus -count 1 -v -run 'TestPrometheus$$' ./cmd/raftkv
+
 SEEDS ?= 200
 START ?= 1
 
