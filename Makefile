@@ -8,6 +8,8 @@ BUF := node_modules/.bin/buf
 GENERATORS := .tools/generators.installed
 LINTER := .tools/linter.installed
 NODE_TOOLS := node_modules/.package-lock.json
+JAEGER := $(TOOLS)/all-in-one
+COMPOSE := $(TOOLS)/docker-compose
 RAW_VALUES := node tools/raw-values.mjs
 
 VERSION = $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || echo dev)
@@ -32,6 +34,13 @@ $(LINTER): tools/lint/go.mod tools/lint/go.sum
 $(NODE_TOOLS): package.json package-lock.json
 	npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+$(JAEGER): tools/jaeger/go.mod tools/jaeger/go.sum
+	GOBIN=$(TOOLS) go -C tools/jaeger install tool
+	@touch $@
+
+$(COMPOSE): tools/compose/go.mod tools/compose/go.sum
+	go -C tools/compose build -trimpath -o $@ github.com/docker/compose/v5/cmd
 
 .PHONY: generate
 generate: $(GENERATORS) $(NODE_TOOLS) ## rewrite gen/ from proto/
@@ -80,6 +89,10 @@ test-rules: ## test the alerting and recording rules with promtool
 test-prometheus: test-rules ## test-rules, then a real Prometheus scrapes a cluster and answers every query of the dashboard
 	$(call need,prometheus,prometheus)
 	go test -tags prometheus -count 1 -v -run 'TestPrometheus$$' ./cmd/raftkv
+
+.PHONY: test-docker
+test-docker: $(COMPOSE) $(JAEGER) ## build the image and run compose.yaml, with an engine of its own; needs root and a few Debian packages
+	docker/test
 
 SEEDS ?= 200
 START ?= 1
