@@ -113,10 +113,7 @@ func (m *metrics) observe(op operation, c code, took time.Duration) {
 }
 
 func (m *metrics) counter(op operation, c code) prometheus.Counter {
-	name := "ok"
-	if c != codeOK {
-		name = c.String()
-	}
+	name := codeName(c)
 	if c >= codeCount {
 		return m.requests.WithLabelValues(op.String(), name)
 	}
@@ -127,4 +124,12 @@ func (m *metrics) counter(op operation, c code) prometheus.Counter {
 	counter := m.requests.WithLabelValues(op.String(), name)
 	slot.Store(&counter)
 	return counter
+}
+
+// codeName is how metrics and logs call a code.
+func codeName(c code) string {
+	if c == codeOK {
+		return "ok"
+	}
+	return c.String()
 }

@@ -76,12 +76,8 @@ func (l *slowLog) tell(ctx context.Context, op operation, c code, took time.Dura
 	if !ok {
 		return
 	}
-	name := "ok"
-	if c != codeOK {
-		name = c.String()
-	}
 	attrs := []slog.Attr{
-		slog.String("operation", op.String()), slog.String("code", name), slog.Duration("took", took), slog.Any("stages", spent),
+		slog.String("operation", op.String()), slog.String("code", codeName(c)), slog.Duration("took", took), slog.Any("stages", spent),
 	}
 	if subject != "" {
 		attrs = append(attrs, slog.String("key", subject[:min(len(subject), slowSubjectBytes)]))

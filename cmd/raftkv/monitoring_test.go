@@ -46,11 +46,6 @@ func readDashboard(t *testing.T) *dashboard {
 	return d
 }
 
-// expression is a query of the dashboard with its variables filled in: all nodes, over a window.
-func expression(expr, window string) string {
-	return strings.NewReplacer("$instance", ".*", "$__rate_interval", window).Replace(expr)
-}
-
 // rule is a recording or alerting rule.
 type rule struct {
 	Record, Alert, Expr string
