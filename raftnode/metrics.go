@@ -44,8 +44,6 @@ type Metrics struct {
 	DiskStalled bool
 	// Watchers are watches of single shards, WatchBytes the changes that wait for them in memory, as they are now.
 	Watchers, WatchBytes int64
-	// Queues are how much waits now.
-	Queues Queues
 	// Transport counts messages between nodes; all zero with a transport that does not count.
 	Transport transport.Metrics
 }
@@ -72,7 +70,6 @@ func (n *Node) Metrics() Metrics {
 		Rebuilds:    c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
 		RefusedGrowth: c.refusedGrowth.Load(), Yields: c.yields.Load(),
 		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(), DiskStalled: n.stall.stalled.Load(),
-		Queues: n.queues(),
 	}
 	if t, ok := n.transport.(interface{ Metrics() transport.Metrics }); ok {
 		m.Transport = t.Metrics()
@@ -83,7 +80,8 @@ func (n *Node) Metrics() Metrics {
 	return m
 }
 
-func (n *Node) queues() Queues {
+// Queues returns how much waits in the node now. It takes short locks and waits for nothing else.
+func (n *Node) Queues() Queues {
 	q := Queues{Log: n.stall.log.open(), Apply: n.stall.apply.open(), Forwarded: n.forwards.open(), RequestBytes: n.requests.bytes.Load()}
 	if !n.serving.Load() {
 		return q

@@ -44,7 +44,6 @@ var nodeFigures = []figure[raftnode.Metrics]{
 	nodeGauge("disk_stalled", "1 while the disk does not come back from what it was asked.", func(m raftnode.Metrics) float64 { return oneIf(m.DiskStalled) }),
 	nodeGauge("watchers", "Watches of single shards: a watch of several shards is several.", func(m raftnode.Metrics) float64 { return float64(m.Watchers) }),
 	nodeGauge("watch_waiting_bytes", "Changes in memory that wait for watches to take them.", func(m raftnode.Metrics) float64 { return float64(m.WatchBytes) }),
-	nodeGauge("unanswered_request_bytes", "Bytes of the requests that the node has taken and not answered.", func(m raftnode.Metrics) float64 { return float64(m.Queues.RequestBytes) }),
 }
 
 // nodeQueues are the depths of what queueDepth shows.
@@ -59,7 +58,8 @@ var (
 	rebuilding = prometheus.NewDesc("raftkv_replicas_rebuilding", "Replicas that were damaged and are not voters again yet.", nil, nil)
 	queueDepth = prometheus.NewDesc("raftkv_queue_depth",
 		"What waits: events of the workers, updates of the log, runs of entries to apply, requests passed on to other nodes.", []string{"queue"}, nil)
-	peerReachable = prometheus.NewDesc("raftkv_peer_reachable", "1 if this node hears the peer, else 0.", []string{"peer"}, nil)
+	unansweredBytes = prometheus.NewDesc("raftkv_unanswered_request_bytes", "Bytes of the requests that the node has taken and not answered.", nil, nil)
+	peerReachable   = prometheus.NewDesc("raftkv_peer_reachable", "1 if this node hears the peer, else 0.", []string{"peer"}, nil)
 )
 
 func nodeCount(name, help string, value func(raftnode.Metrics) uint64) figure[raftnode.Metrics] {
@@ -74,6 +74,7 @@ func nodeGauge(name, help string, value func(raftnode.Metrics) float64) figure[r
 func (nodeCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- rebuilding
 	out <- queueDepth
+	out <- unansweredBytes
 	out <- peerReachable
 	for _, f := range nodeFigures {
 		out <- f.desc
@@ -87,9 +88,11 @@ func (c nodeCollector) Collect(out chan<- prometheus.Metric) {
 	for _, f := range nodeFigures {
 		f.show(m, out)
 	}
+	q := c.node.Queues()
 	for name, depth := range nodeQueues {
-		out <- prometheus.MustNewConstMetric(queueDepth, prometheus.GaugeValue, float64(depth(m.Queues)), name)
+		out <- prometheus.MustNewConstMetric(queueDepth, prometheus.GaugeValue, float64(depth(q)), name)
 	}
+	out <- prometheus.MustNewConstMetric(unansweredBytes, prometheus.GaugeValue, float64(q.RequestBytes))
 	for _, n := range c.node.Nodes() {
 		if string(n.ID) != c.id {
 			out <- prometheus.MustNewConstMetric(peerReachable, prometheus.GaugeValue, oneIf(n.Reachable), string(n.ID))
