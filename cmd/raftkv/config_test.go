@@ -85,6 +85,7 @@ func TestConfigEverySettingFromEverySource(t *testing.T) {
 		"data_dir": "d", "sync_write": "false", "compression": "fast", "cache_size": "9MiB", "disk_reserve": "99MiB",
 		"history_size": "5MiB", "history_age": "3h", "idempotency_window": "7m",
 		"metrics_port": "1004", "health_check_port": "1005", "admin_host": "127.0.0.3", "log_level": "debug", "log_format": "json",
+		"slow_request": "2s", "statistics_interval": "3m",
 		"cert_file": "c", "key_file": "k", "ca_file": "a", "client_ca_file": "x",
 	}
 	if len(values) != len(settings) {
@@ -248,6 +249,8 @@ func TestConfigChecks(t *testing.T) {
 		{"--host 10.0.0.1 --insecure", ""},
 		{"--host 0.0.0.0 --insecure", "--host: server.host: 0.0.0.0 tells nobody where this node is: list it in peers too, as node1:ADDRESS:8080"},
 		{"--host 0.0.0.0 --insecure --node-id n1 --peers n1:10.0.0.1:8080,n2:10.0.0.2:8080", ""},
+		{"--slow-request off --statistics-interval off", ""},
+		{"--statistics-interval 1ms", "--statistics-interval: monitoring.statistics_interval: 1ms is out of range: it must be 1s to 24h0m0s"},
 		{"--admin-host 10.0.0.1", "--admin-host: monitoring.admin_host: 10.0.0.1 can be reached by others"},
 		{"--host 10.0.0.1 --tls-cert-file c --tls-key-file k --tls-ca-file a", ""},
 		{"--tls-cert-file c --tls-ca-file a", "default: tls.key_file: is not set; TLS needs cert_file, key_file and ca_file"},
