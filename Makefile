@@ -9,6 +9,7 @@ GENERATORS := .tools/generators.installed
 LINTER := .tools/linter.installed
 JAEGER := $(TOOLS)/all-in-one
 NODE_TOOLS := node_modules/.package-lock.json
+COMPOSE := $(TOOLS)/docker-compose
 RAW_VALUES := node tools/raw-values.mjs
 
 # The TypeScript SDK is a package of its own, with its own pinned versions.
@@ -48,6 +49,9 @@ $(NODE_TOOLS): package.json package-lock.json
 $(TS_MODULES): $(TS)/package.json $(TS)/package-lock.json
 	npm --prefix $(TS) ci --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+$(COMPOSE): tools/compose/go.mod tools/compose/go.sum
+	go -C tools/compose build -trimpath -o $@ github.com/docker/compose/v5/cmd
 
 .PHONY: generate
 generate: $(GENERATORS) $(NODE_TOOLS) ## rewrite gen/ from proto/
@@ -97,6 +101,23 @@ test-disk: ## fill real small file systems; needs root to mount them
 .PHONY: test-jaeger
 test-jaeger: $(JAEGER) ## trace puts over real nodes into a real Jaeger, and print what it shows; needs curl
 	JAEGER=$(JAEGER) go test -tags jaeger -count 1 -v -run 'TestJaeger$$' ./cmd/raftkv
+# need PROGRAM,PACKAGE fails with what to do if a program is not there. Nothing is installed by itself.
+need = @command -v $(1) >/dev/null || { echo "not run: $(1) is missing. Install it: apt-get install --no-install-recommends $(2)" >&2; exit 1; }
+
+.PHONY: test-rules
+test-rules: ## test the alerting and recording rules with promtool
+	$(call need,promtool,prometheus)
+	promtool check rules docker/prometheus/records.yml docker/prometheus/alerts.yml
+	cd docker/prometheus && promtool test rules rules_test.yml
+
+.PHONY: test-prometheus
+test-prometheus: test-rules ## test-rules, then a real Prometheus scrapes a cluster and answers every query of the dashboard
+	$(call need,prometheus,prometheus)
+	go test -tags prometheus -count 1 -v -run 'TestPrometheus$$' ./cmd/raftkv
+
+.PHONY: test-docker
+test-docker: $(COMPOSE) $(JAEGER) ## build the image and run compose.yaml, with an engine of its own; needs root and a few Debian packages
+	docker/test
 
 SEEDS ?= 200
 START ?= 1

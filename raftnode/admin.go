@@ -27,7 +27,8 @@ func (n *Node) Status() Status {
 		s.NotReady = []string{"the node is stopping"}
 	}
 	s.ClusterID = hex.EncodeToString(id.GetFormation().GetClusterId())
-	n.ask(func() { s.LogBytes, s.StateBytes = uint64(n.logs.Metrics().Bytes), n.engine.bytes() })
+	st := n.Storage()
+	s.LogBytes, s.StateBytes = uint64(st.Log.Bytes), st.State.Bytes
 	shards, _ := n.Shards()
 	for _, sh := range shards {
 		if r := n.rebuilds.of(sh.ID); r != nil {
@@ -88,6 +89,7 @@ func (n *Node) inspectMember(m *member, s *ShardStatus) {
 			status: ShardStatus{
 				Local: true, Term: r.Term, Commit: r.Commit, Applied: r.Applied,
 				FirstLogIndex: r.FirstIndex, LastIndex: r.LastIndex,
+				WaitingWrites: len(m.writes), WaitingReads: len(m.reads) + m.roundReads() + m.confirmedCount + int(m.reading.Load()),
 			},
 			match: m.replica.Match(),
 		}
@@ -96,6 +98,7 @@ func (n *Node) inspectMember(m *member, s *ShardStatus) {
 	case f := <-got:
 		s.Local, s.Term, s.Commit, s.Applied = true, f.status.Term, f.status.Commit, f.status.Applied
 		s.FirstLogIndex, s.LastIndex = f.status.FirstLogIndex, f.status.LastIndex
+		s.WaitingWrites, s.WaitingReads = f.status.WaitingWrites, f.status.WaitingReads
 		for i := range s.Replicas {
 			s.Replicas[i].Match = f.match[s.Replicas[i].ID]
 		}
@@ -103,7 +106,8 @@ func (n *Node) inspectMember(m *member, s *ShardStatus) {
 		return
 	}
 	n.ask(func() {
-		s.Revision = n.engine.position(m.shard).revision
+		at := n.engine.position(m.shard)
+		s.Revision, s.Keys, s.Sessions, s.Results, s.HistoryBytes = at.revision, at.keys, at.sessions, at.results, at.historyBytes
 		if d, err := n.engine.durable(m.shard); err == nil {
 			s.Durable = d
 		}

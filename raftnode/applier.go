@@ -41,6 +41,7 @@ func (a *applier) add(m *member, work *replica.Apply) {
 func (a *applier) barrier(done func()) { a.put(&applyJob{done: done}) }
 
 func (a *applier) put(j *applyJob) {
+	j.began = a.n.runtime.Now()
 	a.queue.Lock()
 	a.queue.jobs = append(a.queue.jobs, j)
 	a.queue.Unlock()
@@ -70,10 +71,12 @@ func (a *applier) step() {
 			}
 		}
 		a.n.stall.apply.finish(len(jobs))
+		now := a.n.runtime.Now()
 		for _, j := range work {
 			if j.writers != nil {
 				a.n.noteWriters(j)
 			}
+			a.n.options.Observer.Applied(len(j.entries), now.Sub(j.began))
 			a.n.watches.applied(j.shard, j.after.revision)
 		}
 		failpoint.Hit(failpoint.BeforeReply)

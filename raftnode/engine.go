@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"io"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -38,8 +39,8 @@ type engine interface {
 	ingest(shard placement.ShardID, dir string) error
 	// forget removes what is stored of a shard, durably; open makes a new one. Whoever calls it has a tombstone for the replica (R14).
 	forget(shard placement.ShardID) error
-	// bytes is what the state takes on disk.
-	bytes() uint64
+	// metrics are figures of the state, of which a program's own machine knows the bytes alone. They may wait for the disk.
+	metrics() state.Metrics
 	close() error
 }
 
@@ -68,6 +69,8 @@ type position struct {
 	historyFloor          uint64
 	// deadlineMs is the first clock at which something is due, 0 if nothing ever is; leasedKeys are the keys that hang on a lease. Views have neither.
 	deadlineMs, leasedKeys uint64
+	// keys are those that exist, sessions the clients that are remembered, results the answers kept for their retries. Views have none of them.
+	keys, sessions, results uint64
 }
 
 // applyJob is a run of committed entries of one shard on its way through the applier.
@@ -84,6 +87,8 @@ type applyJob struct {
 	checkpoint state.Checkpoint
 	// configuration is the membership there, if the entries have changed it.
 	configuration *storev1.Configuration
+	// began is when the applier got it.
+	began time.Time
 	// done tells the worker.
 	done func()
 }

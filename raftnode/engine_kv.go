@@ -61,8 +61,11 @@ func (e *kvEngine) shard(id placement.ShardID) *state.Shard {
 
 func (e *kvEngine) position(shard placement.ShardID) position {
 	s := e.shard(shard)
-	at := kvPosition(s.Position())
-	at.deadlineMs, at.leasedKeys = s.NextDeadline(), s.Position().LeasedKeys
+	p := s.Position()
+	at := kvPosition(p)
+	at.deadlineMs, at.leasedKeys, at.keys = s.NextDeadline(), p.LeasedKeys, p.Keys
+	clients, results := s.Sessions()
+	at.sessions, at.results = uint64(clients), uint64(results)
 	return at
 }
 
@@ -201,7 +204,7 @@ func (e *kvEngine) pressure() *OverloadedError {
 	return &OverloadedError{Field: what, Limit: bound, Actual: actual, RetryAfter: overloadRetry}
 }
 
-func (e *kvEngine) bytes() uint64 { return e.store.Metrics().Bytes }
+func (e *kvEngine) metrics() state.Metrics { return e.store.Metrics() }
 
 func (e *kvEngine) close() error { return e.store.Close() }
 

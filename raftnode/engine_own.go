@@ -460,16 +460,15 @@ func (e *ownEngine) view() engineView           { return ownView{e} }
 func (e *ownEngine) pressure() *OverloadedError { return nil }
 func (e *ownEngine) close() error               { return nil }
 
-func (e *ownEngine) bytes() uint64 {
-	var n uint64
+func (e *ownEngine) metrics() (m state.Metrics) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for id := range e.shards {
 		if info, err := e.fs.Stat(e.path(id)); err == nil {
-			n += uint64(info.Size())
+			m.Bytes += uint64(info.Size())
 		}
 	}
-	return n
+	return m
 }
 
 // ownView answers barriers only: a program reads its machine through Node.Read.

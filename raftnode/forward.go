@@ -101,6 +101,13 @@ func (f *forwards) register(w *forward) (uint64, error) {
 	return f.last, nil
 }
 
+// open is how many requests other nodes have not answered, or wait to be passed on again.
+func (f *forwards) open() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.waiting) + len(f.parked)
+}
+
 func (f *forwards) remove(id uint64) *forward {
 	f.mu.Lock()
 	w := f.waiting[id]

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
 
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
@@ -72,9 +73,17 @@ func TestProposals(t *testing.T) {
 	var p proposals
 	now := time.Unix(1000, 0)
 	early, late := &Request{Deadline: now}, &Request{Deadline: now.Add(time.Hour)}
-	p.add(proposal{index: 5, term: 2, requests: []*Request{early, late}})
-	p.add(proposal{index: 6, term: 2, requests: []*Request{late}})
-	p.add(proposal{index: 6, term: 3, requests: []*Request{late}})
+	p.add(proposal{index: 5, term: 2, requests: []*Request{early, late}, began: now})
+	p.add(proposal{index: 6, term: 2, requests: []*Request{late}, began: now})
+	p.add(proposal{index: 6, term: 3, requests: []*Request{late}, began: now.Add(time.Second)})
+	var took []time.Duration
+	observe := func(d time.Duration) { took = append(took, d) }
+	entry := func(index, term uint64) *raftpb.Entry { return &raftpb.Entry{Index: &index, Term: &term} }
+	p.committed([]*raftpb.Entry{entry(4, 1), entry(5, 2)}, now.Add(3*time.Second), observe)
+	p.committed([]*raftpb.Entry{entry(5, 2), entry(6, 3)}, now.Add(3*time.Second), observe) // 5 again, and 6 with another entry than was proposed first
+	if len(took) != 2 || took[0] != 3*time.Second || took[1] != 2*time.Second {
+		t.Errorf("commits took %v", took)
+	}
 	if got := p.expire(now.Add(time.Second)); len(got) != 1 || got[0] != early {
 		t.Fatalf("expired %v", got)
 	}

@@ -125,7 +125,8 @@ type proposals struct {
 type proposal struct {
 	index, term uint64
 	requests    []*Request
-	course      *course // nil if nobody wants to know
+	course      *course   // nil if nobody wants to know
+	began       time.Time // zero once its commit was observed
 }
 
 func (p *proposals) add(one proposal) {

@@ -1,6 +1,12 @@
 package raftnode
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/raftkv/raftkv/raftnode/logstore"
+	"github.com/raftkv/raftkv/raftnode/state"
+	"github.com/raftkv/raftkv/raftnode/transport"
+)
 
 // counters are what a node counts about itself. Any goroutine may add.
 type counters struct {
@@ -34,18 +40,72 @@ type Metrics struct {
 	// DiskFree and DiskReserve are bytes as they are now, DiskFull says that the free ones have fallen into the reserve.
 	DiskFree, DiskReserve uint64
 	DiskFull              bool
+	// DiskStalled says that the disk does not come back from what it was asked.
+	DiskStalled bool
+	// Watchers are watches of single shards, WatchBytes the changes that wait for them in memory, as they are now.
+	Watchers, WatchBytes int64
+	// Transport counts messages between nodes; all zero with a transport that does not count.
+	Transport transport.Metrics
 }
 
-// Metrics returns the counts of the node.
+// Queues are how much waits in a node, and where.
+type Queues struct {
+	// Worker are events that the workers have not looked at: requests, messages, ticks.
+	Worker int
+	// Log are updates that are not in the log yet, Apply runs of committed entries that are not applied yet.
+	Log, Apply int
+	// Forwarded are requests that another node was asked to answer, RequestBytes what all unanswered requests take.
+	Forwarded    int
+	RequestBytes int64
+}
+
+// Metrics returns the counts of the node. It waits for nothing.
 func (n *Node) Metrics() Metrics {
 	c := &n.metrics
-	return Metrics{
+	m := Metrics{
 		Proposals: c.proposals.Load(), ProposedCommands: c.proposedCommands.Load(), ReadRounds: c.readRounds.Load(),
 		LeaderChanges: c.leaderChanges.Load(), SnapshotsSent: c.snapshotsSent.Load(), SnapshotsInstalled: c.installs.Load(),
 		RejectedMessages: c.rejectedMessages.Load(), DroppedMessages: c.droppedMessages.Load(), RefusedWrites: c.refusedWrites.Load(),
 		LostAnswers: c.lostAnswers.Load(),
 		Rebuilds:    c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
 		RefusedGrowth: c.refusedGrowth.Load(), Yields: c.yields.Load(),
-		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(),
+		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(), DiskStalled: n.stall.stalled.Load(),
 	}
+	if t, ok := n.transport.(interface{ Metrics() transport.Metrics }); ok {
+		m.Transport = t.Metrics()
+	}
+	if n.serving.Load() {
+		m.Watchers, m.WatchBytes = n.watches.hub.Watchers()
+	}
+	return m
+}
+
+// Queues returns how much waits in the node now. It takes short locks and waits for nothing else.
+func (n *Node) Queues() Queues {
+	q := Queues{Log: n.stall.log.open(), Apply: n.stall.apply.open(), Forwarded: n.forwards.open(), RequestBytes: n.requests.bytes.Load()}
+	if !n.serving.Load() {
+		return q
+	}
+	for _, w := range n.workers {
+		w.inbox.Lock()
+		q.Worker += len(w.inbox.events)
+		w.inbox.Unlock()
+	}
+	return q
+}
+
+// Storage are figures of what a node keeps on its disk.
+type Storage struct {
+	Log logstore.Metrics
+	// State has its Bytes alone with a state machine of the program's own.
+	State state.Metrics
+}
+
+// Storage asks log and state for their figures; all zero before the node serves and once it is closed. It takes locks of theirs, and waits if the disk
+// does not come back.
+func (n *Node) Storage() (s Storage) {
+	if n.serving.Load() {
+		n.ask(func() { s = Storage{Log: n.logs.Metrics(), State: n.engine.metrics()} })
+	}
+	return s
 }

@@ -87,6 +87,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Tracers take the spans of sampled requests. Default: none are made; traces are passed on to other nodes all the same.
 	Tracers trace.TracerProvider
+	// Observer is told how much the steps of writes take.
+	Observer Observer
 	// Machine makes the state machine of a shard. Default: the built-in key-value machine.
 	Machine func(placement.ShardID) StateMachine
 	// Runtime runs the stages. Default: NewRuntime().
@@ -140,6 +142,7 @@ const (
 func (o *Options) setDefaults() {
 	setDefault(&o.FS, vfs.Default)
 	setDefault(&o.Shards, 1)
+	o.Observer.setDefaults()
 	setDefault(&o.HeartbeatInterval, 100*time.Millisecond)
 	setDefault(&o.ElectionTimeout, time.Second)
 	setDefault(&o.SnapshotEntries, 50_000)

@@ -149,6 +149,7 @@ func (n *Node) openLogs() error {
 	open := func() (err error) {
 		n.logs, err = logstore.Open(LogDir(n.options.FS, n.options.Dir), logstore.Options{
 			FS: n.options.FS, SegmentBytes: n.options.SegmentBytes, NoSync: n.options.NoSync, Logger: n.log,
+			Observe: n.options.Observer.logSynced,
 		})
 		return err
 	}

@@ -148,6 +148,11 @@ type ShardStatus struct {
 	Applied, Durable         uint64
 	FirstLogIndex, LastIndex uint64
 	Revision                 uint64
+	// Keys are those that exist, Sessions the clients that the shard remembers, Results the answers that it keeps for their retries, HistoryBytes what
+	// its history takes.
+	Keys, Sessions, Results, HistoryBytes uint64
+	// WaitingWrites and WaitingReads are requests that are not proposed or not answered yet.
+	WaitingWrites, WaitingReads int
 }
 
 // ReplicaStatus describes a member of a shard.

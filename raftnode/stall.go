@@ -32,6 +32,12 @@ func (w *work) begin()       { w.begun.Add(1) }
 func (w *work) finish(n int) { w.finished.Add(uint64(n)) }
 func (w *work) busy() bool   { return w.begun.Load() != w.finished.Load() }
 
+// open is how much was begun and is not finished, about: the two are not read at once.
+func (w *work) open() int {
+	finished := w.finished.Load()
+	return int(w.begun.Load() - finished) //nolint:gosec // what is begun later only adds
+}
+
 // expect says whether a round is waited for, of work that announces only its ends; ended says that one has ended. A round that ends
 // while none is waited for is nothing.
 func (w *work) expect(waiting bool) {

@@ -261,6 +261,7 @@ func (w *worker) carry(m *member, out replica.Output) {
 		w.feedLog(m)
 	}
 	if out.Apply != nil {
+		w.observeCommits(m, out.Apply.Entries)
 		w.n.applier.add(m, out.Apply)
 	}
 	for _, r := range out.Reads {

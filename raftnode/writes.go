@@ -100,9 +100,10 @@ func (w *worker) propose(m *member) bool {
 		course.index, course.sent = last.GetIndex(), m.expiry.carried
 		m.courses = append(m.courses, course)
 	}
-	m.proposed.add(proposal{index: last.GetIndex(), term: last.GetTerm(), requests: batch, course: course})
+	m.proposed.add(proposal{index: last.GetIndex(), term: last.GetTerm(), requests: batch, course: course, began: m.expiry.carried})
 	w.n.metrics.proposals.Add(1)
 	w.n.metrics.proposedCommands.Add(uint64(len(batch)))
+	w.n.options.Observer.Proposed(len(batch), len(data))
 	w.carry(m, out)
 	return true
 }

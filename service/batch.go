@@ -25,7 +25,7 @@ func (s *Service) batch(ctx context.Context, req *raftkvv1.BatchRequest) (*raftk
 	if call.atomic {
 		tellTiming(ctx, call.results[0].Timing)
 	}
-	res, err := call.response(s)
+	res, err := call.response(ctx, s)
 	if err == nil && call.atomic {
 		tellOne(res.Header)
 	}
@@ -133,10 +133,10 @@ func (c *batchCall) abandon(cause error) {
 }
 
 // response makes the response of a batch whose results are all there. It may ask the node.
-func (c *batchCall) response(s *Service) (*raftkvv1.BatchResponse, error) {
+func (c *batchCall) response(ctx context.Context, s *Service) (*raftkvv1.BatchResponse, error) {
 	operations := c.request.GetOperations()
 	if !c.atomic {
-		return c.separateResponse(s), nil
+		return c.separateResponse(ctx, s), nil
 	}
 	r := &c.results[0]
 	if err := writeFailed(r, len(operations)); err != nil {
@@ -149,7 +149,7 @@ func (c *batchCall) response(s *Service) (*raftkvv1.BatchResponse, error) {
 	return res, nil
 }
 
-func (c *batchCall) separateResponse(s *Service) *raftkvv1.BatchResponse {
+func (c *batchCall) separateResponse(ctx context.Context, s *Service) *raftkvv1.BatchResponse {
 	res := &raftkvv1.BatchResponse{
 		Header:  s.nodeHeader(),
 		Results: make([]*raftkvv1.BatchResult, len(c.results)),
@@ -158,7 +158,7 @@ func (c *batchCall) separateResponse(s *Service) *raftkvv1.BatchResponse {
 		r := &c.results[i]
 		o, err := singleOperation(r)
 		if err != nil {
-			f := s.fail(opBatch, err, !time.Now().Before(c.deadline))
+			f := s.fail(ctx, opBatch, err, !time.Now().Before(c.deadline))
 			res.Results[i] = &raftkvv1.BatchResult{Result: &raftkvv1.BatchResult_Error{Error: f.status()}}
 			continue
 		}

@@ -61,6 +61,8 @@ type execOperation struct {
 	id    uint64
 	op    operation
 	start time.Time
+	// finished is when the node has answered.
+	finished time.Time
 	// deadline is when the node stops working on it.
 	deadline time.Time
 	charge   uint64 // bytes reserved in inFlightBytes
@@ -129,7 +131,7 @@ func (x *execution) unanswered(err error) error {
 func (x *execution) receive() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = x.service.panicked("exec", p)
+			err = x.service.panicked(x.ctx, "exec", p)
 		}
 	}()
 	for {
@@ -303,7 +305,7 @@ func (x *execution) start(o *execOperation, m *raftkvv1.ExecOperation) {
 // done takes the result. The node calls it: it neither blocks nor calls the node.
 func (o *execOperation) done(r raftnode.Result) {
 	x := o.x
-	o.result = r
+	o.result, o.finished = r, time.Now()
 	x.mu.Lock()
 	if x.abandoned {
 		x.mu.Unlock()

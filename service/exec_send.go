@@ -57,7 +57,7 @@ func (p *pool[T]) take() *T {
 func (x *execution) send() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = x.service.panicked("exec", p)
+			err = x.service.panicked(x.ctx, "exec", p)
 		}
 		x.abandon()
 	}()
@@ -130,15 +130,17 @@ func (x *execution) abandon() {
 func (s *execSender) add(o *execOperation) error {
 	r := s.results.take()
 	size, f := r.fill(s.x.service, o)
-	code := codeOK
+	now, code := time.Now(), codeOK
 	if f != nil {
 		code = f.code
 	}
-	s.x.service.metrics.observe(o.op, code, time.Since(o.start))
+	ctx := s.x.ctx
 	if o.span != nil {
 		o.span.timed(o.timing())
 		s.spans = append(s.spans, sentSpan{o.span, f})
+		ctx = o.span.in(ctx)
 	}
+	s.x.service.finished(ctx, o.op, code, now.Sub(o.start), &stages{stageNode: o.finished.Sub(o.start), stageSend: now.Sub(o.finished)}, o.key)
 	s.response.Results = append(s.response.Results, &r.message)
 	s.bytes += size
 	s.sent.units += o.units
@@ -189,7 +191,7 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, failed *failu
 	switch {
 	case o.batch != nil:
 		var m *raftkvv1.BatchResponse
-		if m, err = o.batch.response(s); err == nil {
+		if m, err = o.batch.response(o.x.ctx, s); err == nil {
 			r.message.Result = &raftkvv1.ExecResult_Batch{Batch: m}
 			return overhead + m.SizeVT(), nil
 		}
@@ -220,7 +222,7 @@ func (r *execResult) fill(s *Service, o *execOperation) (size int, failed *failu
 			return overhead + len(r.del.response.GetPrevKv().GetValue()), nil
 		}
 	}
-	f := s.fail(o.op, err, !time.Now().Before(o.deadline))
+	f := s.fail(o.x.ctx, o.op, err, !time.Now().Before(o.deadline))
 	st := f.status()
 	r.message.Result = &raftkvv1.ExecResult_Error{Error: st}
 	return overhead + len(st.GetMessage()), f

@@ -60,6 +60,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	counters [operationCount][codeCount]atomic.Pointer[prometheus.Counter]
 	duration [operationCount]prometheus.Observer
+	slow     *prometheus.CounterVec
 	streams  prometheus.Gauge
 	watches  prometheus.Gauge
 }
@@ -69,6 +70,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "raftkv_requests_total", Help: "Requests answered, by operation and code (ok or the name of the error's code).",
 		}, []string{"operation", "code"}),
+		slow: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "raftkv_slow_requests_total", Help: "Requests that took as long as monitoring.slow_request says, by operation.",
+		}, []string{"operation"}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "raftkv_exec_streams", Help: "Exec streams that are open.",
 		}),
@@ -86,7 +90,21 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.streams), r.Register(m.watches))
+	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.slow), r.Register(m.streams), r.Register(m.watches))
+}
+
+// showBudget shows what the requests and answers of all clients hold.
+func (m *metrics) showBudget(r prometheus.Registerer, b *budget) error {
+	if r == nil {
+		return nil
+	}
+	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "raftkv_client_message_bytes", Help: "Bytes of requests and answers of clients in memory.",
+	}, func() float64 { return float64(b.used.Load()) })
+	limit := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "raftkv_client_message_limit_bytes", Help: "How many there may be; past it, requests are answered OVERLOADED.",
+	}, func() float64 { return float64(b.limit) })
+	return errors.Join(r.Register(held), r.Register(limit))
 }
 
 func (m *metrics) observe(op operation, c code, took time.Duration) {
@@ -95,10 +113,7 @@ func (m *metrics) observe(op operation, c code, took time.Duration) {
 }
 
 func (m *metrics) counter(op operation, c code) prometheus.Counter {
-	name := "ok"
-	if c != codeOK {
-		name = c.String()
-	}
+	name := codeName(c)
 	if c >= codeCount {
 		return m.requests.WithLabelValues(op.String(), name)
 	}
@@ -109,4 +124,12 @@ func (m *metrics) counter(op operation, c code) prometheus.Counter {
 	counter := m.requests.WithLabelValues(op.String(), name)
 	slot.Store(&counter)
 	return counter
+}
+
+// codeName is how metrics and logs call a code.
+func codeName(c code) string {
+	if c == codeOK {
+		return "ok"
+	}
+	return c.String()
 }

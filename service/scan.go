@@ -51,26 +51,32 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 func (s kv) Scan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) error {
 	start := time.Now()
 	span := s.tracing.begin(opScan.String(), s.tracing.traceparentOf(ctx), start)
+	var spent stages
 	err := s.rules.check(req)
+	spent[stageCheck] = time.Since(start)
 	if err == nil {
-		err = s.tryScan(ctx, req, send)
+		err = s.tryScan(ctx, req, func(res *raftkvv1.ScanResponse) error {
+			defer func(began time.Time) { spent[stageSend] += time.Since(began) }(time.Now())
+			return send(res)
+		})
 	}
+	code, took := codeOK, time.Since(start)
+	spent[stageNode] = took - spent[stageCheck] - spent[stageSend]
+	var f *failure
 	if err != nil {
-		f := s.fail(opScan, err, false)
-		s.metrics.observe(opScan, f.code, time.Since(start))
-		span.end(f)
-		return f
+		f = s.fail(ctx, opScan, err, false)
+		code, err = f.code, f
 	}
-	span.end(nil)
-	s.metrics.observe(opScan, codeOK, time.Since(start))
-	return nil
+	span.end(f)
+	s.finished(ctx, opScan, code, took, &spent, req.GetRange().GetPrefix())
+	return err
 }
 
 // tryScan is scan without its panics.
 func (s *Service) tryScan(ctx context.Context, req *raftkvv1.ScanRequest, send func(*raftkvv1.ScanResponse) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = s.panicked(opScan.String(), p)
+			err = s.panicked(ctx, opScan.String(), p)
 		}
 	}()
 	return s.scan(ctx, req, send)

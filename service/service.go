@@ -58,6 +58,8 @@ type Options struct {
 	// Origins are the origins (https://example.org) whose pages may call the service from a browser; "*" is any.
 	// None by default: browsers may then call it from its own origin only.
 	Origins []string
+	// SlowRequest is how long a request takes that is logged; 0 logs none.
+	SlowRequest time.Duration
 	// Registerer takes the metrics; nil keeps them unregistered.
 	Registerer prometheus.Registerer
 	// Tracers take the spans of sampled requests; nil is none. A request with a traceparent is sampled if that says so, one without with the probability TraceRatio.
@@ -77,6 +79,7 @@ type Service struct {
 	rules   *rules
 	metrics *metrics
 	tracing *tracing
+	slow    *slowLog
 	logger  *slog.Logger
 	budget  budget
 	// transferTimeout is the constant, but in tests.
@@ -141,7 +144,12 @@ func New(o Options) (*Service, error) {
 			return w, nil
 		},
 	}
+	s.slow = newSlowLog(o.SlowRequest, o.Logger)
 	s.drained, s.stop = context.WithCancel(context.Background())
+	if err := metrics.showBudget(o.Registerer, &s.budget); err != nil {
+		s.stop()
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -192,19 +200,19 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 	until := workUntil(ctx)
 	span := s.tracing.begin(op.String(), s.tracing.traceparentOf(ctx), start)
 	ctx = span.in(ctx)
+	var spent stages
 	defer func() {
 		if p := recover(); p != nil {
-			err = s.panicked(op.String(), p)
+			err = s.panicked(ctx, op.String(), p)
 		}
+		var f *failure
+		code, now := codeOK, time.Now()
 		if err != nil {
-			f := s.fail(op, err, !time.Now().Before(until))
-			s.metrics.observe(op, f.code, time.Since(start))
-			span.end(f)
-			err = f
-			return
+			f = s.fail(ctx, op, err, !now.Before(until))
+			code, err = f.code, f
 		}
-		s.metrics.observe(op, codeOK, time.Since(start))
-		span.end(nil)
+		span.end(f)
+		s.finished(ctx, op, code, now.Sub(start), &spent, subject(req))
 	}()
 	if err := takeKey(ctx, op, req); err != nil {
 		return res, err
@@ -217,7 +225,11 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 			return res, err
 		}
 	}
-	if res, err = do(ctx, req); err != nil {
+	checked := time.Now()
+	spent[stageCheck] = checked.Sub(start)
+	res, err = do(ctx, req)
+	spent[stageNode] = time.Since(checked)
+	if err != nil {
 		return res, err
 	}
 	if n := messageBytes(res); n > exchangeBytes {
@@ -227,21 +239,21 @@ func invoke[Q request, R any](ctx context.Context, s *Service, op operation, req
 }
 
 // panicked logs a panic, and returns the error of what it has interrupted.
-func (s *Service) panicked(what string, p any) error {
-	s.logger.Error("a request made the service panic", "operation", what, "panic", p, "stack", string(debug.Stack()))
+func (s *Service) panicked(ctx context.Context, what string, p any) error {
+	s.logger.ErrorContext(ctx, "a request made the service panic", "operation", what, "panic", p, "stack", string(debug.Stack()))
 	return errPanic
 }
 
 // fail translates an error, and logs it if the caller is not told what it was. expired says that the time of the request
 // has run out.
-func (s *Service) fail(op operation, err error, expired bool) *failure {
+func (s *Service) fail(ctx context.Context, op operation, err error, expired bool) *failure {
 	var unknown *raftnode.UnknownOutcomeError
 	if expired && errors.As(err, &unknown) {
 		err = &expiredError{err}
 	}
 	f := failureOf(err)
 	if f.reason == reasonReadFailed || f.reason == reasonInternal && !errors.Is(err, errPanic) {
-		s.logger.Error("a request failed for a reason that its caller is not told", "operation", op.String(), "error", err)
+		s.logger.ErrorContext(ctx, "a request failed for a reason that its caller is not told", "operation", op.String(), "error", err)
 	}
 	return f
 }

@@ -113,7 +113,7 @@ func (s *span) in(ctx context.Context) context.Context {
 	if s == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, spanKey{}, s)
+	return trace.ContextWithSpan(context.WithValue(ctx, spanKey{}, s), s.span) // logs show its ids
 }
 
 func (t *tracing) spanOf(ctx context.Context) *span {

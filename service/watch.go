@@ -30,7 +30,7 @@ type watches struct{ *Service }
 // Watch streams changes until the client has gone or the watch cannot go on. Its error is a *failure. It holds one response at a time: what a
 // client is slow to take waits in the history and nowhere else.
 func (s watches) Watch(ctx context.Context, req *raftkvv1.WatchRequest, send func(*raftkvv1.WatchResponse) error) error {
-	return s.frameWatch(func() error {
+	return s.frameWatch(ctx, func() error {
 		if err := s.rules.check(req); err != nil {
 			return err
 		}
@@ -43,18 +43,18 @@ func (s watches) Watch(ctx context.Context, req *raftkvv1.WatchRequest, send fun
 }
 
 // frameWatch is the frame of a watch on every protocol: panics, the translation of errors, the metrics.
-func (s *Service) frameWatch(do func() error) (err error) {
+func (s *Service) frameWatch(ctx context.Context, do func() error) (err error) {
 	s.metrics.watches.Inc()
 	defer s.metrics.watches.Dec()
 	defer func() {
 		if p := recover(); p != nil {
-			err = s.panicked(opWatch.String(), p)
+			err = s.panicked(ctx, opWatch.String(), p)
 		}
 		if err == nil {
 			s.metrics.counter(opWatch, codeOK).Inc()
 			return
 		}
-		f := s.fail(opWatch, err, false)
+		f := s.fail(ctx, opWatch, err, false)
 		s.metrics.counter(opWatch, f.code).Inc() // How long a watch has lasted says nothing.
 		err = f
 	}()

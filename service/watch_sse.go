@@ -38,7 +38,7 @@ var watchShortNames = map[string]string{"initial": "include_initial", "prev": "p
 func (h *rest) serveWatch(w http.ResponseWriter, r *http.Request) {
 	s := h.kv.Service
 	out := &eventWriter{service: s, writer: w}
-	err := s.frameWatch(func() error {
+	err := s.frameWatch(r.Context(), func() error {
 		req, err := readWatch(r)
 		if err != nil {
 			return err

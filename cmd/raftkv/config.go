@@ -48,6 +48,8 @@ type config struct {
 	// TraceEndpoint is empty without traces, TraceProtocol if it is to be that of the environment, else gRPC.
 	TraceEndpoint, TraceProtocol string
 	TraceRatio                   float64
+	// SlowRequest and StatisticsInterval are 0 if nothing shall be logged.
+	SlowRequest, StatisticsInterval time.Duration
 
 	CertFile, KeyFile, CAFile, ClientCAFile string
 
@@ -75,6 +77,9 @@ func defaults() *config {
 		LogLevel:          "info",
 		LogFormat:         "text",
 		TraceRatio:        0.01,
+		SlowRequest:       time.Second,
+
+		StatisticsInterval: time.Minute,
 	}
 }
 

@@ -86,6 +86,7 @@ func TestConfigEverySettingFromEverySource(t *testing.T) {
 		"history_size": "5MiB", "history_age": "3h", "idempotency_window": "7m",
 		"metrics_port": "1004", "health_check_port": "1005", "admin_host": "127.0.0.3", "log_level": "debug", "log_format": "json",
 		"trace_endpoint": "http://127.0.0.1:4318", "trace_protocol": "http", "trace_sample_ratio": "0.5",
+		"slow_request": "2s", "statistics_interval": "3m",
 		"cert_file": "c", "key_file": "k", "ca_file": "a", "client_ca_file": "x",
 	}
 	if len(values) != len(settings) {
@@ -252,6 +253,8 @@ func TestConfigChecks(t *testing.T) {
 		{"--trace-endpoint 127.0.0.1:4317", `monitoring.trace_endpoint: "127.0.0.1:4317" is no address of a collector`},
 		{"--trace-protocol udp", `monitoring.trace_protocol: "udp" is none of grpc, http`},
 		{"--trace-sample-ratio 2", "monitoring.trace_sample_ratio: must be a number from 0 to 1"},
+		{"--slow-request off --statistics-interval off", ""},
+		{"--statistics-interval 1ms", "--statistics-interval: monitoring.statistics_interval: 1ms is out of range: it must be 1s to 24h0m0s"},
 		{"--admin-host 10.0.0.1", "--admin-host: monitoring.admin_host: 10.0.0.1 can be reached by others"},
 		{"--host 10.0.0.1 --tls-cert-file c --tls-key-file k --tls-ca-file a", ""},
 		{"--tls-cert-file c --tls-ca-file a", "default: tls.key_file: is not set; TLS needs cert_file, key_file and ca_file"},

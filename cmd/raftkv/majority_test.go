@@ -52,6 +52,17 @@ func TestLostMajority(t *testing.T) {
 			}
 		}
 	}
+	// The process is all right, so nothing may restart it; but clients had better go elsewhere.
+	admin := "http://" + hostPort(configs[0].AdminHost, configs[0].MetricsPort)
+	if got, err := httpGet(t, admin+"/livez"); err != nil || got != "ok\n" {
+		t.Errorf("/livez: %q, %v", got, err)
+	}
+	if got, err := httpGet(t, admin+"/readyz?verbose"); err != nil || !strings.Contains(got, "not ready: shard 1 has no leader") || !strings.Contains(got, "shard 1: leader \"\"") {
+		t.Errorf("/readyz?verbose: %q, %v", got, err)
+	}
+	if got, err := httpGet(t, admin+"/metrics"); err != nil || !strings.Contains(got, "raftkv_shard_has_leader{shard=\"1\"} 0") || !strings.Contains(got, "raftkv_ready 0") {
+		t.Errorf("/metrics: %v", err)
+	}
 	status := patient(t, "", "status", "--timeout", "5s")
 	if n := strings.Count(status.out, "connection refused"); n > 2 {
 		t.Errorf("the same is said %d times of two nodes:\n%s", n, status.out)

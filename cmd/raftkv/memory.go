@@ -35,7 +35,11 @@ func memoryBytes() int64 {
 	if info, err := os.ReadFile("/proc/meminfo"); err == nil {
 		total = parseMemInfo(info)
 	}
-	if limit, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil {
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} { // of version 2, of version 1
+		limit, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
 		if n, err := strconv.ParseInt(string(bytes.TrimSpace(limit)), 10, 64); err == nil && n > 0 && (total == 0 || n < total) {
 			total = n
 		}

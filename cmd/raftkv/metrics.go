@@ -2,7 +2,8 @@ package main
 
 import (
 	"fmt"
-	"slices"
+	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -10,14 +11,23 @@ import (
 	"github.com/raftkv/raftkv/raftnode"
 )
 
-// newRegistry makes the registry of one node: what the process and the node count. The service adds its own.
-func newRegistry(n *raftnode.Node) (*prometheus.Registry, error) {
+// docs/metrics.md lists every metric; a test compares it with what a node shows.
+
+// newRegistry makes the registry of one node: what the process, the node and its certificates show. The service adds its own. steps were made before
+// the node, which tells them.
+func newRegistry(id string, n *raftnode.Node, steps *stepMetrics, certificates *identity) (*prometheus.Registry, error) {
 	r := prometheus.NewRegistry()
-	for _, c := range []prometheus.Collector{
+	all := []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		nodeCollector{n},
-	} {
+		newBuildInfo(), newMemoryLimit(),
+		nodeCollector{id, n},
+		newStandingCollector(n),
+	}
+	if certificates != nil {
+		all = append(all, certificateCollector{certificates})
+	}
+	for _, c := range append(all, steps.all()...) {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -25,68 +35,93 @@ func newRegistry(n *raftnode.Node) (*prometheus.Registry, error) {
 	return r, nil
 }
 
-// nodeCollector shows the counts of a node.
-type nodeCollector struct{ node *raftnode.Node }
+func newBuildInfo() prometheus.Collector {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "raftkv_build_info", Help: "1, with what the program was built of as labels.",
+	}, []string{"version", "commit", "go_version"})
+	g.WithLabelValues(version, commit, runtime.Version()).Set(1)
+	return g
+}
 
-// nodeCounter is one of them.
-type nodeCounter struct {
+func newMemoryLimit() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "raftkv_memory_limit_bytes", Help: "Memory that the process can have: that of its control group, or of the machine.",
+	}, func() float64 { return float64(memoryBytes()) })
+}
+
+// stepMetrics are what the steps of writes take.
+type stepMetrics struct {
+	syncBytes, writeDuration, syncDuration prometheus.Histogram
+	commands, bytes                        prometheus.Histogram
+	commitDuration                         prometheus.Histogram
+	applyEntries, applyDuration            prometheus.Histogram
+}
+
+func newStepMetrics() *stepMetrics {
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "raftkv_" + name, Help: help, Buckets: buckets})
+	}
+	times := prometheus.ExponentialBuckets(50e-6, 2, 18) // 50 µs to 6.6 s
+	counts := prometheus.ExponentialBuckets(1, 4, 7)     // to 4096
+	sizes := prometheus.ExponentialBuckets(256, 4, 9)    // to 16 MiB
+	return &stepMetrics{
+		syncBytes:      histogram("log_sync_bytes", "Bytes that one fsync of the log makes durable, with padding.", sizes),
+		writeDuration:  histogram("log_write_duration_seconds", "Time to write one round of the log, before its fsync.", times),
+		syncDuration:   histogram("log_sync_duration_seconds", "Time of one fsync of the log.", times),
+		commands:       histogram("proposal_commands", "Commands in one entry that the node has proposed.", counts),
+		bytes:          histogram("proposal_bytes", "Bytes of one entry that the node has proposed.", sizes),
+		commitDuration: histogram("commit_duration_seconds", "From the proposal of an entry to its commit, on the node that has proposed it.", times),
+		applyEntries:   histogram("apply_entries", "Committed entries of a shard that are applied in one run.", counts),
+		applyDuration:  histogram("apply_duration_seconds", "From the commit of a run of entries to the end of its apply, waiting included.", times),
+	}
+}
+
+func (m *stepMetrics) all() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.syncBytes, m.writeDuration, m.syncDuration, m.commands, m.bytes, m.commitDuration, m.applyEntries, m.applyDuration,
+	}
+}
+
+// observer is what fills them.
+func (m *stepMetrics) observer() raftnode.Observer {
+	return raftnode.Observer{
+		LogWritten: func(bytes int, write, sync time.Duration) {
+			m.syncBytes.Observe(float64(bytes))
+			m.writeDuration.Observe(write.Seconds())
+			m.syncDuration.Observe(sync.Seconds())
+		},
+		Proposed: func(commands, bytes int) {
+			m.commands.Observe(float64(commands))
+			m.bytes.Observe(float64(bytes))
+		},
+		Committed: func(took time.Duration) { m.commitDuration.Observe(took.Seconds()) },
+		Applied: func(entries int, took time.Duration) {
+			m.applyEntries.Observe(float64(entries))
+			m.applyDuration.Observe(took.Seconds())
+		},
+	}
+}
+
+// figure is a metric of which a source S has the value.
+type figure[S any] struct {
 	desc  *prometheus.Desc
-	value func(raftnode.Metrics) uint64
+	kind  prometheus.ValueType
+	value func(S) float64
 }
 
-var nodeCounters = []nodeCounter{
-	counter("proposals_total", "Entries proposed to the logs of the node's shards.", func(m raftnode.Metrics) uint64 { return m.Proposals }),
-	counter("proposed_commands_total", "Commands in those entries.", func(m raftnode.Metrics) uint64 { return m.ProposedCommands }),
-	counter("read_rounds_total", "Confirmed rounds that made reads linearizable.", func(m raftnode.Metrics) uint64 { return m.ReadRounds }),
-	counter("leader_changes_total", "Changes of the leader of any shard of the node.", func(m raftnode.Metrics) uint64 { return m.LeaderChanges }),
-	counter("snapshots_sent_total", "Images of shards sent to nodes that lag.", func(m raftnode.Metrics) uint64 { return m.SnapshotsSent }),
-	counter("snapshots_installed_total", "Images of shards taken over.", func(m raftnode.Metrics) uint64 { return m.SnapshotsInstalled }),
-	counter("replicas_rebuilt_total", "Replicas that began anew in place of damaged ones.", func(m raftnode.Metrics) uint64 { return m.Rebuilds }),
-	counter("digests_compared_total", "Comparisons of the state of a replica with that of another at the same index.", func(m raftnode.Metrics) uint64 { return m.DigestsCompared }),
-	counter("digest_mismatches_total", "Those that found the states to differ.", func(m raftnode.Metrics) uint64 { return m.DigestMismatches }),
-	counter("peer_answers_lost_total", "Answers to other nodes that could not be sent in time.", func(m raftnode.Metrics) uint64 { return m.LostAnswers }),
-	counter("peer_messages_rejected_total", "Messages of peers that were not heard.", func(m raftnode.Metrics) uint64 { return m.RejectedMessages }),
-	counter("peer_messages_dropped_total", "Messages of peers for which there was no room.", func(m raftnode.Metrics) uint64 { return m.DroppedMessages }),
-	counter("writes_refused_total", "Writes refused because the state engine was behind.", func(m raftnode.Metrics) uint64 { return m.RefusedWrites }),
-	counter("writes_refused_disk_full_total", "Writes refused because a disk of their shard was nearly full.", func(m raftnode.Metrics) uint64 { return m.RefusedGrowth }),
-	counter("leads_yielded_total", "Leads given up because the disk of the node stalled.", func(m raftnode.Metrics) uint64 { return m.Yields }),
+func newFigure[S any](kind prometheus.ValueType, name, help string, value func(S) float64) figure[S] {
+	return figure[S]{prometheus.NewDesc("raftkv_"+name, help, nil, nil), kind, value}
 }
 
-// nodeGauges are figures as they are now.
-var nodeGauges = []nodeCounter{
-	counter("disk_free_bytes", "Bytes that are free on the disk of the node.", func(m raftnode.Metrics) uint64 { return m.DiskFree }),
-	counter("disk_reserve_bytes", "Bytes of the disk that are kept for deletes, reads and recovery.", func(m raftnode.Metrics) uint64 { return m.DiskReserve }),
-	counter("disk_full", "1 while the free bytes have fallen into the reserve, so that the shards of the node take no puts.", func(m raftnode.Metrics) uint64 {
-		if m.DiskFull {
-			return 1
-		}
-		return 0
-	}),
+// show sends what of shows.
+func (f figure[S]) show(of S, out chan<- prometheus.Metric) {
+	out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(of))
 }
 
-func counter(name, help string, value func(raftnode.Metrics) uint64) nodeCounter {
-	return nodeCounter{prometheus.NewDesc("raftkv_"+name, help, nil, nil), value}
-}
-
-// rebuilding is the one figure that is not a count.
-var rebuilding = prometheus.NewDesc("raftkv_replicas_rebuilding", "Replicas that were damaged and are not voters again yet.", nil, nil)
-
-// Describe tells what there is.
-func (nodeCollector) Describe(out chan<- *prometheus.Desc) {
-	out <- rebuilding
-	for _, c := range slices.Concat(nodeCounters, nodeGauges) {
-		out <- c.desc
+// oneIf is 1 for true, 0 for false.
+func oneIf(is bool) float64 {
+	if is {
+		return 1
 	}
-}
-
-// Collect tells how much.
-func (c nodeCollector) Collect(out chan<- prometheus.Metric) {
-	out <- prometheus.MustNewConstMetric(rebuilding, prometheus.GaugeValue, float64(len(c.node.Rebuilding())))
-	m := c.node.Metrics()
-	for _, n := range nodeCounters {
-		out <- prometheus.MustNewConstMetric(n.desc, prometheus.CounterValue, float64(n.value(m)))
-	}
-	for _, n := range nodeGauges {
-		out <- prometheus.MustNewConstMetric(n.desc, prometheus.GaugeValue, float64(n.value(m)))
-	}
+	return 0
 }

@@ -39,6 +39,8 @@ type node struct {
 	serving sync.WaitGroup
 	// failed takes the first failure of a listener.
 	failed chan error
+	// statistics writes a line to the log from time to time; nil if it does not.
+	statistics *statistics
 }
 
 // startNode starts a node. The list is in the order of what each step needs; stop is its reverse.
@@ -72,6 +74,8 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	options := raftOptions(c, log)
 	options.PeerListener, options.PeerTLS = l.peer, identity.peer()
 	options.Tracers = n.tracers.of()
+	steps := newStepMetrics()
+	options.Observer = steps.observer()
 	if n.raft, err = raftnode.Open(options); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
@@ -82,7 +86,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	}()
 
 	// The service: what the listeners hand requests to.
-	registry, err := n.openService(c)
+	registry, err := n.openService(c, steps, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -106,14 +110,15 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	n.clients = []server{http, grpc}
 	n.serve(http, l.server)
 	n.serve(grpc, l.grpc)
+	n.statistics = startStatistics(c.StatisticsInterval, registry, n.log)
 	n.log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
 		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
 	return n, nil
 }
 
 // openService makes the service over the node, and the registry that has the metrics of both.
-func (n *node) openService(c *config) (*prometheus.Registry, error) {
-	registry, err := newRegistry(n.raft)
+func (n *node) openService(c *config, steps *stepMetrics, identity *identity) (*prometheus.Registry, error) {
+	registry, err := newRegistry(c.NodeID, n.raft, steps, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +161,8 @@ func (n *node) wait(ctx context.Context) error {
 func (n *node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+
+	n.statistics.stop()
 
 	// Streams end, health says that the node does not serve: clients go elsewhere.
 	n.service.Drain()
@@ -226,9 +233,10 @@ func serviceOptions(c *config, n *raftnode.Node, r prometheus.Registerer, log *s
 
 			IdempotencyWindow: c.IdempotencyWindow,
 		},
-		Origins:    c.Origins,
-		Registerer: r,
-		Logger:     log,
+		SlowRequest: c.SlowRequest,
+		Origins:     c.Origins,
+		Registerer:  r,
+		Logger:      log,
 	}
 }
 

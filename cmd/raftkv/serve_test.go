@@ -316,14 +316,3 @@ func TestLargestValue(t *testing.T) {
 		t.Errorf("one more byte: %d %s", got.code, got.errOut)
 	}
 }
-
-func TestLogger(t *testing.T) {
-	var b bytes.Buffer
-	log, level := newLogger(&b, "error", "json")
-	log.Warn("not this")
-	level.Set(slog.LevelInfo)
-	log.Info("this")
-	if got := b.String(); strings.Contains(got, "not") || !strings.HasPrefix(got, `{"time":`) {
-		t.Error(got)
-	}
-}

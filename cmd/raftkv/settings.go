@@ -162,6 +162,12 @@ var settings = []setting{
 		section: "monitoring", name: "trace_sample_ratio", kind: "number", usage: "part of the requests without a trace of their own that begin one (default 0.01)",
 		set: traceRatio,
 	}, {
+		section: "monitoring", name: "slow_request", kind: "duration", usage: "requests that take this long are logged, with where their time went (default 1s; off)",
+		set: orOff(func(c *config) *time.Duration { return &c.SlowRequest }, time.Millisecond),
+	}, {
+		section: "monitoring", name: "statistics_interval", kind: "duration", usage: "how often a line of statistics is logged (default 1m; off)",
+		set: orOff(func(c *config) *time.Duration { return &c.StatisticsInterval }, time.Second),
+	}, {
 		section: "tls", name: "cert_file", kind: "file", usage: "certificate of this node, PEM, with its chain; every listener then speaks TLS",
 		set: path(func(c *config) *string { return &c.CertFile }),
 	}, {

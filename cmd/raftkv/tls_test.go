@@ -26,6 +26,8 @@ type authority struct {
 	t    *testing.T
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
+	// life is that of certificates, an hour if it is 0.
+	life time.Duration
 }
 
 var serials int64
@@ -45,7 +47,7 @@ func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.
 	a.t.Helper()
 	serials++
 	template.SerialNumber = big.NewInt(serials)
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(max(a.life, time.Hour))
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
@@ -179,6 +181,42 @@ func TestCertificateReload(t *testing.T) {
 	a.issue("third", c.CertFile, c.KeyFile)
 	now = now.Add(checkEvery)
 	expect("third")
+}
+
+// The metrics say when the first certificate of each file ends, also of one that was renewed and that no connection has used yet.
+func TestCertificateEnds(t *testing.T) {
+	c, a := certified(t)
+	id, err := openIdentity(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	id.now = func() time.Time { return now }
+	soon := func(at time.Time) bool { return at.After(now) && at.Before(now.Add(2*time.Hour)) }
+	ends := id.notAfter()
+	if len(ends) != 2 || !soon(ends[0]) || !soon(ends[2]) {
+		t.Errorf("%v", ends)
+	}
+	first, err := os.ReadFile(c.CertFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.life = 24 * time.Hour
+	a.issue("second", c.CertFile, c.KeyFile)
+	now = now.Add(checkEvery)
+	if ends := id.notAfter(); soon(ends[0]) {
+		t.Errorf("renewed, but %v", ends)
+	}
+	second, err := os.ReadFile(c.CertFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, ok := firstEnd(append(second, first...)); !ok || !soon(at) {
+		t.Errorf("of a chain: %v", at)
+	}
+	if _, ok := firstEnd([]byte("none")); ok {
+		t.Error("a certificate was found where none is")
+	}
 }
 
 // A new authority of clients counts too, and only certificates that it has signed do.

@@ -87,6 +87,18 @@ func duration(field func(*config) *time.Duration, low time.Duration) func(*confi
 	}
 }
 
+// orOff takes the word off for 0, too.
+func orOff(field func(*config) *time.Duration, low time.Duration) func(*config, string) error {
+	set := duration(field, low)
+	return func(c *config, v string) error {
+		if v == "off" {
+			*field(c) = 0
+			return nil
+		}
+		return set(c, v)
+	}
+}
+
 var units = []struct {
 	name  string
 	bytes float64

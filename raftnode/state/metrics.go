@@ -10,7 +10,9 @@ type Metrics struct {
 	MemTableBytes uint64
 	// L0Sublevels are what a read has to look through before the ordered levels.
 	L0Sublevels int
-	// WriteAmplification is how often a flushed byte has been written.
+	// WrittenBytes are all that flushes and compactions have written, NewBytes the part that came in: flushed or ingested for the first time.
+	WrittenBytes, NewBytes uint64
+	// WriteAmplification is how often a byte that came in has been written; 0 before the first one.
 	WriteAmplification float64
 	// CompactionDebtBytes is what is left to compact.
 	CompactionDebtBytes uint64
@@ -23,12 +25,18 @@ type Metrics struct {
 // Metrics reads the figures. It takes Pebble's locks: seldom, not per request.
 func (s *Store) Metrics() Metrics {
 	m := s.db.Metrics()
-	total := m.Total()
+	written, in := written(m)
+	amplification := 0.0
+	if in > 0 {
+		amplification = float64(written) / float64(in)
+	}
 	return Metrics{
 		Bytes:               m.DiskSpaceUsage(),
 		MemTableBytes:       m.MemTable.Size,
 		L0Sublevels:         int(m.Levels[0].Sublevels),
-		WriteAmplification:  total.WriteAmp(),
+		WrittenBytes:        written,
+		NewBytes:            in,
+		WriteAmplification:  amplification,
 		CompactionDebtBytes: m.Compact.EstimatedDebt,
 		CacheBytes:          m.BlockCache.Size,
 		CacheHits:           m.BlockCache.Hits,
@@ -36,6 +44,17 @@ func (s *Store) Metrics() Metrics {
 		Flushes:             m.Flush.Count,
 		Compactions:         m.Compact.Count,
 	}
+}
+
+// written is what flushes, ingests and compactions have written, and what of it came in. Pebble's own figure takes what goes into its log for what comes
+// in, and there is no log.
+func written(m *pebble.Metrics) (all, in uint64) {
+	for i := range m.Levels {
+		l := &m.Levels[i]
+		in += l.TableBytesFlushed + l.BlobBytesFlushed + l.TableBytesIngested
+		all += l.TableBytesCompacted + l.BlobBytesCompacted
+	}
+	return all + in, in
 }
 
 // Pressure says whether Pebble will soon stall the applier, and because of what: then nothing more may be proposed. The limits lie a memtable

@@ -74,6 +74,8 @@ type committed struct {
 	configuration *storev1.Configuration
 	checkpoint    Checkpoint
 	deadline      uint64
+	// sessions are the clients that the shard remembers, results the answers that it keeps for their retries.
+	sessions, results int
 }
 
 // slotSummary is a SlotSummary in memory.
@@ -105,7 +107,14 @@ func (sh *Shard) Checkpoint() Checkpoint { return sh.committed.Load().checkpoint
 func (sh *Shard) publish() {
 	sh.committed.Store(&committed{
 		position: position(&sh.meta), configuration: sh.configuration, checkpoint: sh.checkpoint, deadline: sh.due.next(),
+		sessions: len(sh.dedup.sessions), results: sh.dedup.len(),
 	})
+}
+
+// Sessions returns how many clients the shard remembers, and how many answers it keeps for their retries. Any goroutine may call it.
+func (sh *Shard) Sessions() (clients, results int) {
+	c := sh.committed.Load()
+	return c.sessions, c.results
 }
 
 var errMissing = errors.New("it is not there")

@@ -342,7 +342,7 @@ func TestMetricsAndPressure(t *testing.T) {
 	m := newServing(t, Options{})
 	m.commit(putCommand("a", "1"))
 	flush(t, m.store)
-	if got := m.store.Metrics(); got.Bytes == 0 || got.Flushes == 0 {
+	if got := m.store.Metrics(); got.Bytes == 0 || got.Flushes == 0 || got.NewBytes == 0 || got.WrittenBytes < got.NewBytes || got.WriteAmplification < 1 {
 		t.Errorf("%+v", got)
 	}
 	if what, limit, actual, high := m.store.Pressure(); high || limit == 0 || actual > limit {
