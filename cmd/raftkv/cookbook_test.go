@@ -10,32 +10,51 @@ import (
 	"testing"
 )
 
-// TestCookbook runs the commands of docs/http.md, in order and in one shell, and wants what the page says that they print.
-func TestCookbook(t *testing.T) {
+// TestPages runs the commands of pages, those of each in order and in one shell, and wants what the page says that they print.
+func TestPages(t *testing.T) {
 	for _, program := range []string{"bash", "curl", "jq"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Fatalf("%v; the page needs it: apt-get install %s", err, program)
+			t.Fatalf("%v; the pages need it: apt-get install %s", err, program)
 		}
 	}
-	page, err := os.ReadFile("../../docs/http.md")
+	binary, err := buildBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands := cookbook(string(page))
-	if len(commands) < 50 {
-		t.Fatalf("only %d commands were found", len(commands))
+	for page, least := range map[string]int{"docs/http.md": 60, "docs/quickstart.md": 8} {
+		t.Run(page, func(t *testing.T) {
+			text, err := os.ReadFile("../../" + page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			commands := cookbook(string(text))
+			if len(commands) < least {
+				t.Fatalf("only %d commands were found", len(commands))
+			}
+			for i, got := range runPage(t, binary, commands) {
+				got = strings.TrimRight(got, "\n")
+				if c := commands[i]; !c.prints(got) {
+					t.Errorf("%s:%d: %s\nprints\n%s\nwant\n%s", page, c.at, c.line, got, strings.Join(c.want, "\n"))
+				}
+			}
+		})
 	}
-	configs := startCluster(t, 3, 1)
+}
 
+// runPage runs commands against a cluster of their own, and returns what each prints.
+func runPage(t *testing.T, binary string, commands []*command) []string {
+	t.Helper()
 	// One shell, so that variables last. What a command prints ends with a line that nothing else prints.
 	const end = "-- end of a command --"
 	var script bytes.Buffer
 	for _, c := range commands {
 		fmt.Fprintf(&script, "%s\necho\necho '%s'\n", c.line, end)
 	}
-	text := script.String()
-	for i, c := range configs {
-		text = strings.ReplaceAll(text, fmt.Sprintf("localhost:808%d", i), hostPort("127.0.0.1", c.Port))
+	text := strings.ReplaceAll(script.String(), "bin/raftkv ", binary+" ")
+	for i, c := range startCluster(t, 3, 1) {
+		for _, host := range []string{"localhost", "127.0.0.1"} {
+			text = strings.ReplaceAll(text, fmt.Sprintf("%s:808%d", host, i), hostPort("127.0.0.1", c.Port))
+		}
 	}
 	shell := exec.CommandContext(t.Context(), "bash", "-u")
 	shell.Stdin = strings.NewReader(text)
@@ -47,12 +66,7 @@ func TestCookbook(t *testing.T) {
 	if len(printed) != len(commands)+1 {
 		t.Fatalf("%d commands printed\n%s", len(printed)-1, out)
 	}
-	for i, c := range commands {
-		got := strings.TrimRight(printed[i], "\n")
-		if !c.prints(got) {
-			t.Errorf("docs/http.md:%d: %s\nprints\n%s\nwant\n%s", c.at, c.line, got, strings.Join(c.want, "\n"))
-		}
-	}
+	return printed[:len(commands)]
 }
 
 // command is one of a page, with what it prints.
@@ -65,7 +79,7 @@ type command struct {
 // prints says whether a command's output is what the page has; … stands for anything.
 func (c *command) prints(got string) bool {
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.Join(c.want, "\n")), "…", ".*")
-	return regexp.MustCompile("^" + pattern + "$").MatchString(strings.ReplaceAll(got, "\r", ""))
+	return regexp.MustCompile("^" + pattern + "$").MatchString(strings.TrimRight(strings.ReplaceAll(got, "\r", ""), "\n"))
 }
 
 // cookbook finds the commands of the console blocks of a page: lines that begin with $, and what stands below each.

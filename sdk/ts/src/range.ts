@@ -32,6 +32,11 @@ export interface ScanOptions extends ReadOptions {
   reverse?: boolean | undefined;
   /** Leave the values out. */
   keysOnly?: boolean | undefined;
+  /**
+   * Read the range as it was at a revision of its shard, as far back as history reaches: a range within one whole `{tag}`, or any range of a cluster of one shard;
+   * others are a `CrossShardError`. Not with `stale`.
+   */
+  revision?: bigint | undefined;
 }
 
 /** Options of one page. */
@@ -60,6 +65,7 @@ export function listRequest(range: Range, o: ListOptions): ListRequest {
     limit: o.limit ?? 0,
     reverse: o.reverse ?? false,
     keysOnly: o.keysOnly ?? false,
+    revision: o.revision ?? 0n,
     pageToken: o.pageToken ?? "",
   });
 }

@@ -65,6 +65,8 @@ export interface Change extends Behind {
   readonly shard: number;
   /** The key stands as it was when the watch began; nothing has changed it now. */
   readonly initial: boolean;
+  /** Nobody has deleted the key: its time was over, or its lease has ended. */
+  readonly expired: boolean;
 }
 
 /** All keys asked for by `initial` have been told. */
@@ -239,6 +241,7 @@ function change(e: Event, behind: Cursor): Change {
     revision: e.revision,
     shard: e.shard,
     initial: e.initial,
+    expired: e.expired,
     token: behind.toString(),
   };
 }
