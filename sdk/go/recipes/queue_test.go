@@ -1,6 +1,7 @@
 package recipes_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -38,6 +39,16 @@ func queued(t testing.TB, client *raftkv.Client, n int) []raftkv.Item {
 		}
 		if ctx.Err() != nil {
 			t.Fatalf("there are never %d who wait", n)
+		}
+	}
+}
+
+// watching waits until there are n watches.
+func watching(t testing.TB, cluster *raftkvtest.Cluster, client *raftkv.Client, n int) {
+	t.Helper()
+	for ctx := within(t); cluster.Watches(0)+cluster.Watches(1)+cluster.Watches(2) != n; {
+		if _, err := client.Get(ctx, "nothing"); !errors.Is(err, raftkv.ErrNotFound) {
+			t.Fatal(err)
 		}
 	}
 }
@@ -118,14 +129,7 @@ func TestReleaseWakesTwo(t *testing.T) {
 	l := acquire(t, client)
 	holds, release := make(chan struct{}), make(chan struct{})
 	all, done := line(t, cluster, waiters, func(int) { holds <- struct{}{}; <-release })
-	watching := func(n int) {
-		for ctx := within(t); cluster.Watches(0)+cluster.Watches(1)+cluster.Watches(2) != n; {
-			if _, err := client.Get(ctx, "nothing"); !errors.Is(err, raftkv.ErrNotFound) {
-				t.Fatal(err)
-			}
-		}
-	}
-	watching(1 + waiters) // that of the holder on its key, and one of each who waits
+	watching(t, cluster, client, 1+waiters) // that of the holder on its key, and one of each who waits
 	var tries, watches atomic.Int32
 	cluster.SetHook(func(o raftkvtest.Operation) raftkvtest.Action {
 		for _, c := range o.Request.GetTxn().GetCompare() {
@@ -154,7 +158,7 @@ func TestReleaseWakesTwo(t *testing.T) {
 		for ctx := within(t); watches.Load() < woken && ctx.Err() == nil; {
 			_, _ = client.Get(ctx, "nothing")
 		}
-		watching(waiters - i)
+		watching(t, cluster, client, waiters-i)
 		if n, m := tries.Swap(0), watches.Swap(0); n != woken || m != woken {
 			t.Errorf("release %d: %d tried to take the lock and %d watches began, want %d", i, n, m, woken)
 		}
@@ -195,10 +199,9 @@ func TestPlaceOfUnknownOutcome(t *testing.T) {
 		got <- l
 	}()
 	place := queued(t, client, 1)[0]
-	for cluster.Watches(0)+cluster.Watches(1)+cluster.Watches(2) < 2 {
-		if n := len(places(t, client)); n != 1 {
-			t.Fatalf("%d places", n)
-		}
+	watching(t, cluster, client, 2)
+	if n := len(places(t, client)); n != 1 {
+		t.Fatalf("%d places", n)
 	}
 	if err := l.Release(within(t)); err != nil {
 		t.Fatal(err)
@@ -315,5 +318,129 @@ func TestQueuesAreApart(t *testing.T) {
 	}
 	if done.Wait(); all[0].err != nil {
 		t.Error(all[0].err)
+	}
+}
+
+// What stands on the shard of a lock is removed there by who gives up and who releases, because the end of the lease may take long to get there.
+func TestQueueWithoutRevoke(t *testing.T) {
+	cluster, client := open(t)
+	cluster.SetCallHook(func(c raftkvtest.Call) raftkvtest.Action {
+		if c.Method == "Revoke" {
+			return raftkvtest.Action{Refuse: raftkvtest.TooLarge("revoke", 0, 1)}
+		}
+		return raftkvtest.Action{}
+	})
+	l := acquire(t, client)
+	var place raftkv.Item
+	all, done := line(t, cluster, 2, func(int) {
+		// As if a late copy of the write of the place had come.
+		if _, err := client.Put(within(t), place.Key, nil, raftkv.WithLease(place.Lease)); err != nil {
+			t.Error(err)
+		}
+	})
+	place = all[0].place
+	all[1].cancel()
+	queued(t, client, 1)
+	if err := l.Release(within(t)); err != nil {
+		t.Error(err)
+	}
+	done.Wait()
+	if all[0].err != nil || !errors.Is(all[1].err, context.Canceled) {
+		t.Error(all[0].err, all[1].err)
+	}
+	if n := len(places(t, client)); n != 0 {
+		t.Errorf("%d places are left", n)
+	}
+}
+
+// A place that is removed and written again is behind those who came meanwhile: nobody waits for one who waits for it.
+func TestPlaceWrittenAgain(t *testing.T) {
+	cluster, client := open(t)
+	l := acquire(t, client)
+	var order []int
+	var again sync.Once
+	first := make(chan raftkv.Item, 1)
+	cluster.SetCallHook(func(c raftkvtest.Call) raftkvtest.Action {
+		if all := places(t, client); c.Method == "Watch" && len(all) == 2 { // the second has seen the first, and is about to watch it
+			again.Do(func() {
+				if _, err := client.Delete(within(t), all[0].Key); err != nil {
+					t.Error(err)
+				}
+				if _, err := client.Put(within(t), all[0].Key, nil, raftkv.WithLease(all[0].Lease)); err != nil {
+					t.Error(err)
+				}
+				first <- all[0]
+			})
+		}
+		return raftkvtest.Action{}
+	})
+	all, done := line(t, cluster, 1, func(i int) { order = append(order, i) })
+	watching(t, cluster, client, 2) // that of the holder, and that of the first
+	done.Go(func() {
+		err := recipes.WithLock(within(t), client, "{a}lock", func(context.Context, *recipes.Lock) error { order = append(order, 1); return nil }, recipes.WithTTL(time.Hour))
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if <-first; cluster.Applied(all[0].place.Key) != 3 {
+		t.Fatalf("the place was written %d times", cluster.Applied(all[0].place.Key))
+	}
+	if err := l.Release(within(t)); err != nil {
+		t.Error(err)
+	}
+	done.Wait()
+	if len(order) != 2 || all[0].err != nil {
+		t.Error(order, all[0].err)
+	}
+	nothingLeft(t, client)
+}
+
+// One whose lease ends while it waits has another place as soon as it knows, without being woken by those before.
+func TestPlaceAfterTheLease(t *testing.T) {
+	cluster, client := open(t)
+	l := acquire(t, client)
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := recipes.WithLock(within(t), client, "{a}lock", func(context.Context, *recipes.Lock) error { return nil }, recipes.WithTTL(time.Second)); err != nil {
+			t.Error(err)
+		}
+	})
+	place := queued(t, client, 1)[0]
+	cluster.EndLease(uint64(place.Lease))
+	if again := queued(t, client, 1)[0]; again.Key == place.Key {
+		t.Errorf("place %s", again.Key)
+	}
+	if err := l.Release(within(t)); err != nil {
+		t.Error(err)
+	}
+	done.Wait()
+	nothingLeft(t, client)
+}
+
+// A lock of which the answer is lost for good is found to be held.
+func TestLockOfUnknownOutcome(t *testing.T) {
+	cluster, _ := open(t)
+	var mu sync.Mutex
+	lost := ""
+	cluster.SetHook(func(o raftkvtest.Operation) raftkvtest.Action {
+		id := o.Request.GetTxn().GetRequestId()
+		if id == nil {
+			return raftkvtest.Action{}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		lost = cmp.Or(lost, id.String())
+		return raftkvtest.Action{DropAfter: id.String() == lost}
+	})
+	l, err := recipes.Acquire(t.Context(), cluster.Client(t, raftkv.WithTimeout(700*time.Millisecond)), "{a}lock", recipes.WithTTL(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cluster.Applied("{a}lock") != 1 {
+		t.Error("it was taken twice")
+	}
+	cluster.SetHook(nil)
+	if err := l.Release(within(t)); err != nil {
+		t.Error(err)
 	}
 }
