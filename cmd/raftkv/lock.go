@@ -23,6 +23,7 @@ const (
 )
 
 const lockHelp = `Take a lock, run a command while it is held, and give it back. The lock is the key NAME; who holds it is its value.
+Those who wait get it in the order in which they came.
 
 If the holder dies, others get the lock after --ttl. If the lock is lost while the command runs (its key was removed, or the cluster could not be reached
 for nearly that long), the command gets SIGTERM, and SIGKILL after --grace. No program can be sure that it ends before another holder begins: what must not be

@@ -12,5 +12,17 @@
 //     whatever the clocks do.
 //   - Anything else: pass [Lock.Token] along, and let what is protected refuse tokens lower than the highest that it has seen.
 //
-// Waiting is by a watch on the key, without polling. It is not fair: when a lock becomes free, those who wait try all at once.
+// # Who comes next
+//
+// Those who wait in [Acquire] have the lock in the order in which they came. Each has a place: a key on its own lease, which goes when it gets the lock, gives up or dies.
+// It watches the place before its own, and the first watches the key of the lock. So a release wakes two of them, however many wait: the one that takes the lock, and the one
+// that is the first then. Nothing is polled.
+//
+//   - One who waits and is held up keeps its place until its lease ends, and those behind it wait for that, also while the lock is free. [WithTTL] bounds it.
+//   - One who has lost its place, as after a long pause, and still waits, goes to the end.
+//   - [TryAcquire] does not queue. In the moment between two holders it may come before those who wait. So may an Acquire that has found nobody waiting when it began.
+//
+// The places of a lock are of its shard. Those of "{job}/lock" are the keys with the prefix "{job}/lock/waiting/", and those of "job", which has no {tag}, the keys with the
+// prefix "{job}/waiting/untagged/". No such name can be made of a key with a } and no {tag}, as "a}b", nor of one of more than 4,060 bytes (4,071 with a {tag}). Such a lock has no queue:
+// it excludes as any other, but when it becomes free, all who wait try at once. Leave these keys alone: who loses its place by hand goes to the end, too.
 package recipes

@@ -32,7 +32,7 @@ type Leader struct {
 	Token uint64
 }
 
-// Campaign waits until this candidate leads, or ctx ends.
+// Campaign waits until this candidate leads, or ctx ends. Candidates lead in the order in which they came.
 func (e *Election) Campaign(ctx context.Context, value []byte) (*Leadership, error) {
 	l, err := Acquire(ctx, e.client, e.key, append(append([]Option(nil), e.options...), WithValue(value))...)
 	if err != nil {

@@ -77,10 +77,11 @@ type options struct {
 	value []byte
 }
 
-// WithTTL is how long the lock lives on when its holder is gone: 10 seconds by default. A holder that is cut off from the cluster for nearly that long loses it.
+// WithTTL is how long the lock lives on when its holder is gone, and the place of one who waited: 10 seconds by default. A holder that is cut off from the cluster for nearly
+// that long loses the lock, one who waits its place.
 func WithTTL(d time.Duration) Option { return optionFunc(func(o *options) { o.ttl = d }) }
 
-// WithValue is what the key of the lock holds, for others to see who has it.
+// WithValue is what the key of the lock holds, for others to see who has it, and the key of a place in its queue.
 func WithValue(value []byte) Option { return optionFunc(func(o *options) { o.value = value }) }
 
 // Lock is a lock that is held. It is safe for concurrent use.
@@ -89,6 +90,8 @@ type Lock struct {
 	key    string
 	token  uint64
 	lease  *raftkv.Lease
+	// place is the key of the place that the holder had in the queue; empty if it had none.
+	place string
 	// life ends with the lock, for the reason that is its cause.
 	life context.Context
 	end  context.CancelCauseFunc
@@ -100,12 +103,14 @@ type Lock struct {
 	revision uint64
 }
 
-// Acquire takes the lock whose key is key, and waits until it is free or ctx ends. Release it.
+// Acquire takes the lock whose key is key, and waits until it is its turn or ctx ends. Those who wait have the lock in the order in which they came; see the package
+// documentation. Release it.
 func Acquire(ctx context.Context, client *raftkv.Client, key string, opts ...Option) (*Lock, error) {
 	return take(ctx, client, key, true, opts)
 }
 
-// TryAcquire takes the lock whose key is key if it is free, else the error is a *HeldError.
+// TryAcquire takes the lock whose key is key if it is free, else the error is a *HeldError. It does not queue: in the moment between two holders it may come before those
+// who wait.
 func TryAcquire(ctx context.Context, client *raftkv.Client, key string, opts ...Option) (*Lock, error) {
 	return take(ctx, client, key, false, opts)
 }
@@ -138,111 +143,15 @@ func take(ctx context.Context, client *raftkv.Client, key string, wait bool, opt
 		opt.apply(&o)
 	}
 	t := &taking{client: client, key: key, options: o}
+	if wait {
+		t.queue = queueOf(key)
+	}
 	l, err := t.take(ctx, wait)
 	if err != nil {
 		t.giveUp(ctx)
 		return nil, fmt.Errorf("lock %q: %w", key, err)
 	}
 	return l, nil
-}
-
-// taking is an attempt to take a lock.
-type taking struct {
-	client *raftkv.Client
-	key    string
-	options
-	lease   *raftkv.Lease
-	unknown int
-}
-
-// giveUp ends the lease, so that a lock that was taken without our knowledge does not stand.
-func (t *taking) giveUp(ctx context.Context) {
-	if t.lease == nil {
-		return
-	}
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	_ = t.lease.Revoke(ctx) // it ends by itself, a little later
-}
-
-func (t *taking) take(ctx context.Context, wait bool) (*Lock, error) {
-	for {
-		l, held, at, err := t.try(ctx)
-		if l != nil || err != nil {
-			return l, err
-		}
-		if held == nil {
-			continue
-		}
-		if !wait {
-			return nil, &HeldError{Key: t.key, Token: held.CreateRevision, Value: held.Value}
-		}
-		if err := t.free(ctx, at+1); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// try takes the lock if it is free. Without a lock and an error, it is held by somebody at a revision, or what came of it is to be found out by
-// another try.
-func (t *taking) try(ctx context.Context) (l *Lock, held *raftkv.Item, at uint64, err error) {
-	if t.lease == nil || t.lease.Err() != nil {
-		lease, err := t.client.Grant(ctx, t.ttl)
-		if err != nil {
-			return nil, nil, 0, err
-		}
-		t.lease = lease
-	}
-	r, err := t.client.Txn(ctx, raftkv.Txn{
-		If:   []raftkv.Compare{raftkv.Absent(t.key)},
-		Then: []raftkv.Op{raftkv.PutOp(t.key, t.value, raftkv.WithLease(t.lease))},
-		Else: []raftkv.Op{raftkv.GetOp(t.key)},
-	})
-	switch {
-	case err == nil && r.Succeeded:
-		return t.hold(r.Revision, r.Revision), nil, 0, nil
-	case err == nil:
-		t.unknown = 0
-		held := r.Results[0].Item
-		if held != nil && held.Lease == t.lease.ID() { // by an attempt of which we did not know
-			return t.hold(held.CreateRevision, held.ModRevision), nil, 0, nil
-		}
-		return nil, held, r.Revision, nil
-	case ctx.Err() != nil:
-		return nil, nil, 0, err
-	case t.unknown == unknownMax:
-		return nil, nil, 0, err
-	case errors.As(err, new(*raftkv.OutcomeUnknownError)):
-		t.unknown++
-		return nil, nil, 0, nil
-	case errors.Is(err, raftkv.ErrLeaseLost), errors.As(err, new(*raftkv.LeaseNotFoundError)):
-		t.unknown++ // the lease has ended while we waited
-		t.lease = nil
-		return nil, nil, 0, nil
-	}
-	return nil, nil, 0, err
-}
-
-// free waits until the key is removed, at a revision or later.
-func (t *taking) free(ctx context.Context, revision uint64) error {
-	for _, err := range t.client.Watch(ctx, raftkv.Key(t.key), raftkv.FromRevision(revision), raftkv.WithoutPuts()) {
-		if errors.As(err, new(*raftkv.CompactedError)) {
-			return nil // it may have been removed since: look
-		}
-		return err
-	}
-	return nil
-}
-
-// hold begins to hold the lock.
-func (t *taking) hold(token, revision uint64) *Lock {
-	l := &Lock{client: t.client, key: t.key, token: token, lease: t.lease, revision: revision, guarded: make(chan struct{})}
-	l.life, l.end = context.WithCancelCause(context.Background())
-	ofLease, cancel := t.lease.Context(context.Background())
-	context.AfterFunc(ofLease, func() { l.end(l.lost(t.lease.Err())) })
-	context.AfterFunc(l.life, cancel)
-	go l.guard()
-	return l
 }
 
 func (l *Lock) lost(err error) error { return &LostError{Key: l.key, Token: l.token, Err: err} }
@@ -350,6 +259,14 @@ func (l *Lock) SetValue(ctx context.Context, value []byte) error {
 	return nil
 }
 
+// remove is what takes the key of the lock away, and the place in the queue, should a late copy of the write of it have brought that back.
+func (l *Lock) remove() []raftkv.Op {
+	if l.place == "" {
+		return []raftkv.Op{raftkv.DeleteOp(l.key)}
+	}
+	return []raftkv.Op{raftkv.DeleteOp(l.key), raftkv.DeleteOp(l.place)}
+}
+
 // Release gives the lock back. If it was lost before, the error is a *LostError. With any other error it may stand until its time is over.
 func (l *Lock) Release(ctx context.Context) error {
 	before := l.Err()
@@ -359,7 +276,7 @@ func (l *Lock) Release(ctx context.Context) error {
 		return nil
 	}
 	// First the key: if it is of another shard than the lease, the end of the lease takes seconds to reach it.
-	_, removed := l.write(ctx, raftkv.DeleteOp(l.key))
+	_, removed := l.write(ctx, l.remove()...)
 	revoked := l.lease.Revoke(ctx)
 	switch {
 	case errors.Is(before, ErrLost):
