@@ -63,7 +63,7 @@ func (c *client) told(w *writing, o *raftkvv1.GetOutcomeResponse) bool {
 	switch o.GetOutcome() {
 	case raftkvv1.Outcome_OUTCOME_APPLIED, raftkvv1.Outcome_OUTCOME_CONDITION_FAILED:
 		applied = true
-		c.took(w.op, takeOutcome(w.op, o))
+		c.took(w.op, takeOutcome(w.op, w.ask, o))
 		w.open = w.op.Outcome == nodetest.Unknown
 		rec.tell(func(t *tally) { t.found++ })
 	case raftkvv1.Outcome_OUTCOME_NOT_APPLIED:
@@ -95,8 +95,8 @@ func sameOutcome(one, other *raftkvv1.GetOutcomeResponse) error {
 	return nil
 }
 
-// takeOutcome puts what came of a write into its operation, as an answer to the write would.
-func takeOutcome(op *nodetest.Operation, o *raftkvv1.GetOutcomeResponse) error {
+// takeOutcome puts what came of a write into its operation, as an answer to the write would. What a transaction reads beside has results behind the others.
+func takeOutcome(op *nodetest.Operation, ask *call, o *raftkvv1.GetOutcomeResponse) error {
 	op.Outcome = nodetest.Done
 	if o.GetOutcome() == raftkvv1.Outcome_OUTCOME_CONDITION_FAILED {
 		if op.Condition == nil || o.GetFailed() == nil || o.GetFailed().GetIndex() != 0 {
@@ -105,10 +105,17 @@ func takeOutcome(op *nodetest.Operation, o *raftkvv1.GetOutcomeResponse) error {
 		op.Outcome, op.Current = nodetest.CompareFailed, o.GetFailed().GetCurrent()
 	}
 	done, _ := op.Branches()
-	if len(o.GetResults()) != len(done) {
+	want := len(done)
+	switch {
+	case ask.txn != nil && op.Outcome == nodetest.CompareFailed:
+		want = len(ask.txn.GetElse())
+	case ask.txn != nil:
+		want = len(ask.txn.GetThen())
+	}
+	if len(o.GetResults()) != want {
 		return errShape
 	}
-	for i, one := range o.GetResults() {
+	for i, one := range o.GetResults()[:len(done)] {
 		cell := nodetest.Cell{Existed: one.GetExisted()}
 		if !done[i].Delete {
 			cell = written(done[i], one.GetVersion())

@@ -161,3 +161,35 @@ func TestKeyPlaces(t *testing.T) {
 		t.Errorf("%d in the header, %d in the field, %d attempts left", header, field, left)
 	}
 }
+
+// An outcome tells of the branch that a transaction has done, with results for what it reads beside.
+func TestOutcomeOfTransaction(t *testing.T) {
+	for name, test := range map[string]struct {
+		failed bool
+		found  []*raftkvv1.OutcomeResult
+		value  string
+		wrong  bool
+	}{
+		"then":             {found: []*raftkvv1.OutcomeResult{{Existed: true, Version: 2}, {Existed: true, Version: 9}}, value: "v2-0"},
+		"else":             {failed: true, found: []*raftkvv1.OutcomeResult{{Version: 1}, {}}, value: "v3-0"},
+		"nothing was read": {found: []*raftkvv1.OutcomeResult{{Existed: true, Version: 2}}, wrong: true},
+		"a wrong version":  {failed: true, found: []*raftkvv1.OutcomeResult{{Existed: true}, {}}, wrong: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := conditional()
+			o := &raftkvv1.GetOutcomeResponse{
+				Header: &raftkvv1.ResponseHeader{Shard: 2, Revision: 7}, Outcome: raftkvv1.Outcome_OUTCOME_APPLIED, Revision: 7, Results: test.found,
+			}
+			if test.failed {
+				o.Outcome, o.Failed = raftkvv1.Outcome_OUTCOME_CONDITION_FAILED, &raftkvv1.FailedCompare{Current: 5}
+			}
+			err := takeOutcome(d.op, d.call(nil), o)
+			if (err != nil) != test.wrong {
+				t.Fatal(err)
+			}
+			if err == nil && (len(d.op.Cells) != 1 || d.op.Cells[0].Value != test.value || d.op.Revision != 7 || (d.op.Current == 5) != test.failed) {
+				t.Errorf("%+v", d.op)
+			}
+		})
+	}
+}
