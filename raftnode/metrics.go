@@ -1,6 +1,10 @@
 package raftnode
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
+)
 
 // counters are what a node counts about itself. Any goroutine may add.
 type counters struct {
@@ -34,6 +38,28 @@ type Metrics struct {
 	// DiskFree and DiskReserve are bytes as they are now, DiskFull says that the free ones have fallen into the reserve.
 	DiskFree, DiskReserve uint64
 	DiskFull              bool
+	// Shards are those of which the node has a replica.
+	Shards []ShardMetrics
+}
+
+// ShardMetrics count what a replica keeps for a time.
+type ShardMetrics struct {
+	ID placement.ShardID
+	// ExpiredKeys have gone since the node was opened because their time had passed or their lease had ended; every replica counts them.
+	ExpiredKeys uint64
+	// LeasedKeys hang on a lease, Leases live here.
+	LeasedKeys, Leases uint64
+	// KeyedResults are the answers kept under idempotency keys, KeyedBytes what they take.
+	KeyedResults, KeyedBytes uint64
+}
+
+// shardMetrics waits for nothing: the counts are kept with the state.
+func (n *Node) shardMetrics() []ShardMetrics {
+	var out []ShardMetrics
+	for _, m := range n.locals() {
+		out = append(out, n.engine.kept(m.shard))
+	}
+	return out
 }
 
 // Metrics returns the counts of the node.
@@ -47,5 +73,6 @@ func (n *Node) Metrics() Metrics {
 		Rebuilds:    c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
 		RefusedGrowth: c.refusedGrowth.Load(), Yields: c.yields.Load(),
 		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(),
+		Shards: n.shardMetrics(),
 	}
 }

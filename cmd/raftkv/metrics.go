@@ -17,6 +17,7 @@ func newRegistry(n *raftnode.Node) (*prometheus.Registry, error) {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		nodeCollector{n},
+		newKeptCollector(n),
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
