@@ -25,6 +25,8 @@ type engine interface {
 	// position returns where the shard stands, configuration its membership there. Safe at any time.
 	position(shard placement.ShardID) position
 	configuration(shard placement.ShardID) *storev1.Configuration
+	// kept returns what is counted of what a shard keeps for a time. Safe at any time.
+	kept(shard placement.ShardID) ShardMetrics
 	// durable returns the highest applied index that a crash leaves.
 	durable(shard placement.ShardID) (uint64, error)
 	// flush starts to make everything applied durable; flushed is called when durable indexes may have risen.

@@ -69,6 +69,16 @@ func (e *kvEngine) position(shard placement.ShardID) position {
 	return at
 }
 
+func (e *kvEngine) kept(shard placement.ShardID) ShardMetrics {
+	m := ShardMetrics{ID: shard}
+	if s := e.shard(shard); s != nil {
+		at := s.Position()
+		m.ExpiredKeys, m.LeasedKeys, m.Leases = s.Expired(), at.LeasedKeys, at.Leases
+		m.KeyedResults, m.KeyedBytes = at.KeyedResults, at.KeyedBytes
+	}
+	return m
+}
+
 func kvPosition(p state.Position) position {
 	return position{
 		index: p.Index, term: p.Term, revision: p.Revision, clockMs: p.ClockMs,

@@ -456,6 +456,9 @@ func (e *ownEngine) forget(id placement.ShardID) error {
 	return syncDir(e.fs, e.dir)
 }
 
+// kept: a program's own machine keeps what it likes.
+func (e *ownEngine) kept(shard placement.ShardID) ShardMetrics { return ShardMetrics{ID: shard} }
+
 func (e *ownEngine) view() engineView           { return ownView{e} }
 func (e *ownEngine) pressure() *OverloadedError { return nil }
 func (e *ownEngine) close() error               { return nil }

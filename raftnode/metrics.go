@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/raftkv/raftkv/raftnode/logstore"
+	"github.com/raftkv/raftkv/raftnode/placement"
 	"github.com/raftkv/raftkv/raftnode/state"
 	"github.com/raftkv/raftkv/raftnode/transport"
 )
@@ -46,6 +47,28 @@ type Metrics struct {
 	Watchers, WatchBytes int64
 	// Transport counts messages between nodes; all zero with a transport that does not count.
 	Transport transport.Metrics
+	// Shards are those of which the node has a replica.
+	Shards []ShardMetrics
+}
+
+// ShardMetrics count what a replica keeps for a time.
+type ShardMetrics struct {
+	ID placement.ShardID
+	// ExpiredKeys have gone since the node was opened because their time had passed or their lease had ended; every replica counts them.
+	ExpiredKeys uint64
+	// LeasedKeys hang on a lease, Leases live here.
+	LeasedKeys, Leases uint64
+	// KeyedResults are the answers kept under idempotency keys, KeyedBytes what they take.
+	KeyedResults, KeyedBytes uint64
+}
+
+// shardMetrics waits for nothing: the counts are kept with the state.
+func (n *Node) shardMetrics() []ShardMetrics {
+	var out []ShardMetrics
+	for _, m := range n.locals() {
+		out = append(out, n.engine.kept(m.shard))
+	}
+	return out
 }
 
 // Queues are how much waits in a node, and where.
@@ -70,6 +93,7 @@ func (n *Node) Metrics() Metrics {
 		Rebuilds:    c.rebuilds.Load(), DigestsCompared: c.digestsCompared.Load(), DigestMismatches: c.digestMismatches.Load(),
 		RefusedGrowth: c.refusedGrowth.Load(), Yields: c.yields.Load(),
 		DiskFree: n.reserve.free.Load(), DiskReserve: n.reserve.bytes, DiskFull: n.reserve.full.Load(), DiskStalled: n.stall.stalled.Load(),
+		Shards: n.shardMetrics(),
 	}
 	if t, ok := n.transport.(interface{ Metrics() transport.Metrics }); ok {
 		m.Transport = t.Metrics()

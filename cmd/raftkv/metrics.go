@@ -22,6 +22,7 @@ func newRegistry(id string, n *raftnode.Node, steps *stepMetrics, certificates *
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newBuildInfo(), newMemoryLimit(),
 		nodeCollector{id, n},
+		newKeptCollector(n),
 		newStandingCollector(n),
 	}
 	if certificates != nil {

@@ -8,17 +8,16 @@ import (
 
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
-	"github.com/raftkv/raftkv/raftnode/simfs"
 	"github.com/raftkv/raftkv/raftnode/state"
 )
 
 // CheckNeverApplied says whether no value of a write that certainly did not happen, as its client was told, stands in any replica: neither as a record nor in
 // what is left of the history. Nor may a replica keep a result under an idempotency key whose window has passed, as all have in the end.
-func CheckNeverApplied(h *History, disks map[placement.NodeID]*simfs.FS) error {
+func CheckNeverApplied(h *History, disks map[placement.NodeID]Disk) error {
 	var errs []error
 	for _, node := range slices.Sorted(maps.Keys(disks)) {
 		look := func(v *state.View, shard placement.ShardID) error { return neverIn(h, v, shard) }
-		if err := (Disk{FS: disks[node], Dir: dataDir}).eachShard(look); err != nil {
+		if err := disks[node].eachShard(look); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", node, err))
 		}
 	}

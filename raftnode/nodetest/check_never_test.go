@@ -13,10 +13,10 @@ import (
 
 func TestCheckNeverApplied(t *testing.T) {
 	disks := disksOf(t, "seen", -1)
-	if err := CheckNeverApplied(&History{Refused: map[string]*Operation{"other": {}}}, disks); err != nil {
+	if err := CheckNeverApplied(&History{Refused: map[string]*Operation{"other": {}}}, simulated(disks)); err != nil {
 		t.Error(err)
 	}
-	if err := CheckNeverApplied(&History{Refused: map[string]*Operation{"seen": {}}}, disks); err == nil || !strings.Contains(err.Error(), "record") {
+	if err := CheckNeverApplied(&History{Refused: map[string]*Operation{"seen": {}}}, simulated(disks)); err == nil || !strings.Contains(err.Error(), "record") {
 		t.Errorf("a refused value in a record: %v", err)
 	}
 }
@@ -29,7 +29,7 @@ func TestCheckNeverAppliedLooksBack(t *testing.T) {
 		write(t, c, "second")
 		disks = stopped(c)
 	})
-	if err := CheckNeverApplied(&History{Refused: map[string]*Operation{"first": {}}}, disks); err == nil || !strings.Contains(err.Error(), "history") {
+	if err := CheckNeverApplied(&History{Refused: map[string]*Operation{"first": {}}}, simulated(disks)); err == nil || !strings.Contains(err.Error(), "history") {
 		t.Errorf("a refused value in the history: %v", err)
 	}
 	inCluster(t, Options{Seed: 1}, func(c *Cluster) {
@@ -50,7 +50,7 @@ func TestCheckNeverAppliedLooksBack(t *testing.T) {
 		}
 		disks = stopped(c)
 	})
-	if err := CheckNeverApplied(&History{}, disks); err == nil || !strings.Contains(err.Error(), "windows have passed") {
+	if err := CheckNeverApplied(&History{}, simulated(disks)); err == nil || !strings.Contains(err.Error(), "windows have passed") {
 		t.Errorf("a result that is kept: %v", err)
 	}
 }

@@ -217,7 +217,7 @@ func (r *Report) Check() error {
 	errs = append(errs, CheckRevisions(all), CheckReplay(all), CheckStale(all), CheckDurable(r.History, r.Final), CheckLinearizable(all, checkTimeout), CheckExpiry(r.Lifetimes))
 	if len(r.Disks) > 0 {
 		_, err := CheckReplicas(r.Disks)
-		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final), CheckNeverApplied(r.History, r.Disks))
+		errs = append(errs, err, CheckWatchedKeys(r.Watches, r.Final), CheckNeverApplied(r.History, simulated(r.Disks)))
 	}
 	errs = append(errs, CheckWatches(all, r.Watches, simulated(r.Disks)))
 	return errors.Join(errs...)

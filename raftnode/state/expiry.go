@@ -229,8 +229,12 @@ func (sh *Shard) remove(b *Batch, x *removal, r *storev1.WriteResult) error {
 			err = sh.damage(errIndex)
 		}
 	}
+	sh.expiredKeys.Add(uint64(len(parts)))
 	return err
 }
+
+// Expired returns how many keys have gone since the store was opened because their time had passed or their lease had ended. Any goroutine may call it.
+func (sh *Shard) Expired() uint64 { return sh.expiredKeys.Load() }
 
 // soonest knows the first deadline of keys, that of leases and that of results under idempotency keys. It is derived from what is stored.
 type soonest struct{ keys, leases, results first }

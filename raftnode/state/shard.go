@@ -62,6 +62,8 @@ type Shard struct {
 	touched []placement.Slot
 
 	committed atomic.Pointer[committed]
+	// expiredKeys counts the keys that no client has deleted. It begins at 0 with the store and does not fall with the image.
+	expiredKeys atomic.Uint64
 
 	// Buffers that Apply uses again and again.
 	key     []byte

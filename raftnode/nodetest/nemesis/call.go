@@ -60,6 +60,22 @@ type call struct {
 	txn    *raftkvv1.TxnRequest
 	list   *raftkvv1.ListRequest
 	scan   *raftkvv1.ScanRequest
+	// header is the idempotency key of a write that has it there.
+	header string
+}
+
+// setKey puts a write under an idempotency key, in its field.
+func (c *call) setKey(key string) {
+	switch {
+	case c.put != nil:
+		c.put.IdempotencyKey = key
+	case c.delete != nil:
+		c.delete.IdempotencyKey = key
+	case c.batch != nil:
+		c.batch.IdempotencyKey = key
+	case c.txn != nil:
+		c.txn.IdempotencyKey = key
+	}
 }
 
 // result is what came of it; one of the answers is set. Of a scan, kvs, and the headers of the only page.
@@ -93,6 +109,11 @@ func (e *endpoint) do(ctx context.Context, c *call, w way) (*result, *failure) {
 
 func unary(ctx context.Context, client raftkvv1connect.KvServiceClient, c *call) (r *result, err error) {
 	r = &result{}
+	if c.header != "" {
+		with, info := connect.NewClientContext(ctx)
+		info.RequestHeader().Set("Idempotency-Key", c.header)
+		ctx = with
+	}
 	switch {
 	case c.get != nil:
 		r.get, err = client.Get(ctx, c.get)

@@ -194,7 +194,7 @@ func (c *cluster) takes(probe *client, group int, p *patience) bool {
 	for {
 		op := &nodetest.Operation{Client: probe.number, Group: group, Kind: nodetest.Write}
 		op.Changes = []nodetest.Change{{Key: 0, Value: c.load.values.next(0)}}
-		if probe.write(context.Background(), &draft{op: op}, false, func() int { return probe.number - clientCount }) {
+		if probe.write(context.Background(), &draft{op: op}, unnamed, func() int { return probe.number - clientCount }) {
 			return true
 		}
 		if p.ended() {

@@ -112,5 +112,5 @@ func (c *client) pulse(ctx context.Context, group, node int) {
 	op := &nodetest.Operation{Client: c.number, Group: group}
 	op.Kind = nodetest.Write
 	op.Changes = []nodetest.Change{{Key: c.random.IntN(nodetest.GroupKeys), Value: c.load.values.next(100)}}
-	c.write(ctx, &draft{op: op}, false, func() int { return node })
+	c.write(ctx, &draft{op: op}, unnamed, func() int { return node })
 }

@@ -31,6 +31,10 @@ type liar struct {
 	mu   sync.Mutex
 	puts []error
 
+	// outcomes are what questions are told, one after another, keyed the idempotency keys of puts, by where they stood. mu guards them.
+	outcomes []*raftkvv1.GetOutcomeResponse
+	keyed    map[string]string
+
 	keys   []*raftkvv1.KeyValue
 	leases []*raftkvv1.Lease
 	// told are the responses of a watch, and end the error with which it ends.
@@ -38,7 +42,14 @@ type liar struct {
 	end  error
 }
 
-func (l *liar) Put(context.Context, *raftkvv1.PutRequest) (*raftkvv1.PutResponse, error) {
+func (l *liar) Put(ctx context.Context, req *raftkvv1.PutRequest) (*raftkvv1.PutResponse, error) {
+	if l.keyed != nil {
+		l.mu.Lock()
+		info, _ := connect.CallInfoForHandlerContext(ctx)
+		l.keyed["header"] += info.RequestHeader().Get("Idempotency-Key")
+		l.keyed["field"] += req.GetIdempotencyKey()
+		l.mu.Unlock()
+	}
 	return &raftkvv1.PutResponse{}, l.put()
 }
 
@@ -64,6 +75,16 @@ func (l *liar) Exec(_ context.Context, s *connect.BidiStream[raftkvv1.ExecReques
 		out.Result = &raftkvv1.ExecResult_Error{Error: said}
 	}
 	return s.Send(&raftkvv1.ExecResponse{Results: []*raftkvv1.ExecResult{out}})
+}
+
+func (l *liar) GetOutcome(context.Context, *raftkvv1.GetOutcomeRequest) (out *raftkvv1.GetOutcomeResponse, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.outcomes) > 1 {
+		out, l.outcomes = l.outcomes[0], l.outcomes[1:]
+		return out, nil
+	}
+	return l.outcomes[0], nil
 }
 
 func (l *liar) put() (err error) {
@@ -111,7 +132,7 @@ func loadOn(t *testing.T, l *liar) *load {
 		connect: raftkvv1connect.NewKvServiceClient(plain, server.URL), grpc: raftkvv1connect.NewKvServiceClient(streams, server.URL, connect.WithGRPC()),
 		lease: leaseClients(at, plain, streams), watch: watchClients(at, plain, streams),
 	}
-	out := &load{rec: newRecorder(), keys: &keyspace{}}
+	out := &load{rec: newRecorder(), keys: &keyspace{}, values: &values{}}
 	for i := range out.endpoints {
 		out.endpoints[i] = e
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
@@ -32,6 +33,8 @@ type load struct {
 	values    *values
 	rec       *recorder
 	wait      sync.WaitGroup
+	// keyed: some write stands under an idempotency key.
+	keyed atomic.Bool
 }
 
 // start starts the clients. They end with ctx, once they know what has come of what they do.
@@ -72,7 +75,7 @@ func (c *client) one(ctx context.Context) {
 	}
 	op.Group = l.keys.pick(r, false)
 	d := drawWrite(r, l.values, l.rec, op)
-	c.write(ctx, d, r.IntN(5) > 0, func() int { return r.IntN(nodes) })
+	c.write(ctx, d, drawNaming(r), func() int { return r.IntN(nodes) })
 }
 
 // read reads through a node, and says whether it was answered.
@@ -110,33 +113,48 @@ func misread(op *nodetest.Operation, f *failure) error {
 	return nil
 }
 
-// write does a write through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx.
-func (c *client) write(ctx context.Context, d *draft, named bool, pick func() int) bool {
-	l, op := c.load, d.op
-	op.Shard = l.keys.shard(op.Group)
-	ask := d.call(nil)
-	if named {
-		ask = d.call(c.id(op.Shard))
-	}
-	op.Call = l.rec.now()
+// write does a write through nodes that pick picks. With a name it is sent again until it is known what came of it, even beyond ctx, and then perhaps once more.
+func (c *client) write(ctx context.Context, d *draft, n naming, pick func() int) bool {
+	d.op.Shard = c.load.keys.shard(d.op.Group)
+	w := c.name(d, n)
+	d.op.Call = c.load.rec.now()
+	c.begin(w)
+	answered := c.until(ctx, w, pick)
+	c.verify(ctx, w)
+	return answered
+}
+
+// until sends a write until it is known what came of it, or nobody will know.
+func (c *client) until(ctx context.Context, w *writing, pick func() int) bool {
+	l, op := c.load, w.op
 	// doubt: an earlier attempt may have been executed.
-	for doubt := false; ; {
+	for doubt := w.twin != nil; ; {
+		if doubt && c.asks(w) {
+			return c.ask(w)
+		}
 		op.Attempts++
-		r, f := c.send(ask, pick())
+		r, f := c.attempt(w, pick())
 		switch {
 		case f == nil:
-			c.took(op, errors.Join(r.take(op, ask), l.rec.keep(op, r.header())))
-			c.glimpsed(op, r, ask)
+			c.took(op, errors.Join(r.take(op, w.ask), l.rec.keep(op, r.header())))
+			w.open = op.Outcome == nodetest.Unknown // Its answer was wrong.
+			c.glimpsed(op, r, w.ask)
 			return true
 		case f.unmet != nil: // Also of an earlier attempt: a write with a name is judged once.
 			c.stopped(op, takeUnmet(op, f.unmet))
+			w.open = op.Outcome == nodetest.Unknown
 			return true
+		case f.fenced || f.expired || f.reused: // Nobody has asked, no client is forgotten, and no key is used twice.
+			l.rec.violate("client %d, %s: %v", c.number, op, f.err)
+			c.lose(w)
+			return false
 		case f.definite && !doubt:
 			l.rec.refuse(op)
+			w.open = true
 			pause(ctx, c.patience())
 			return false
-		case !named || op.Attempts == attemptsMax:
-			l.rec.lose(op)
+		case !w.more(l.rec.now()):
+			c.lose(w)
 			return false
 		}
 		doubt = doubt || !f.definite
@@ -153,9 +171,13 @@ func (c *client) id(shard placement.ShardID) *raftkvv1.RequestId {
 }
 
 func (c *client) send(ask *call, node int) (*result, *failure) {
+	return c.sendBy(ask, node, way(c.random.IntN(int(ways))))
+}
+
+func (c *client) sendBy(ask *call, node int, by way) (*result, *failure) {
 	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 	defer cancel()
-	r, f := c.load.endpoints[node].do(ctx, ask, way(c.random.IntN(int(ways))))
+	r, f := c.load.endpoints[node].do(ctx, ask, by)
 	if f != nil && f.mislabelled != "" {
 		c.load.rec.violate("%s: %s", nodeID(node), f.mislabelled)
 	}

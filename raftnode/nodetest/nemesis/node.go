@@ -114,9 +114,10 @@ storage:
   data_dir: %s
   cache_size: 16MiB
   history_size: 1MiB
+  idempotency_window: %s
 monitoring:
   log_format: json
-`, n.id, address(n.number), shards, peers.String(), electionTimeout, n.dataDir()), 0o600)
+`, n.id, address(n.number), shards, peers.String(), electionTimeout, n.dataDir(), keyWindow), 0o600)
 }
 
 func nodeID(number int) placement.NodeID { return placement.NodeID(fmt.Sprintf("node%d", number+1)) }

@@ -30,6 +30,8 @@ type failure struct {
 	tooStale, future, compacted bool
 	// leaseGone: the lease does not exist, or has ended.
 	leaseGone bool
+	// fenced: somebody was told that the write is not applied. expired: its client was forgotten. reused: another write has its idempotency key.
+	fenced, expired, reused bool
 	// cutOff: the node has not reached a majority.
 	cutOff bool
 	// mislabelled says why the error breaks the rules of errors; empty: it does not.
@@ -88,6 +90,12 @@ func judgeCode(err error, code connect.Code, details []proto.Message) *failure {
 			f.compacted = true
 		case *raftkvv1.LeaseNotFound:
 			f.leaseGone = true
+		case *raftkvv1.RequestFenced:
+			f.fenced = true
+		case *raftkvv1.SessionExpired:
+			f.expired = true
+		case *raftkvv1.IdempotencyKeyReused:
+			f.reused = true
 		case *raftkvv1.CutOff:
 			f.cutOff = true
 		}

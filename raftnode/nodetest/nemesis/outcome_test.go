@@ -33,6 +33,8 @@ func TestJudge(t *testing.T) {
 		"not leader":                  {err: coded(connect.CodeUnavailable, own, &raftkvv1.NotLeader{}), definite: true},
 		"overload":                    {err: coded(connect.CodeResourceExhausted, own), definite: true},
 		"session expired":             {err: coded(connect.CodeFailedPrecondition, own, &raftkvv1.SessionExpired{}), definite: true},
+		"fenced":                      {err: coded(connect.CodeFailedPrecondition, own, &raftkvv1.RequestFenced{}), definite: true},
+		"key reused":                  {err: coded(connect.CodeFailedPrecondition, own, &raftkvv1.IdempotencyKeyReused{}), definite: true},
 		"no such key":                 {err: coded(connect.CodeNotFound, own, &raftkvv1.KeyNotFound{}), definite: true, missing: true},
 		"outcome unknown":             {err: coded(connect.CodeUnknown, own, &raftkvv1.OutcomeUnknown{})},
 		"late":                        {err: coded(connect.CodeDeadlineExceeded, own, &raftkvv1.OutcomeUnknown{})},
@@ -45,6 +47,9 @@ func TestJudge(t *testing.T) {
 		"no error of the library":     {err: errors.New("x")},
 	} {
 		f := judge(test.err)
+		if f.expired != (name == "session expired") || f.fenced != (name == "fenced") || f.reused != (name == "key reused") {
+			t.Errorf("%s: %+v", name, f)
+		}
 		if f.definite != test.definite || (f.missing != nil) != test.missing || (f.mislabelled != "") != test.mislabelled {
 			t.Errorf("%s: %+v", name, f)
 		}

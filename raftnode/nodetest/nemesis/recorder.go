@@ -37,6 +37,18 @@ type recorder struct {
 	retried                                      int
 	// otherwise counts writes that have done something else because their condition did not hold, shown those that have shown what they replaced.
 	otherwise, shown int
+	tally            tally
+}
+
+// tally counts what came of writes that were sent again, or asked after. found and fenced are outcomes that were told, late attempts of a fenced write that were
+// refused, twins and repeated answers that were given again, reused idempotency keys that were refused to another write.
+type tally struct{ found, fenced, late, twins, repeated, reused int }
+
+// tell counts.
+func (r *recorder) tell(count func(*tally)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	count(&r.tally)
 }
 
 func newRecorder() *recorder {

@@ -30,6 +30,7 @@ type report struct {
 	done, failed, unknown, refused, read, unread, retried int
 	otherwise, shown, stale, aged, tooStale               int
 	watches, events, marks, resumed, forgotten, cutOff    int
+	tally                                                 tally
 	lives                                                 string
 	finals, compared                                      int
 	checked, searched                                     time.Duration
@@ -59,7 +60,7 @@ func (r *report) count(rec *recorder) {
 	defer rec.mu.Unlock()
 	r.done, r.failed, r.unknown, r.refused = rec.done, rec.failed, rec.unknown, rec.refused
 	r.read, r.unread, r.retried = rec.read, rec.unread, rec.retried
-	r.otherwise, r.shown = rec.otherwise, rec.shown
+	r.otherwise, r.shown, r.tally = rec.otherwise, rec.shown, rec.tally
 	r.stale, r.aged, r.tooStale = rec.stale, rec.aged, rec.tooStale
 }
 
@@ -104,6 +105,9 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "refused and never to be seen: %d writes; without an answer: %d reads\n", r.refused, r.unread)
 	if r.windows > 0 {
 		fmt.Fprintf(&b, "writes that did something else than under their condition: %d; that have shown what they replaced: %d\n", r.otherwise, r.shown)
+		t := &r.tally
+		fmt.Fprintf(&b, "outcomes told: %d writes that were decided, %d that are not applied, of which %d late attempts were refused; answers given again: %d, to attempts sent together %d; "+
+			"other writes refused under an idempotency key: %d\n", t.found, t.fenced, t.late, t.repeated, t.twins, t.reused)
 		fmt.Fprintf(&b, "stale reads checked: %d, of a state that is not known to be the newest %d; too stale %d\n", r.stale, r.aged, r.tooStale)
 		fmt.Fprintf(&b, "watches checked: %d, of %d events and %d marks of freshness; gone on by a token %d, begun anew for forgotten history %d, cut off %d\n",
 			r.watches, r.events, r.marks, r.resumed, r.forgotten, r.cutOff)

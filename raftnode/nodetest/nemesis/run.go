@@ -96,6 +96,7 @@ func (c *cluster) finish(r *report, search bool) {
 			return
 		}
 	}
+	c.load.keysPassed()
 	finals, err := c.readAll()
 	if err != nil {
 		c.rec.violate("%v", err)
@@ -120,6 +121,7 @@ func (c *cluster) finish(r *report, search bool) {
 	for _, err := range []error{
 		nodetest.CheckRefused(h), nodetest.CheckDurable(h, finals), nodetest.CheckRevisions(h), nodetest.CheckReplay(h), nodetest.CheckStale(h),
 		nodetest.CheckWatchedKeys(whole, finals), c.mortals.check(), nodetest.CheckWatches(h, watches, disks),
+		nodetest.CheckNeverApplied(h, disks),
 	} {
 		if err != nil {
 			c.rec.violate("%.2000s", err.Error())
