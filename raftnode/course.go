@@ -94,7 +94,7 @@ func (n *Node) beginCourse(batch []*Request, entry *storev1.Entry, now time.Time
 		if c == nil {
 			c = &course{gathered: now, commands: uint64(len(batch))}
 		}
-		if r.journey.sampled() {
+		if r.journey.sampled() && len(c.traced) < tracedWritesMax {
 			n.tracing.take(c, r, i, entry)
 		} else if r.Trace != nil && len(entry.Traces) < entryTracesMax {
 			entry.Traces = append(entry.Traces, contextOf(i, r.Trace)) // The other nodes may make spans.

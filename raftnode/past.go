@@ -116,6 +116,9 @@ func pastError(shard placement.ShardID, err error) error {
 // what is asked for is forgotten, as it may be for a retry, the write is answered without values.
 func (n *Node) readAfter(write *Request, res Result, past []*peerv1.PastRead) {
 	read := &Request{Read: &peerv1.ReadRequest{Past: past}, Shard: res.Shard, Deadline: write.Deadline, Trace: write.Trace}
+	if write.journey.sampled() {
+		n.beginJourney(read)
+	}
 	read.Done = func(found Result) {
 		var compacted *CompactedError
 		switch {
@@ -125,7 +128,7 @@ func (n *Node) readAfter(write *Request, res Result, past []*peerv1.PastRead) {
 				res.Read.Records = append(res.Read.Records, &peerv1.KeyRecord{Key: p.GetKey(), Omitted: true})
 			}
 		case found.Err != nil:
-			write.answer(Result{Shard: res.Shard, Err: afterError(write.Command.GetWrite(), &res, found.Err)})
+			write.answer(Result{Shard: res.Shard, Timing: res.Timing, Err: afterError(write.Command.GetWrite(), &res, found.Err)})
 			return
 		default:
 			res.Read = found.Read

@@ -66,6 +66,9 @@ func (r *Request) done(res Result) {
 
 // answer gives up the room that the request has had in the budget: while it has some, a node that is leaving stays for it.
 func (r *Request) answer(res Result) {
+	if r.journey != nil {
+		r.journey.timing.Answered = r.journey.n.runtime.Now() // behind what it has read, too
+	}
 	r.release()
 	r.Done(res)
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/trace"
+
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	storev1 "github.com/raftkv/raftkv/gen/go/raftkv/store/v1"
 	"github.com/raftkv/raftkv/raftnode/placement"
@@ -87,6 +89,9 @@ func (n *Node) prepare(r *Request) error {
 	}
 	if r.Deadline.IsZero() {
 		r.Deadline = n.runtime.Now().Add(defaultTimeout)
+	}
+	if len(r.Trace.GetTraceId()) != len(trace.TraceID{}) || len(r.Trace.GetSpanId()) != len(trace.SpanID{}) {
+		r.Trace = nil // none, or none that another node may be told
 	}
 	if r.Timed || r.Trace != nil {
 		n.beginJourney(r)

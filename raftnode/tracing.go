@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -21,6 +22,8 @@ const scope = "github.com/raftkv/raftkv/raftnode"
 const (
 	// entryTracesMax is how many sampled writes an entry tells the other nodes of: the first has its appends as children, the others as links.
 	entryTracesMax = 32
+	// tracedWritesMax is how many sampled writes of an entry have spans on the node that proposes it: they are held until the entry is applied.
+	tracedWritesMax = 256
 	// tracedAppendsMax bounds what a follower keeps of sampled entries that are on their way to its log.
 	tracedAppendsMax = 64
 )
@@ -137,7 +140,7 @@ func (t *tracing) answered(r *Request, err error) {
 	j := r.journey
 	switch {
 	case err != nil && j.commit != nil:
-		j.commit.SetStatus(codes.Error, err.Error())
+		j.commit.SetStatus(codes.Error, fmt.Sprintf("%T", err)) // its text may name keys
 		j.commit.End(trace.WithTimestamp(j.timing.Answered))
 	case r.Read != nil && err == nil:
 		t.span(j.parent, "read", j.begun, j.timing.Answered, trace.WithAttributes(attribute.Int64("raftkv.shard", int64(r.Shard))))

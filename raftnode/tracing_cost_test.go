@@ -72,8 +72,8 @@ func TestTracingIsBounded(t *testing.T) {
 		n.beginJourney(r)
 		batch = append(batch, r)
 	}
-	if c := n.beginCourse(batch, entry, n.runtime.Now()); len(c.traced) != many {
-		t.Errorf("%d sampled writes of %d", len(c.traced), many)
+	if c := n.beginCourse(batch, entry, n.runtime.Now()); len(c.traced) != tracedWritesMax {
+		t.Errorf("%d sampled writes have spans, at most %d", len(c.traced), tracedWritesMax)
 	}
 	if len(entry.GetTraces()) != entryTracesMax {
 		t.Errorf("the entry tells of %d writes, at most %d", len(entry.GetTraces()), entryTracesMax)

@@ -31,7 +31,7 @@ func newCORS(origins []string) (*cors, *http.CrossOriginProtection, error) {
 		any:     slices.Contains(origins, "*"),
 		origins: origins,
 		methods: strings.Join(append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPut, http.MethodDelete), ", "),
-		headers: strings.Join(append(connectcors.AllowedHeaders(), "Accept", "If-Match", "If-None-Match", "Last-Event-Id", keyHeader, traceHeader), ", "),
+		headers: strings.Join(append(connectcors.AllowedHeaders(), "Accept", "If-Match", "If-None-Match", "Last-Event-Id", keyHeader, traceHeader, "Tracestate", "Baggage"), ", "),
 		exposed: strings.Join(append(connectcors.ExposedHeaders(),
 			"Etag", "Retry-After", "Raftkv-Cluster", "Raftkv-Node", "Raftkv-Shard", "Raftkv-Term", "Raftkv-Index", "Raftkv-Revision", "Raftkv-Role",
 			"Raftkv-Freshness-Ms", "Raftkv-Token", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version", replayedHeader, "Server-Timing"), ", "),

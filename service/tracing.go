@@ -158,12 +158,12 @@ func (s *span) end(f *failure) {
 	s.span.End(trace.WithTimestamp(now))
 }
 
-// delivered tells that a watch has been sent the events of sampled writes. It is a span of the watch, if that has a trace, linked to those of the writes: one event goes to many
+// delivered tells that a watch has been sent the events of sampled writes. It is a span of the watch, if that is sampled, linked to those of the writes: one event goes to many
 // watches, long after its writer was answered.
 func (t *tracing) delivered(ctx context.Context, b *raftnode.WatchBatch, began time.Time, err error) {
-	parent, known := parentOf(t.traceparentOf(ctx))
-	if !known || parent == nil {
-		parent = context.Background()
+	parent, sampled := t.sampled(t.traceparentOf(ctx))
+	if !sampled {
+		return // or one sampled write would make a trace for each of a thousand watches
 	}
 	links := make([]trace.Link, len(b.Writers))
 	for i, w := range b.Writers {

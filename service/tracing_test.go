@@ -168,7 +168,7 @@ func TestTraceOfAFailure(t *testing.T) {
 
 // What a watch is sent is linked to the trace of its writer.
 func TestWatchDeliveryIsLinked(t *testing.T) {
-	f, spans := newTracedFixture(t, 0)
+	f, spans := newTracedFixture(t, 1)
 	for name, watch := range f.watchClients(t) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -187,6 +187,24 @@ func TestWatchDeliveryIsLinked(t *testing.T) {
 				t.Errorf("trace %s, links %v", s.SpanContext.TraceID(), s.Links)
 			}
 		})
+	}
+}
+
+// A watch that is not sampled has no span, whatever it is sent; one without a context is as likely to be as any request.
+func TestWatchDeliveryIsSampled(t *testing.T) {
+	for header, ratios := range map[string]map[float64]int{sampledHeader: {0: 1, 1: 1}, ignoredHeader: {0: 0, 1: 0}, "": {0: 0, 1: 1}} {
+		for ratio, want := range ratios {
+			spans := tracetest.NewInMemoryExporter()
+			tracing := newTracing(sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)), ratio)
+			ctx := t.Context()
+			if header != "" {
+				ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("traceparent", header))
+			}
+			tracing.delivered(ctx, &raftnode.WatchBatch{}, time.Now(), nil)
+			if got := len(spans.GetSpans()); got != want {
+				t.Errorf("%q at %v: %d spans, want %d", header, ratio, got, want)
+			}
+		}
 	}
 }
 

@@ -37,9 +37,10 @@ type tracers struct{ provider *sdktrace.TracerProvider }
 
 // openTracers returns nil if no collector is named, in the configuration or by the variables of OpenTelemetry. Nothing is connected to before there is something to send.
 func openTracers(c *config, log *slog.Logger) (*tracers, error) {
-	if c.TraceEndpoint == "" && otlpFromEnv("ENDPOINT") == "" {
+	if c.TraceEndpoint == "" && otlpFromEnv("ENDPOINT") == "" || tracesOff() {
 		return nil, nil
 	}
+	otel.SetErrorHandler(&complaints{log: log})
 	exporter, err := newExporter(c.TraceEndpoint, c.TraceProtocol)
 	if err != nil {
 		return nil, fmt.Errorf("traces: %w", err)
@@ -49,16 +50,36 @@ func openTracers(c *config, log *slog.Logger) (*tracers, error) {
 		resource.WithAttributes(attribute.String("service.name", "raftkv"), attribute.String("service.version", version), attribute.String("service.instance.id", c.NodeID)),
 		resource.WithFromEnv(), // which has the last word
 	)
-	if err != nil {
+	switch {
+	case errors.Is(err, resource.ErrPartialResource):
+		// A node starts whatever the environment says of telemetry.
+		log.Warn("traces: OTEL_RESOURCE_ATTRIBUTES cannot be read whole; write key=value,key=value", "err", err)
+	case err != nil:
 		return nil, fmt.Errorf("traces: %w", err)
 	}
-	otel.SetErrorHandler(&complaints{log: log})
+	queue := countFromEnv("OTEL_BSP_MAX_QUEUE_SIZE", sdktrace.DefaultMaxQueueSize)
 	return &tracers{sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter),
+		// The SDK would take numbers below 1 from the environment, and panic.
+		sdktrace.WithBatcher(exporter, sdktrace.WithMaxQueueSize(queue),
+			sdktrace.WithMaxExportBatchSize(min(queue, countFromEnv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", sdktrace.DefaultMaxExportBatchSize)))),
 		sdktrace.WithResource(about),
 		// What is sampled has been decided before (service.Options.TraceRatio); a context that says "no" is obeyed here, too.
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())),
 	)}, nil
+}
+
+// tracesOff says that the environment turns traces off, as OpenTelemetry has it.
+func tracesOff() bool {
+	return strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || os.Getenv("OTEL_TRACES_EXPORTER") == "none"
+}
+
+// countFromEnv is a number of spans; what is none, or too many to be meant, is the default.
+func countFromEnv(name string, otherwise int) int {
+	const most = 1 << 20
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n >= 1 && n <= most {
+		return n
+	}
+	return otherwise
 }
 
 // otlpFromEnv is the value of a variable of the exporters.

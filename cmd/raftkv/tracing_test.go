@@ -26,6 +26,29 @@ func TestTracesWithoutACollector(t *testing.T) {
 	}
 }
 
+// Whatever the environment says of telemetry, a node starts.
+func TestTracesOfAStrangeEnvironment(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "team")
+	t.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-5")
+	t.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "-1")
+	traces, err := openTracers(defaults(), slog.New(slog.DiscardHandler))
+	if err != nil || traces == nil {
+		t.Fatalf("%v, %v", traces, err)
+	}
+	_, span := traces.of().Tracer("test").Start(t.Context(), "span")
+	span.End()
+	traces.close()
+	for name, value := range map[string]string{"OTEL_SDK_DISABLED": "TRUE", "OTEL_TRACES_EXPORTER": "none"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			if traces, err := openTracers(defaults(), slog.New(slog.DiscardHandler)); err != nil || traces != nil {
+				t.Errorf("%v, %v", traces, err)
+			}
+		})
+	}
+}
+
 func TestTracesURL(t *testing.T) {
 	for endpoint, want := range map[string]string{
 		"http://127.0.0.1:4318":       "http://127.0.0.1:4318/v1/traces",
