@@ -19,6 +19,18 @@ import (
 // must hear that it was applied.
 const pastBytesMax = 4 << 20
 
+// RevisionIgnoredError says that a node has shown another revision of a range than the one that was asked for. Nothing was changed.
+type RevisionIgnoredError struct {
+	Node            placement.NodeID
+	Shard           placement.ShardID
+	Revision, Shown uint64
+}
+
+func (e *RevisionIgnoredError) Error() string {
+	return fmt.Sprintf("node %s showed revision %d of shard %d and not %d, as releases do that know no ranges at a revision; upgrade that node, or ask one that has a replica of the shard itself",
+		e.Node, e.Shown, e.Shard, e.Revision)
+}
+
 // pageWorkBytes bounds what a page at a revision reads: some ten times what it may show, so that a few writes since do not make pages short.
 const pageWorkBytes = 8 << 20
 

@@ -109,3 +109,15 @@ func TestAWriteKeepsItsRoomUntilItIsAnswered(t *testing.T) {
 		runtime.Gosched()
 	}
 }
+
+// The present is not taken for the past: a node that does not know ranges at a revision does not say so.
+func TestAPageOfAnotherRevisionIsRefused(t *testing.T) {
+	parts := []Result{{Shard: 3, Origin: &peerv1.Origin{NodeId: "n2", Revision: 9}}}
+	for asked, right := range map[uint64]bool{0: true, 9: true, 7: false} {
+		var ignored *RevisionIgnoredError
+		err := ofRevision(parts, asked)
+		if (err == nil) != right || !right && (!errors.As(err, &ignored) || *ignored != RevisionIgnoredError{"n2", 3, 7, 9}) {
+			t.Errorf("revision %d: %v", asked, err)
+		}
+	}
+}
