@@ -229,6 +229,7 @@ func (c *Cluster) Forget(id placement.ShardID) {
 	s.revision++
 	s.floor = s.revision
 	clear(s.results)
+	maps.DeleteFunc(c.revoked, func(_ string, lease uint64) bool { return c.slots[placement.SlotOfLease(lease)] == s })
 }
 
 // Applied is how often writes to key were applied.
