@@ -124,7 +124,7 @@ func (n *Node) abandon() {
 	for _, w := range n.workers {
 		w.abandon()
 	}
-	for _, p := range []*readerPool{n.readers, n.pastReaders} {
+	for _, p := range []*readerPool{n.readers, n.pastReaders, n.pageReaders} {
 		if p == nil {
 			continue
 		}

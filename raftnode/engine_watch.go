@@ -32,7 +32,7 @@ func (e *kvEngine) rangeAt(shard placement.ShardID, start, end string, revision 
 	v := e.store.View()
 	defer func() { err = errors.Join(err, v.Close()) }()
 	r := &peerv1.RangeRead{Start: start, End: end, Revision: revision, MaxBytes: uint64(e.limits.PageBytes)}
-	records, behind, err := v.RangeAt(shard, r, e.limits.PageItems)
+	records, behind, err := v.RangeAt(shard, r, pageEffort(e.limits))
 	if err != nil || behind == "" {
 		return records, "", err
 	}

@@ -45,6 +45,7 @@ type Node struct {
 	applier     *applier
 	readers     *readerPool
 	pastReaders *readerPool
+	pageReaders *readerPool
 	housekeeper *housekeeper
 	gauge       *gauge
 	watches     *watches
@@ -229,6 +230,7 @@ func (n *Node) start() error {
 	n.shards = newShardMap(n.identity.Load().GetFormation())
 	n.logWriter, n.applier = newLogWriter(n), newApplier(n)
 	n.readers, n.pastReaders = newReaderPool(n, "reader", readers), newReaderPool(n, "past reader", pastReaders)
+	n.pageReaders = newReaderPool(n, "past page reader", pageReaders)
 	n.watches = newWatches(n)
 	for i := range workers {
 		w := &worker{n: n, index: i}

@@ -103,6 +103,7 @@ const (
 	workers           = 2
 	readers           = 2
 	pastReaders       = 1
+	pageReaders       = 1        // of pages of the past
 	entryBytesMax     = 1 << 20  // commands are gathered into one entry up to this
 	entryCommandsMax  = 4096     //
 	appendsMax        = 2        // appends with entries in flight per shard: batches size themselves to the disk

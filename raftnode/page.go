@@ -35,16 +35,20 @@ func (n *Node) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.Stal
 	if !n.serving.Load() {
 		return nil, ErrForming
 	}
-	shards, slots := n.shards.data(), placement.AllSlots()
-	if r.GetRevision() != 0 {
-		if shards, slots = n.rangeShards(r.GetStart(), r.GetEnd()); len(shards) > 1 {
-			return nil, rangeOfSeveral(shards, r.GetRevision())
-		}
-	}
 	var uncovered placement.Slot
 	for range pageAttempts {
+		// Each time anew: slots that have moved are with another shard.
+		shards, slots := n.shards.data(), placement.AllSlots()
+		if r.GetRevision() != 0 {
+			if shards, slots = n.rangeShards(r.GetStart(), r.GetEnd()); len(shards) > 1 {
+				return nil, rangeOfSeveral(shards, r.GetRevision())
+			}
+		}
 		parts, err := n.readAll(ctx, shards, &peerv1.ReadRequest{Range: r, Stale: stale})
 		if err != nil {
+			return nil, err
+		}
+		if err := ofRevision(parts, r.GetRevision()); err != nil {
 			return nil, err
 		}
 		slot, ok := covered(parts, slots)
@@ -76,6 +80,17 @@ func rangeOfSeveral(shards []placement.ShardID, revision uint64) error {
 		e.Groups = append(e.Groups, ShardKeys{Shard: shard})
 	}
 	return e
+}
+
+// ofRevision refuses parts that do not show the revision that was asked for: a node of a release that does not know ranges at a revision shows the
+// present instead, and does not say so.
+func ofRevision(parts []Result, revision uint64) error {
+	for _, p := range parts {
+		if shown := p.Origin.GetRevision(); revision != 0 && shown != revision {
+			return &RevisionIgnoredError{Node: placement.NodeID(p.Origin.GetNodeId()), Shard: p.Shard, Revision: revision, Shown: shown}
+		}
+	}
+	return nil
 }
 
 // readAll sends a read to some shards.

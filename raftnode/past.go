@@ -19,6 +19,26 @@ import (
 // must hear that it was applied.
 const pastBytesMax = 4 << 20
 
+// RevisionIgnoredError says that a node has shown another revision of a range than the one that was asked for. Nothing was changed.
+type RevisionIgnoredError struct {
+	Node            placement.NodeID
+	Shard           placement.ShardID
+	Revision, Shown uint64
+}
+
+func (e *RevisionIgnoredError) Error() string {
+	return fmt.Sprintf("node %s showed revision %d of shard %d and not %d, as releases do that know no ranges at a revision; upgrade that node, or ask one that has a replica of the shard itself",
+		e.Node, e.Shown, e.Shard, e.Revision)
+}
+
+// pageWorkBytes bounds what a page at a revision reads: some ten times what it may show, so that a few writes since do not make pages short.
+const pageWorkBytes = 8 << 20
+
+// pageEffort bounds the work of a page at a revision.
+func pageEffort(l Limits) state.Effort {
+	return state.Effort{Records: l.PageItems, Bytes: pageWorkBytes}
+}
+
 // CompactedError says that a revision was asked for that the shard has forgotten. Nothing was changed.
 type CompactedError struct {
 	Shard placement.ShardID
@@ -43,8 +63,11 @@ func (e *FutureRevisionError) Error() string {
 
 // ofPast says whether a read is one of the past.
 func ofPast(r *peerv1.ReadRequest) bool {
-	return len(r.GetPast()) > 0 || r.GetRange().GetRevision() > 0
+	return len(r.GetPast()) > 0 || pageOfPast(r)
 }
+
+// pageOfPast says whether a read is a page at a revision.
+func pageOfPast(r *peerv1.ReadRequest) bool { return r.GetRange().GetRevision() > 0 }
 
 // pastKnown says whether a read is one of the past, all of which this replica has applied.
 func (n *Node) pastKnown(shard placement.ShardID, r *peerv1.ReadRequest) bool {
@@ -91,7 +114,7 @@ func (v *kvView) readPast(shard placement.ShardID, past []*peerv1.PastRead, resu
 
 // readRangeAt reads a page of a range as it was. Who merges it sees to it that the shard serves the slots of the range.
 func (v *kvView) readRangeAt(shard placement.ShardID, r *peerv1.RangeRead, result *peerv1.ReadResult) error {
-	records, behind, err := v.view.RangeAt(shard, r, v.limits.PageItems)
+	records, behind, err := v.view.RangeAt(shard, r, pageEffort(v.limits))
 	if err != nil {
 		return pastError(shard, err)
 	}

@@ -78,22 +78,27 @@ func newReaderPool(n *Node, name string, size int) *readerPool {
 }
 
 // serveReads gives reads to the readers. Those of the past have one of their own: it follows every write of a key since, which may be many, and the
-// others must not wait for that.
+// others must not wait for that. Pages of the past have another: a write that is done waits for its read of the past (readAfter), and must not
+// wait for a page, which passes the writes of all its keys.
 func (n *Node) serveReads(m *member, requests []*Request, confirmed bool) {
 	if !slices.ContainsFunc(requests, func(r *Request) bool { return ofPast(r.Read) }) {
 		n.readers.add(m, requests, confirmed)
 		return
 	}
-	var past, present []*Request
+	var pages, past, present []*Request
 	for _, r := range requests {
-		if ofPast(r.Read) {
+		switch {
+		case pageOfPast(r.Read):
+			pages = append(pages, r)
+		case ofPast(r.Read):
 			past = append(past, r)
-		} else {
+		default:
 			present = append(present, r)
 		}
 	}
 	n.readers.add(m, present, confirmed)
 	n.pastReaders.add(m, past, confirmed)
+	n.pageReaders.add(m, pages, confirmed)
 }
 
 func (p *readerPool) add(m *member, requests []*Request, confirmed bool) {
@@ -135,6 +140,10 @@ func (p *readerPool) serve(job readJob) {
 	var join []*Request  // the state is not new enough for them
 	var failure error    // of a state that is damaged: the replica must not go on (R15)
 	for _, r := range job.requests {
+		if !r.Deadline.IsZero() && p.n.runtime.Now().After(r.Deadline) {
+			r.fail(ErrTimeout) // Nobody waits for it any more: the time is for the others.
+			continue
+		}
 		result, at, err := view.read(job.m.shard, r.Read)
 		if errors.Is(err, state.ErrReplaced) {
 			again = append(again, r)

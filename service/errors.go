@@ -149,6 +149,9 @@ var table = []row{
 	{"NOT_IMPLEMENTED", connect.CodeUnimplemented, 501, as(func(e *unsupportedError) (proto.Message, time.Duration) {
 		return badRequest(e.what, e.Error()), 0
 	})},
+	{"NOT_IMPLEMENTED", connect.CodeUnimplemented, 501, as(func(e *raftnode.RevisionIgnoredError) (proto.Message, time.Duration) {
+		return badRequest("revision", e.Error()), 0
+	})},
 	{"CROSS_ORIGIN", connect.CodePermissionDenied, 403, as(func(*originError) (proto.Message, time.Duration) { return nil, 0 })},
 	{"CANCELED", connect.CodeCanceled, 499, is(context.Canceled, 0)},
 	{"READ_TIMEOUT", connect.CodeDeadlineExceeded, 504, is(context.DeadlineExceeded, 0)},

@@ -23,6 +23,8 @@ import (
 	"github.com/raftkv/raftkv/raftnode"
 )
 
+var ignored = &raftnode.RevisionIgnoredError{Node: "n2", Shard: 3, Revision: 4, Shown: 9}
+
 // errorRows are one error for each row of the table, and what clients must see.
 var errorRows = []struct {
 	err    error
@@ -80,6 +82,7 @@ var errorRows = []struct {
 	{&unknownServiceError{"x"}, codes.NotFound, 404, "NO_SUCH_SERVICE", nil, 0},
 	{&methodError{method: "PATCH", path: "/x", allow: "GET"}, codes.Unimplemented, 405, "METHOD_NOT_ALLOWED", nil, 0},
 	{&unsupportedError{"If-Match"}, codes.Unimplemented, 501, "NOT_IMPLEMENTED", badRequest("If-Match", (&unsupportedError{"If-Match"}).Error()), 0},
+	{ignored, codes.Unimplemented, 501, "NOT_IMPLEMENTED", badRequest("revision", ignored.Error()), 0},
 	{&originError{"http://x"}, codes.PermissionDenied, 403, "CROSS_ORIGIN", nil, 0},
 	{context.Canceled, codes.Canceled, 499, "CANCELED", nil, 0},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, 504, "READ_TIMEOUT", nil, 0},

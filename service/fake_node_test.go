@@ -39,6 +39,7 @@ type fakeNode struct {
 	stale    *peerv1.Stale           // of the last read
 	second   bool                    // pages have a part of another shard
 	empty    string                  // the next page shows nothing and goes on behind this
+	moved    placement.ShardID       // how much higher the shard of pages is
 }
 
 // keyedResult is the answer to a write under an idempotency key.
@@ -309,7 +310,8 @@ func (n *fakeNode) Page(ctx context.Context, r *peerv1.RangeRead, stale *peerv1.
 		records = n.recordsAt(r.GetRevision())
 		page.Origin.Revision = r.GetRevision()
 	}
-	page.Parts = []raftnode.PagePart{{Shard: fakeShard, Origin: page.Origin}}
+	page.Shard += n.moved
+	page.Parts = []raftnode.PagePart{{Shard: page.Shard, Origin: page.Origin}}
 	if n.second {
 		page.Parts = append(page.Parts, raftnode.PagePart{Shard: fakeShard + 1, Origin: &peerv1.Origin{
 			NodeId: "n2", Term: 4, Index: 9, Revision: 77, Learner: true, FreshnessMs: 55,

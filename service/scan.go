@@ -13,6 +13,7 @@ import (
 	peerv1 "github.com/raftkv/raftkv/gen/go/raftkv/peer/v1"
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/raftnode"
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // list reads one page.
@@ -24,12 +25,16 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 		r.MaxItems = pageItemsDefault
 	}
 	r.MaxItems = min(r.MaxItems, uint32(s.limits.PageItems))
+	var token pageToken
 	if req.GetPageToken() != "" {
-		last, err := decodeToken(req)
+		var err error
+		if token, err = decodeToken(req.GetPageToken()); err == nil && req.GetRevision() == 0 {
+			err = token.check(req, 0)
+		}
 		if err != nil {
 			return nil, err
 		}
-		advance(r, last)
+		advance(r, token.last)
 	}
 	stale, err := s.staleRead(req.GetConsistency(), req.GetMaxStalenessMs(), req.GetToken())
 	if err != nil {
@@ -39,10 +44,15 @@ func (s *Service) list(ctx context.Context, req *raftkvv1.ListRequest) (*raftkvv
 	if err != nil {
 		return nil, err
 	}
+	if req.GetPageToken() != "" && req.GetRevision() != 0 {
+		if err := token.check(req, page.Shard); err != nil {
+			return nil, err
+		}
+	}
 	res := &raftkvv1.ListResponse{Kvs: keyValues(page)}
 	res.Header, res.Parts = s.pageHeaders(page)
 	if page.More && page.Behind != "" {
-		res.NextPageToken = encodeToken(req, page.Behind)
+		res.NextPageToken = encodeToken(req, page.Shard, page.Behind)
 	}
 	return res, nil
 }
@@ -93,6 +103,7 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 	if n := uint64(req.GetPageSize()); n != 0 {
 		pageItems = min(pageItems, n)
 	}
+	var shard placement.ShardID // of the pages before
 	for left := req.GetLimit(); ; {
 		r.MaxItems = uint32(pageItems)
 		if req.GetLimit() != 0 {
@@ -102,6 +113,10 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 		if err != nil {
 			return err
 		}
+		if req.GetRevision() != 0 && shard != 0 && page.Shard != shard {
+			return &raftnode.CrossShardError{Revision: req.GetRevision(), Groups: []raftnode.ShardKeys{{Shard: shard}, {Shard: page.Shard}}}
+		}
+		shard = page.Shard
 		res := &raftkvv1.ScanResponse{Kvs: keyValues(page)}
 		res.Header, res.Parts = s.pageHeaders(page)
 		if err := s.sendPage(res, send); err != nil {
@@ -172,32 +187,49 @@ const (
 	tokenHeader  = 1 + 8
 )
 
-func encodeToken(req *raftkvv1.ListRequest, last string) string {
-	b := append([]byte{tokenVersion}, binary.BigEndian.AppendUint64(nil, tokenHash(req))...)
+type pageToken struct {
+	hash uint64
+	last string
+}
+
+func encodeToken(req *raftkvv1.ListRequest, shard placement.ShardID, last string) string {
+	b := append([]byte{tokenVersion}, binary.BigEndian.AppendUint64(nil, tokenHash(req, shard))...)
 	return base64.RawURLEncoding.EncodeToString(append(b, last...))
 }
 
-func decodeToken(req *raftkvv1.ListRequest) (last string, err error) {
-	b, err := base64.RawURLEncoding.DecodeString(req.GetPageToken())
-	problem := ""
+func decodeToken(token string) (pageToken, error) {
+	b, err := base64.RawURLEncoding.DecodeString(token)
 	switch {
 	case err != nil || len(b) <= tokenHeader || !utf8.Valid(b[tokenHeader:]):
-		problem = "is not a token that this server made"
+		return pageToken{}, badToken("is not a token that this server made")
 	case b[0] != tokenVersion:
-		problem = "is a token of another release; start anew without it"
-	case binary.BigEndian.Uint64(b[1:]) != tokenHash(req):
-		problem = "belongs to a List with other fields; repeat those of the page before"
-	default:
-		return string(b[tokenHeader:]), nil
+		return pageToken{}, badToken("is a token of another release; start anew without it")
 	}
-	return "", &raftnode.InvalidError{Field: "page_token", Problem: problem}
+	return pageToken{hash: binary.BigEndian.Uint64(b[1:]), last: string(b[tokenHeader:])}, nil
 }
 
-// tokenHash covers the fields that must be the same on every page. Without a revision it is that of the releases which had none.
-func tokenHash(req *raftkvv1.ListRequest) uint64 {
+// check refuses a token of pages that are not those of req. shard is the one that has the keys of a range at a revision.
+func (t pageToken) check(req *raftkvv1.ListRequest, shard placement.ShardID) error {
+	switch {
+	case t.hash == tokenHash(req, shard):
+		return nil
+	case req.GetRevision() != 0:
+		return badToken("belongs to a List with other fields, or the keys have moved to another shard since, which counts its own revisions; " +
+			"repeat the fields of the page before, or start anew without it")
+	}
+	return badToken("belongs to a List with other fields; repeat those of the page before")
+}
+
+func badToken(problem string) error {
+	return &raftnode.InvalidError{Field: "page_token", Problem: problem}
+}
+
+// tokenHash covers what must be the same on every page: of a range at a revision the shard, too, because each counts its own. Without a revision
+// it is that of the releases which had none.
+func tokenHash(req *raftkvv1.ListRequest, shard placement.ShardID) uint64 {
 	common := fmt.Sprintf("%q %q %q %t %t", req.GetPrefix(), req.GetStart(), req.GetEnd(), req.GetReverse(), req.GetKeysOnly())
 	if req.GetRevision() != 0 {
-		common += fmt.Sprintf(" %d", req.GetRevision())
+		common += fmt.Sprintf(" %d %d", req.GetRevision(), shard)
 	}
 	return xxhash.Sum64String(common)
 }

@@ -251,6 +251,40 @@ func TestScanGoesOnBehindAnEmptyPage(t *testing.T) {
 	}
 }
 
+// The pages of a range at a revision are of one shard: another one that has the keys by now counts its own revisions.
+func TestPagesAtARevisionKeepToTheirShard(t *testing.T) {
+	f := newFixture(t)
+	for _, key := range []string{"a", "b", "c"} {
+		f.mustPut(t, key, "1")
+	}
+	api := kv{f.service}
+	for _, revision := range []uint64{0, 3} {
+		f.node.moved = 0
+		first, err := api.List(t.Context(), &raftkvv1.ListRequest{Revision: revision, Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := &raftkvv1.ListRequest{Revision: revision, Limit: 1, PageToken: first.GetNextPageToken()}
+		if _, err := api.List(t.Context(), next); err != nil {
+			t.Error(err)
+		}
+		f.node.moved = 1
+		if _, err := api.List(t.Context(), next); (err == nil) != (revision == 0) || err != nil && !strings.Contains(err.Error(), "page_token") {
+			t.Errorf("revision %d: %v", revision, err)
+		}
+		f.node.moved = 0
+		pages := 0
+		err = api.Scan(t.Context(), &raftkvv1.ScanRequest{Revision: revision, PageSize: 1}, func(*raftkvv1.ScanResponse) error {
+			pages++
+			f.node.moved = 1
+			return nil
+		})
+		if revision == 0 && (err != nil || pages != 3) || revision != 0 && (pages != 1 || failureOf(err).reason != "CROSS_SHARD") {
+			t.Errorf("revision %d: %d pages, %v", revision, pages, err)
+		}
+	}
+}
+
 // A page of several shards says of each part what it shows.
 func TestPartsOfPages(t *testing.T) {
 	f := newFixture(t)

@@ -152,14 +152,24 @@ func TestRangeAtIsWhatWas(t *testing.T) {
 	for revision := uint64(19); revision < uint64(len(states)); revision += 3 {
 		for _, page := range []struct {
 			look, items int
-			bytes       uint64
+			bytes, work uint64
 			reverse     bool
-		}{{1, 0, 1 << 20, false}, {7, 0, 1 << 20, false}, {1000, 0, 1, false}, {1000, 2, 0, false}, {1000, 0, 0, false}, {2, 0, 0, true}, {1000, 3, 0, true}} {
+		}{
+			{1, 0, 1 << 20, 1 << 20, false},
+			{7, 0, 1 << 20, 1 << 20, false},
+			{1000, 0, 1, 1 << 20, false},
+			{1000, 2, 0, 1 << 20, false},
+			{1000, 0, 0, 1 << 20, false},
+			{2, 0, 0, 1 << 20, true},
+			{1000, 3, 0, 1 << 20, true},
+			{1000, 0, 0, 1, false},
+			{1000, 2, 2000, 900, true},
+		} {
 			got := make(map[string]string)
 			last := ""
 			r := &peerv1.RangeRead{Start: "k03", End: "k17", Revision: revision, MaxItems: uint32(page.items), MaxBytes: page.bytes, Reverse: page.reverse}
 			for behind, more := "", true; more; more = behind != "" {
-				records, after, err := v.RangeAt(testShard, r, page.look)
+				records, after, err := v.RangeAt(testShard, r, Effort{page.look, page.work})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -191,19 +201,19 @@ func TestRangeAtIsWhatWas(t *testing.T) {
 		}
 	}
 	var compacted *CompactedError
-	if _, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 18}, 1); !errors.As(err, &compacted) || compacted.Floor != 19 { // the state that the first history replaced
+	if _, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 18}, Effort{1, 1}); !errors.As(err, &compacted) || compacted.Floor != 19 { // the state that the first history replaced
 		t.Error(err)
 	}
 	var future *FutureRevisionError
-	if _, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 99}, 1); !errors.As(err, &future) || future.Current != 60 {
+	if _, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 99}, Effort{1, 1}); !errors.As(err, &future) || future.Current != 60 {
 		t.Error(err)
 	}
-	records, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 60}, 100)
+	records, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 60}, Effort{100, 1 << 20})
 	now, _, err2 := v.Range(testShard, &peerv1.RangeRead{})
 	if diff := gocmp.Diff(now, records, protocmp.Transform()); err != nil || err2 != nil || diff != "" {
 		t.Error(err, err2, diff)
 	}
-	keys, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 60, KeysOnly: true}, 100)
+	keys, _, err := v.RangeAt(testShard, &peerv1.RangeRead{Revision: 60, KeysOnly: true}, Effort{100, 1 << 20})
 	now, _, err2 = v.Range(testShard, &peerv1.RangeRead{KeysOnly: true})
 	if diff := gocmp.Diff(now, keys, protocmp.Transform()); err != nil || err2 != nil || diff != "" {
 		t.Error(err, err2, diff)

@@ -50,11 +50,14 @@ type page struct {
 	bytes   uint64
 }
 
-func (p *page) full() bool {
-	if len(p.records) == 0 {
+func (p *page) full() bool { return p.fullWith(len(p.records), p.bytes) }
+
+// fullWith says whether so many keys fill the page, or so many bytes.
+func (p *page) fullWith(n int, bytes uint64) bool {
+	if n == 0 {
 		return false
 	}
-	return (p.read.MaxItems != 0 && len(p.records) >= int(p.read.MaxItems)) || (p.read.MaxBytes != 0 && p.bytes >= p.read.MaxBytes)
+	return (p.read.MaxItems != 0 && n >= int(p.read.MaxItems)) || (p.read.MaxBytes != 0 && bytes >= p.read.MaxBytes)
 }
 
 // take adds the record under the iterator, unless the page is full; then there is more.

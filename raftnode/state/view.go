@@ -153,48 +153,56 @@ func (v *View) GetAt(id placement.ShardID, key string, revision uint64) (*storev
 	if err != nil {
 		return nil, err
 	}
-	r, _, err = v.back(id, key, r, revision)
-	return r, err
-}
-
-// back follows a record back through the history to what the key was at a revision, nil if it did not exist, and says how far that was.
-func (v *View) back(id placement.ShardID, key string, r *record, revision uint64) (_ *record, steps int, err error) {
-	for ; err == nil && r != nil && r.ModRevision > revision; steps++ {
-		r, err = v.before(id, key, r.ModRevision)
+	for r != nil && r.ModRevision > revision {
+		if r, err = v.before(id, key, r.ModRevision); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil || r == nil || r.GetTombstone() {
-		return nil, steps, err
+	if r == nil || r.GetTombstone() {
+		return nil, nil
 	}
-	return r, steps, v.whole(id, key, r)
+	return r, v.whole(id, key, r)
 }
 
 // before returns the record that the write of a key at a revision replaced, nil if there was none.
 func (v *View) before(id placement.ShardID, key string, revision uint64) (*record, error) {
-	h := new(storev1.History)
-	at := appendHistoryKey(nil, id, revision)
-	found, err := v.get(id, at, h, "history")
+	at, h, err := v.history(id, revision)
 	if err != nil {
 		return nil, err
 	}
-	if found {
-		for _, c := range h.Changes {
-			if c.Key != key {
-				continue
-			}
-			if c.Before == nil {
-				return nil, nil
-			}
-			r, err := readRecord(c.Before)
-			if err == nil && r.ModRevision >= revision {
-				err = fmt.Errorf("revision %d replaced one of %d", revision, r.ModRevision)
-			}
-			if err != nil {
-				return nil, &CorruptionError{Shard: id, Key: at, Err: err}
-			}
-			return r, nil
+	for _, c := range h.Changes {
+		if c.Key != key {
+			continue
 		}
+		r, err := replacedRecord(c, revision)
+		if err != nil {
+			return nil, &CorruptionError{Shard: id, Key: at, Err: err}
+		}
+		return r, nil
 	}
 	return nil, &CorruptionError{Shard: id, Key: at, Err: fmt.Errorf("no change of %q: %w", key, errMissing)}
+}
+
+// history reads what a revision has changed, and says under which key that is. The revision has written a record that is there, so its history is too.
+func (v *View) history(id placement.ShardID, revision uint64) (at []byte, h *storev1.History, err error) {
+	at, h = appendHistoryKey(nil, id, revision), new(storev1.History)
+	found, err := v.get(id, at, h, "history")
+	if err == nil && !found {
+		err = &CorruptionError{Shard: id, Key: at, Err: errMissing}
+	}
+	return at, h, err
+}
+
+// replacedRecord is the record that a change of a revision replaced, nil if there was none.
+func replacedRecord(c *storev1.History_Change, revision uint64) (*record, error) {
+	if c.Before == nil {
+		return nil, nil
+	}
+	r, err := readRecord(c.Before)
+	if err == nil && r.ModRevision >= revision {
+		err = fmt.Errorf("revision %d replaced one of %d", revision, r.ModRevision)
+	}
+	return r, err
 }
 
 // History calls fn with the history of the revisions from and up to to, both included, in order, and returns the revision to go on from. It

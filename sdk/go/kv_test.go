@@ -173,6 +173,10 @@ func TestScanAtRevision(t *testing.T) {
 	if page, err = client.List(ctx, raftkv.Range{}, raftkv.ScanOptions{Stale: true, Limit: 1}, ""); err != nil || len(page.Parts) != 4 || page.Parts[3].Age != page.Age {
 		t.Errorf("%+v, %v", page, err)
 	}
+	page, err = client.List(ctx, raftkv.Range{Start: "{t}0003", End: "{t}0005"}, raftkv.ScanOptions{Revision: at}, "")
+	if err != nil || len(page.Items) != 2 || page.Token != client.TokenAt(page.Parts[0].Shard, at) {
+		t.Errorf("a range within a tag: %+v, %v", page, err)
+	}
 	var (
 		cross   *raftkv.CrossShardError
 		future  *raftkv.FutureRevisionError

@@ -208,18 +208,30 @@ func (l *Lease) Revoke(ctx context.Context) error {
 }
 
 // RevokeLease ends a lease that somebody else has granted, as its Revoke does, without prolonging it first as ResumeLease would. If the lease does not exist or has ended
-// by itself, the error is a *LeaseNotFoundError.
+// by itself, the error is a *LeaseNotFoundError. If the lease has gone and the cluster cannot tell any more whether this call has ended it, that is no error.
 func RevokeLease(ctx context.Context, c *Client, id LeaseID) error {
 	if err := checkLeaseID("", id); err != nil {
 		return &CallError{Operation: "revoke lease", Err: err}
 	}
 	name := fmt.Sprintf("revoke lease %d", id)
-	return c.identified(func(request *raftkvv1.RequestId) error {
-		return c.unary(ctx, name, nil, true, func(ctx context.Context, e *endpoint) error {
+	// Attempts under an identity before the last one: the cluster may have executed one of them, and forgotten that.
+	forgotten := false
+	err := c.identified(func(request *raftkvv1.RequestId) error {
+		attempts := 0
+		err := c.unary(ctx, name, nil, true, func(ctx context.Context, e *endpoint) error {
+			attempts++
 			_, err := c.leaseService(e).Revoke(ctx, &raftkvv1.RevokeRequest{Id: uint64(id), RequestId: request})
 			return err
 		})
+		if attempts > 1 && errors.As(err, new(*SessionExpiredError)) {
+			forgotten = true
+		}
+		return err
 	})
+	if forgotten && errors.As(err, new(*LeaseNotFoundError)) {
+		return nil
+	}
+	return err
 }
 
 // reference makes *Lease a LeaseRef.

@@ -308,6 +308,34 @@ func TestLeasesThatCannotBe(t *testing.T) {
 	}
 }
 
+// A lease that has gone by an attempt whose answer was lost and then forgotten was not missing.
+func TestRevokeLeaseWhoseAnswerIsForgotten(t *testing.T) {
+	cluster, client := open(t, 1, 1)
+	ctx := t.Context()
+	lease, err := client.Grant(ctx, time.Hour, raftkv.WithoutKeepAlive())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int32
+	cluster.SetCallHook(func(raftkvtest.Call) raftkvtest.Action {
+		switch calls.Add(1) {
+		case 1:
+			return raftkvtest.Action{DropAfter: true}
+		case 2:
+			cluster.Forget(cluster.ShardOf("any"))
+		}
+		return raftkvtest.Action{}
+	})
+	if err := raftkv.RevokeLease(ctx, client, lease.ID()); err != nil || calls.Load() != 3 {
+		t.Errorf("after %d calls: %v", calls.Load(), err)
+	}
+	// A new session is refused at first, too, but nothing of it was lost.
+	var missing *raftkv.LeaseNotFoundError
+	if err := raftkv.RevokeLease(ctx, client, lease.ID()); !errors.As(err, &missing) {
+		t.Errorf("a lease that has ended: %v", err)
+	}
+}
+
 // To end a lease of somebody else is not to prolong it.
 func TestRevokeLease(t *testing.T) {
 	cluster, client := open(t, 1, 1)

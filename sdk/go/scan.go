@@ -2,6 +2,7 @@ package raftkv
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
@@ -130,11 +131,13 @@ func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string)
 		return Page{}, &CallError{Operation: "list", Err: err}
 	}
 	var page Page
+	var shown uint64
 	err = c.unary(ctx, "list", nil, false, func(ctx context.Context, e *endpoint) error {
 		response, err := e.kv.List(ctx, request)
 		if err != nil {
 			return err
 		}
+		shown = response.GetHeader().GetRevision()
 		page = Page{
 			Items: make([]Item, len(response.Kvs)), Next: response.NextPageToken,
 			Token: Token(response.GetHeader().GetToken()), Age: ageOf(response.GetHeader()),
@@ -146,6 +149,10 @@ func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string)
 		}
 		return nil
 	})
+	if err == nil && o.Revision != 0 && shown != o.Revision {
+		return Page{}, &CallError{Operation: "list", Err: fmt.Errorf(
+			"%w: it showed revision %d and not %d, as releases do that know no ranges at a revision; upgrade it", ErrRefused, shown, o.Revision)}
+	}
 	return page, err
 }
 

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -228,6 +229,7 @@ func (c *Cluster) Forget(id placement.ShardID) {
 	s.revision++
 	s.floor = s.revision
 	clear(s.results)
+	maps.DeleteFunc(c.revoked, func(_ string, lease uint64) bool { return c.slots[placement.SlotOfLease(lease)] == s })
 }
 
 // Applied is how often writes to key were applied.
@@ -284,10 +286,16 @@ func (c *Cluster) header(s *shard) *raftkvv1.ResponseHeader {
 // rangeAt are the keys of the one shard of a range as they were at a revision. c.mu is held.
 func (c *Cluster) rangeAt(r *raftkvv1.ListRequest) ([]*raftkvv1.KeyValue, *raftkvv1.ResponseHeader, *Error) {
 	s := c.shards[len(c.shards)-1]
-	switch tagged := placement.TagPrefix(r.Prefix); {
-	case tagged != "":
+	tagged := placement.TagPrefix(r.Prefix)
+	if tagged == "" {
+		// The keys of a {tag} end before {tag~.
+		if t := placement.TagPrefix(r.Start); t != "" && r.End != "" && r.End <= strings.TrimSuffix(t, "}")+"~" {
+			tagged = t
+		}
+	}
+	if tagged != "" {
 		s = c.slots[placement.SlotOf(tagged)]
-	case len(c.shards) > 2:
+	} else if len(c.shards) > 2 {
 		return nil, nil, c.crossShardRange()
 	}
 	switch {
@@ -304,6 +312,7 @@ func (c *Cluster) rangeAt(r *raftkvv1.ListRequest) ([]*raftkvv1.KeyValue, *raftk
 	}
 	h := c.header(s)
 	h.Revision = r.Revision
+	h.Token = placement.PositionToken(ClusterID, placement.ShardRevision{Shard: s.id, Revision: r.Revision})
 	return all, h, nil
 }
 

@@ -69,8 +69,10 @@ func (s *leaseService) KeepAlive(ctx context.Context, r *raftkvv1.KeepAliveReque
 func (s *leaseService) Revoke(ctx context.Context, r *raftkvv1.RevokeRequest) (*raftkvv1.RevokeResponse, error) {
 	return call(ctx, s.node, "Revoke", func() (*raftkvv1.RevokeResponse, *Error) {
 		name := fmt.Sprintf("%x/%d", r.GetRequestId().GetClientId(), r.GetRequestId().GetSequence())
-		l := s.cluster.leases[r.Id]
+		l, home := s.cluster.leases[r.Id], s.cluster.slots[placement.SlotOfLease(r.Id)]
 		switch {
+		case r.RequestId != nil && r.RequestId.Seen < home.floor && s.cluster.revoked[name] != r.Id:
+			return nil, sessionExpired(home)
 		case l != nil:
 			s.cluster.endLease(l)
 			s.cluster.revoked[name] = r.Id

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"go.uber.org/goleak"
 
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
 	raftkv "github.com/raftkv/raftkv/sdk/go"
 	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
 )
@@ -87,4 +91,37 @@ func Example() {
 	text, err := greet(ctx, client, "Ada")
 	fmt.Println(text, err)
 	// Output: Hello, Ada <nil>
+}
+
+// Scan shows a revision as List does.
+func TestScanAtRevision(t *testing.T) {
+	cluster := raftkvtest.New(1, 2)
+	t.Cleanup(cluster.Close)
+	client := cluster.Client(t)
+	first, err := client.Put(t.Context(), "{t}a", []byte("old"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(t.Context(), "{t}a", []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	api := raftkvv1connect.NewKvServiceClient(http.DefaultClient, "http://"+cluster.Endpoints()[0])
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	for _, r := range []*raftkvv1.KeyRange{{Prefix: "{t}"}, {Start: "{t}a", End: "{t}b"}, {}} {
+		stream, err := api.Scan(t.Context(), &raftkvv1.ScanRequest{Range: r, Revision: first.Revision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := stream.Receive()
+		several := r.Prefix == "" && r.Start == ""
+		if shown == several || several != (connect.CodeOf(stream.Err()) == connect.CodeFailedPrecondition) {
+			t.Errorf("%v: shown %t, %v", r, shown, stream.Err())
+		}
+		if shown && (string(stream.Msg().Kvs[0].Value) != "old" || stream.Msg().Header.Revision != first.Revision) {
+			t.Errorf("%v: %v", r, stream.Msg())
+		}
+		if err := stream.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -72,10 +72,14 @@ func (k *kvService) Txn(_ context.Context, r *raftkvv1.TxnRequest) (*raftkvv1.Tx
 
 func (k *kvService) Scan(_ context.Context, r *raftkvv1.ScanRequest, s *connect.ServerStream[raftkvv1.ScanResponse]) error {
 	g := r.GetRange()
-	kvs, _ := k.page(k.cluster.sortedKeys(), &raftkvv1.ListRequest{
+	response, err := k.list(&raftkvv1.ListRequest{
 		Prefix: g.GetPrefix(), Start: g.GetStart(), End: g.GetEnd(), Reverse: r.Reverse, KeysOnly: r.KeysOnly,
+		Consistency: r.Consistency, MaxStalenessMs: r.MaxStalenessMs, Token: r.Token, Revision: r.Revision,
 	}, int(r.Limit))
-	return s.Send(&raftkvv1.ScanResponse{Kvs: kvs})
+	if err != nil {
+		return err
+	}
+	return s.Send(&raftkvv1.ScanResponse{Header: response.Header, Parts: response.Parts, Kvs: response.Kvs})
 }
 
 func (k *kvService) List(_ context.Context, r *raftkvv1.ListRequest) (*raftkvv1.ListResponse, error) {
@@ -83,6 +87,11 @@ func (k *kvService) List(_ context.Context, r *raftkvv1.ListRequest) (*raftkvv1.
 	if limit == 0 {
 		limit = 100
 	}
+	return k.list(r, limit)
+}
+
+// list is a page of at most limit keys; 0 is no limit.
+func (k *kvService) list(r *raftkvv1.ListRequest, limit int) (*raftkvv1.ListResponse, error) {
 	k.cluster.mu.Lock()
 	defer k.cluster.mu.Unlock()
 	h := &raftkvv1.ResponseHeader{ClusterId: ClusterID, NodeId: k.id, Token: k.cluster.token()}
