@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/raftkv/raftkv/gen/openapi"
 )
 
 // TestPages runs the commands of pages, those of each in order and in one shell, and wants what the page says that they print.
@@ -98,4 +101,25 @@ func cookbook(page string) (commands []*command) {
 		}
 	}
 	return commands
+}
+
+// TestCookbookHasEveryRoute holds docs/http.md to the description of the REST API.
+func TestCookbookHasEveryRoute(t *testing.T) {
+	page, err := os.ReadFile("../../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct{ Paths map[string]any }
+	if err := json.Unmarshal(openapi.Document, &document); err != nil {
+		t.Fatal(err)
+	}
+	if len(document.Paths) < 15 {
+		t.Fatalf("only %d routes are described", len(document.Paths))
+	}
+	for path := range document.Paths {
+		pattern := regexp.MustCompile(`\\\{[^}]*\\\}`).ReplaceAllString(regexp.QuoteMeta(path), `[^ ']+`)
+		if !regexp.MustCompile(`(?m)^\$.*curl.*localhost:808\d` + pattern + `($|['"? ])`).Match(page) {
+			t.Errorf("no command for %s", path)
+		}
+	}
 }
