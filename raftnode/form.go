@@ -87,6 +87,13 @@ func (f *former) step() {
 		f.say("waiting for members", "missing", strings.Join(missing, ", "))
 		return
 	}
+	// Not before all have been heard: whoever is missing may know that the cluster has formed, and lives on with a disk less.
+	for _, id := range ids {
+		if err := sameDisk(own.GetFormation(), id, probes[id]); err != nil {
+			n.fail(err)
+			return
+		}
+	}
 	if own.GetFormation() == nil {
 		f.found(probes)
 		return
@@ -124,9 +131,11 @@ func (f *former) judge(own *storev1.Identity, id placement.NodeID, p *peerv1.Pro
 	case formation != nil && len(p.GetClusterId()) > 0 && !bytes.Equal(p.GetClusterId(), formation.GetClusterId()):
 		return fmt.Errorf("node %s belongs to cluster %s, this node to %s", id, hex.EncodeToString(p.GetClusterId()), hex.EncodeToString(formation.GetClusterId()))
 	}
-	if formation == nil {
-		return nil
-	}
+	return nil
+}
+
+// sameDisk finds out whether a member still has the disk with which it was to be part of the formation. Nobody has formed the cluster with the new one, and nobody can with the old one.
+func sameDisk(formation *storev1.Formation, id placement.NodeID, p *peerv1.ProbeResponse) error {
 	for _, m := range formation.GetMembers() {
 		if m.GetNodeId() == string(id) && m.GetIncarnation() != p.GetIncarnation() {
 			return fmt.Errorf("node %s has another disk than when the cluster began to form; empty the data directories of all founding nodes and start again (nothing was stored yet)", id)
