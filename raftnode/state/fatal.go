@@ -73,7 +73,12 @@ func (f *fatality) guard(run func() error) error {
 
 // guardOpen is guard for opening, which is waited for after an error that did not kill Pebble: what is open then is to be closed, or it would go on
 // beside the next store in the same directory.
-func (f *fatality) guardOpen(run func() error) error { return wait(run, f.abandoned, f.err) }
+func (f *fatality) guardOpen(run func() error) error {
+	return wait(run, f.abandoned, func() error {
+		<-f.failed // which follows: an error that is not there yet would be taken for a store that is open
+		return f.cause
+	})
+}
 
 // guardClose is guard for closing, which goes on after an error that did not kill Pebble.
 func (f *fatality) guardClose(run func() error) error {

@@ -1,0 +1,26 @@
+package state
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+)
+
+// Between the moment at which Pebble is given up and the one at which the cause is known, opening has not succeeded.
+func TestAbandonedWhileOpening(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fatality
+		f.init(slog.New(slog.DiscardHandler), func(error) {})
+		opened, never := make(chan error, 1), make(chan struct{})
+		defer close(never)
+		go func() { opened <- f.guardOpen(func() error { <-never; return nil }) }()
+		close(f.abandoned)
+		synctest.Wait()
+		cause := errors.New("no disk")
+		f.fail(cause)
+		if err := <-opened; !errors.Is(err, cause) {
+			t.Errorf("opening ends with %v, want %v", err, cause)
+		}
+	})
+}
