@@ -37,7 +37,7 @@ func wantsLines(r *http.Request, path string) bool {
 // serveLines streams a range as newline-delimited JSON, a key and its value a line. An error before the first page is an answer like any
 // other. One after is the last line, and the answer breaks off behind it, so that no client takes what came for the whole.
 func (h *rest) serveLines(w http.ResponseWriter, r *http.Request) {
-	out := &lineWriter{writer: w}
+	out := &lineWriter{service: h.kv.Service, writer: w}
 	err := func() error {
 		req := new(raftkvv1.ScanRequest)
 		query, err := longNames(r.URL, linesNames, linesShortNames)
@@ -64,9 +64,10 @@ func (h *rest) serveLines(w http.ResponseWriter, r *http.Request) {
 
 // lineWriter writes pages as lines.
 type lineWriter struct {
-	writer http.ResponseWriter
-	begun  bool
-	buffer bytes.Buffer
+	service *Service
+	writer  http.ResponseWriter
+	begun   bool
+	buffer  bytes.Buffer
 }
 
 func (o *lineWriter) take(res *raftkvv1.ScanResponse) error {
@@ -87,7 +88,8 @@ func (o *lineWriter) take(res *raftkvv1.ScanResponse) error {
 		o.buffer.Write(b)
 		o.buffer.WriteByte('\n')
 	}
-	return o.flush()
+	// Beside the page, which is in the budget already.
+	return o.service.sendCounted(uint64(o.buffer.Len()), o.flush)
 }
 
 // fail writes why there are no more lines.

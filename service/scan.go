@@ -135,12 +135,7 @@ func (s *Service) scan(ctx context.Context, req *raftkvv1.ScanRequest, send func
 
 // sendPage sends a page, which is in the budget until the client has taken it.
 func (s *Service) sendPage(res *raftkvv1.ScanResponse, send func(*raftkvv1.ScanResponse) error) error {
-	size := messageBytes(res)
-	if err := s.budget.take(size); err != nil {
-		return err
-	}
-	defer s.budget.give(size)
-	return send(res)
+	return s.sendCounted(messageBytes(res), func() error { return send(res) })
 }
 
 // page reads one page of a stream. The default timeout holds for each page, the client's own for the stream.

@@ -37,7 +37,7 @@ func (s watches) Watch(ctx context.Context, req *raftkvv1.WatchRequest, send fun
 		return s.follow(ctx, req, 0, func(stream watchStream, b *raftnode.WatchBatch) error {
 			res := s.watchResponse(b)
 			res.Token = stream.Token()
-			return s.sendWatched(messageBytes(res), func() error { return send(res) })
+			return s.sendCounted(messageBytes(res), func() error { return send(res) })
 		})
 	})
 }
@@ -108,8 +108,8 @@ func nextWithin(ctx context.Context, stream watchStream, idle time.Duration) (*r
 	return b, err
 }
 
-// sendWatched sends a message, which is in the budget until the client has taken it.
-func (s *Service) sendWatched(size uint64, send func() error) error {
+// sendCounted sends what has size bytes, which are in the budget until the client has taken it.
+func (s *Service) sendCounted(size uint64, send func() error) error {
 	if err := s.budget.take(size); err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func (o *eventWriter) event(name, id string, data proto.Message) error {
 
 // send sends what is in the buffer.
 func (o *eventWriter) send() error {
-	return o.service.sendWatched(uint64(o.buffer.Len()), func() error { return o.flush() })
+	return o.service.sendCounted(uint64(o.buffer.Len()), func() error { return o.flush() })
 }
 
 func (o *eventWriter) flush() error {
