@@ -224,3 +224,35 @@ func TestRendering(t *testing.T) {
 		t.Fatalf("%+v, %v", back, err)
 	}
 }
+
+// Every watcher sees every write.
+func TestWatchers(t *testing.T) {
+	cluster := raftkvtest.New(3, 2)
+	defer cluster.Close()
+	r, err := Run(t.Context(), Options{Endpoints: cluster.Endpoints(), KeySpace: 50, Clients: 8, Watchers: 20, Duration: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := r.Watched; w == nil || r.Operations == 0 || w.Events != 20*r.Operations || w.Missing != 0 || w.Extra != 0 || w.Latency.Count == 0 {
+		t.Fatalf("%d writes, %+v", r.Operations, w)
+	}
+	var table strings.Builder
+	if err := r.WriteTable(&table); err != nil || !strings.Contains(table.String(), "by 20 watchers") {
+		t.Errorf("%s, %v", table.String(), err)
+	}
+}
+
+// What a watcher has not seen is told.
+func TestWatchersMiss(t *testing.T) {
+	w := &watchers{seen: make([]atomic.Uint64, 3), delays: newHistogram(), stop: func() {}}
+	for range 5 {
+		w.note(0, stamp(make([]byte, 20)))
+	}
+	w.note(2, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r, err := w.end(ctx, 4, time.Second)
+	if err != nil || r.Events != 6 || r.Missing != 4+3 || r.Extra != 1 || r.Latency.Count != 5 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

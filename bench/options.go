@@ -57,6 +57,8 @@ type Options struct {
 	Duration time.Duration
 	// Rate is operations per second in an open loop; 0 is a closed loop.
 	Rate float64
+	// Watchers is how many watches see all that Put writes: none. Every value begins with the time then, 8 bytes.
+	Watchers int
 	// Prefill writes every key before the run, through the same transport, and is not measured.
 	Prefill bool
 	// Timeout bounds each operation: 10 seconds.
@@ -107,6 +109,8 @@ func (o *Options) validate() error {
 	check(len(o.Endpoints) > 0, "no endpoints: give the address of one node at least, as host:port")
 	check(o.Transport == SDK || o.Transport == GRPC, "transport must be sdk or grpc, not %q", o.Transport)
 	check(o.Op == Put || o.Op == Get || o.Op == Mixed, "operation must be put, get or mixed, not %q", o.Op)
+	check(o.Watchers >= 0 && o.Watchers <= watchersMax, "watchers must be up to %d, not %d", watchersMax, o.Watchers)
+	check(o.Watchers == 0 || o.Op == Put && o.Transport == SDK && o.ValueBytes >= stampBytes, "watchers need the operation put, the transport sdk and values of %d bytes", stampBytes)
 	check(o.ReadPercent >= 0 && o.ReadPercent <= 100, "the read percentage must be 0 to 100, not %d", o.ReadPercent)
 	check(o.ValueBytes > 0 && o.ValueBytes <= valueBytesMax, "value bytes must be 1 to %d, not %d", valueBytesMax, o.ValueBytes)
 	check(o.KeySpace > 0, "the key space must be at least 1, not %d", o.KeySpace)

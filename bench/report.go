@@ -38,6 +38,8 @@ type Report struct {
 	Latency Latency  `json:"latency"`
 	Reads   *Latency `json:"reads,omitempty"`
 	Writes  *Latency `json:"writes,omitempty"`
+	// Watched is what the watchers have seen; nil without.
+	Watched *Watched `json:"watched,omitempty"`
 	// Definite are the failed operations that were not applied, by kind; Unknown are the failed writes that may have been.
 	Definite map[string]uint64 `json:"errors_definite,omitempty"`
 	Unknown  map[string]uint64 `json:"errors_unknown,omitempty"`
@@ -145,6 +147,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 	for _, kind := range slices.Sorted(maps.Keys(r.Unknown)) {
 		fmt.Fprintf(t, "  %s, outcome unknown\t%d\n", kind, r.Unknown[kind])
 	}
+	if w := r.Watched; w != nil {
+		fmt.Fprintf(t, "watched\t%.0f events/s by %d watchers (%d), %d missing, %d extra\n", w.PerSecond, w.Watchers, w.Events, w.Missing, w.Extra)
+	}
 	if r.Unstarted > 0 {
 		fmt.Fprintf(t, "not started\t%d: the cluster cannot sustain the rate with %d clients\n", r.Unstarted, r.Clients)
 	}
@@ -162,5 +167,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 	row("all", &r.Latency)
 	row("get", r.Reads)
 	row("put", r.Writes)
+	if r.Watched != nil {
+		row("seen", &r.Watched.Latency)
+	}
 	return t.Flush()
 }

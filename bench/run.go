@@ -38,6 +38,7 @@ type run struct {
 	workload *workload
 	target   target
 	records  recorder
+	watchers *watchers // nil without
 	// start is when the first operation is due; next numbers the operations of an open loop.
 	start time.Time
 	next  atomic.Int64
@@ -47,6 +48,12 @@ func (r *run) all(ctx context.Context) (Report, error) {
 	if r.options.Prefill {
 		if err := r.prefill(ctx); err != nil {
 			return Report{}, fmt.Errorf("prefill: %w", err)
+		}
+	}
+	if r.options.Watchers > 0 {
+		var err error
+		if r.watchers, err = watch(ctx, r.target.(*sdkTarget).client, r.options.Watchers); err != nil {
+			return Report{}, err
 		}
 	}
 	r.records.reset()
@@ -67,9 +74,19 @@ func (r *run) all(ctx context.Context) (Report, error) {
 	wg.Wait()
 	elapsed := time.Since(r.start)
 	if err := ctx.Err(); err != nil {
+		if r.watchers != nil {
+			r.watchers.close()
+		}
 		return r.report(elapsed), fmt.Errorf("stopped after %s: %w", elapsed.Round(time.Millisecond), err)
 	}
-	return r.report(elapsed), nil
+	report := r.report(elapsed)
+	if r.watchers != nil {
+		var err error
+		if report.Watched, err = r.watchers.end(ctx, report.Operations, elapsed); err != nil {
+			return report, fmt.Errorf("watch: %w", err)
+		}
+	}
+	return report, nil
 }
 
 func (r *run) prefill(ctx context.Context) error {
@@ -140,7 +157,11 @@ func (r *run) operation(ctx context.Context, random *rand.Rand, begin time.Time)
 	if read {
 		err = r.target.get(ctx, k)
 	} else {
-		err = r.target.put(ctx, k, r.workload.value(random))
+		value := r.workload.value(random)
+		if r.watchers != nil {
+			value = stamp(value)
+		}
+		err = r.target.put(ctx, k, value)
 	}
 	took := time.Since(begin)
 	if err == nil {

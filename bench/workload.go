@@ -30,7 +30,10 @@ func newWorkload(o *Options) *workload {
 }
 
 // key names key i. All are equally long.
-func key(i int) string { return fmt.Sprintf("bench/%012d", i) }
+func key(i int) string { return fmt.Sprintf(keyPrefix+"%012d", i) }
+
+// keyPrefix begins all keys.
+const keyPrefix = "bench/"
 
 func (w *workload) randomKey(r *rand.Rand) string { return key(r.IntN(w.options.KeySpace)) }
 

@@ -46,6 +46,7 @@ func newBench() *cobra.Command {
 	flags.Float64Var(&o.Rate, "rate", 0, "operations per second, for an open loop; 0 is a closed loop")
 	flags.IntVar(&o.ReadPercent, "read-percent", 50, "share of reads with --op mixed")
 	flags.IntVar(&o.KeySpace, "keys", 100_000, "size of the key space")
+	flags.IntVar(&o.Watchers, "watchers", 0, "with --op put: watches that see every write, and tell how late and whether any is missing")
 	flags.BoolVar(&o.Compressible, "compressible", false, "values of repeated text instead of random bytes")
 	flags.BoolVar(&prefill, "prefill", false, "write all keys first (default true with --op get and mixed)")
 	flags.Var(over, "transport", "how operations travel: the streams of the Go SDK, or unary gRPC calls")
