@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -40,7 +41,7 @@ func TestRecentRecords(t *testing.T) {
 						hits++
 					}
 				}
-				if len(r.ring) > 1<<20 || len(r.index) != len(r.ring)/recentPlace {
+				if len(r.ring) > 1<<20 || len(r.index) != len(r.ring)/recentPlaceBytes {
 					t.Fatalf("a ring of %d bytes and %d places", len(r.ring), len(r.index))
 				}
 			},
@@ -76,5 +77,23 @@ func TestRecentRecordsHit(t *testing.T) {
 	r.put("a", []byte("1"), 0)
 	if got := testing.AllocsPerRun(100, func() { r.put("a", []byte("2"), 0); r.get("a") }); got != 0 {
 		t.Errorf("%v allocations", got)
+	}
+}
+
+// Where nearly all fits, nearly all is there: keys do not drive each other out by their hashes.
+func TestRecentRecordsOverwritten(t *testing.T) {
+	const most, keys = 1 << 20, 3000
+	r, random := &recentRecords{}, rand.New(rand.NewPCG(1, 2)) //nolint:gosec // for a test
+	record := make([]byte, most*9/10/keys-recentHeader-len("key-0000"))
+	hits := 0
+	for i := range 100 * keys {
+		key := fmt.Sprintf("key-%04d", random.IntN(keys))
+		if r.get(key) != nil && i >= 50*keys {
+			hits++
+		}
+		r.put(key, record, most)
+	}
+	if hits < 97*50*keys/100 {
+		t.Errorf("%d of %d looks found the record", hits, 50*keys)
 	}
 }
