@@ -154,9 +154,11 @@ func (b *Batch) setBytes(key, value []byte) ([]byte, error) {
 	return op.Value, op.Finish()
 }
 
+// delete removes a key. The answer to a request is written once under its key, which has the index of its entry, and so a removal that takes one write along is enough for it: both vanish
+// at the flush, where an ordinary one would stay until the last level is compacted, one for every write there ever was.
 func (b *Batch) delete(key []byte) error {
 	if section(key[shardPrefixLen]) == sectionDedup {
-		return b.forgotten.Delete(key, nil)
+		return b.forgotten.SingleDelete(key, nil)
 	}
 	return b.part(key).Delete(key, nil)
 }

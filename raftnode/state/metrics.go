@@ -61,7 +61,9 @@ func written(m *pebble.Metrics) (all, in uint64) {
 // and a quarter of the sublevels below those at which Pebble stalls. That is room for what a leader has proposed and not applied, unless its
 // followers are far behind, too; then Pebble stalls the applier, which delays answers and nothing else.
 func (s *Store) Pressure() (what string, limit, actual uint64, high bool) {
-	return pressure(s.db.Metrics(), uint64(s.options.MemTableBytes))
+	m := s.db.Metrics()
+	s.room.compactions.behind.Store(m.Levels[0].Sublevels >= l0StopSublevels/2)
+	return pressure(m, uint64(s.options.MemTableBytes))
 }
 
 func pressure(m *pebble.Metrics, memTableBytes uint64) (what string, limit, actual uint64, high bool) {
