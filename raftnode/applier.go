@@ -92,7 +92,7 @@ func (a *applier) take() []*applyJob {
 	a.queue.Lock()
 	defer a.queue.Unlock()
 	n, size := 0, 0
-	most := min(applyRoundBytes, int(a.n.options.MemTableBytes))
+	most := min(applyRoundBytes, int(a.n.options.memTableBytes()))
 	for n < len(a.queue.jobs) && size < most {
 		for _, e := range a.queue.jobs[n].entries {
 			size += len(e.GetData())

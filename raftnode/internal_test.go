@@ -144,3 +144,20 @@ func TestExpiryDoesNotGrow(t *testing.T) {
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Members flush at different moments, and none has larger memtables than the options say.
+func TestMemTablesDiffer(t *testing.T) {
+	o := Options{MemTableBytes: 16 << 20, Members: []Member{{ID: "c"}, {ID: "a"}, {ID: "b"}}}
+	sizes := make(map[int64]bool)
+	for _, m := range o.Members {
+		o.NodeID = m.ID
+		size := o.memTableBytes()
+		if size > o.MemTableBytes || size < o.MemTableBytes*5/8 {
+			t.Errorf("%s has memtables of %d bytes", m.ID, size)
+		}
+		sizes[size] = true
+	}
+	if len(sizes) != len(o.Members) {
+		t.Errorf("%d members, %d sizes", len(o.Members), len(sizes))
+	}
+}

@@ -73,7 +73,7 @@ type Options struct {
 	// SegmentBytes is the size of a file of the log. Default 64 MiB, at most a sixteenth of the reserve.
 	SegmentBytes int64
 	// CacheBytes and MemTableBytes size the state engine. Defaults 256 MiB, and 32 MiB or a thirty-second of the reserve; up to four memtables
-	// come on top.
+	// come on top. Those of some members are up to three eighths smaller, so that not all flush at the same moment.
 	CacheBytes, MemTableBytes int64
 	// HistoryBytes is how much history a shard keeps; up to a sixteenth more before some of it goes. Default 64 MiB, at most a sixteenth of the reserve.
 	HistoryBytes uint64
@@ -247,4 +247,19 @@ func checkNodeID(id placement.NodeID) error {
 		}
 	}
 	return nil
+}
+
+// memTableBytesMin is what the state engine takes.
+const memTableBytesMin = 64 << 10
+
+// memTableBytes is the size of the memtables of this node. Replicas apply the same entries at the same time: with memtables of one size all of them would flush and compact at the same moment,
+// and no quorum would be quick meanwhile. So up to three eighths less, by the place of the node among the members.
+func (o *Options) memTableBytes() int64 {
+	place := int64(0)
+	for _, m := range o.Members {
+		if m.ID < o.NodeID {
+			place++
+		}
+	}
+	return max(min(o.MemTableBytes, memTableBytesMin), o.MemTableBytes-o.MemTableBytes/8*(place%4))
 }

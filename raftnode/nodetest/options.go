@@ -54,7 +54,7 @@ func set[T comparable](field *T, value T) {
 
 // memTableBytes is so large that no memtable fills up: when one is full depends on the heights of Pebble's skip lists, which no seed
 // decides. Flushes come by SnapshotEntries instead.
-const memTableBytes = 16 << 20
+const memTableBytes = 32 << 20
 
 // diskReserve is what nodes keep of their disks: much more than they write while a disk is nearly full, because Pebble cannot meet a disk that is
 // full within a bubble. Compactions leave an eighth and a MiB, and a squeeze leaves more than that: what is free beside other writers, no seed decides.
