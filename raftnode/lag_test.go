@@ -116,9 +116,14 @@ func TestLogBytesBound(t *testing.T) {
 	})
 	value := strings.Repeat("v", 200<<10)
 	for i := range 40 {
-		if _, err := c.put("n1", fmt.Sprintf("key-%d", i), value); err != nil {
-			t.Fatal(err)
-		}
+		waitFor(t, "room for a write", func() bool { // flushes may be slower than writes
+			_, err := c.put("n1", fmt.Sprintf("key-%d", i), value)
+			var overloaded *raftnode.OverloadedError
+			if err != nil && !errors.As(err, &overloaded) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
 	}
 	waitFor(t, "the log to be truncated", func() bool {
 		shards, _ := c.nodes["n1"].Shards()

@@ -1,11 +1,14 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
 	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // fatality is the latch behind R6: the first error that puts what is on disk in doubt is the last thing that happens.
@@ -68,7 +71,20 @@ func (f *fatality) guard(run func() error) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	return wait(run, f.failed, f.err)
+	return wait(func() error { return f.late(run) }, f.failed, f.err)
+}
+
+// late runs what nobody waits for after a fatal error, so that the store may be closed before it begins. Pebble panics then.
+func (f *fatality) late(run func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if closed, ok := p.(error); !ok || !errors.Is(closed, pebble.ErrClosed) || f.err() == nil {
+				panic(p)
+			}
+			err = f.err()
+		}
+	}()
+	return run()
 }
 
 // guardOpen is guard for opening, which is waited for after an error that did not kill Pebble: what is open then is to be closed, or it would go on

@@ -24,3 +24,21 @@ func TestAbandonedWhileOpening(t *testing.T) {
 		}
 	})
 }
+
+// A fatal error ends the wait for a flush that has not begun, and the store is closed. The flush then begins, and must not end the process.
+func TestFlushBehindClose(t *testing.T) {
+	s := openStore(t, Options{})
+	s.fatal.fail(errors.New("the disk is gone"))
+	if err := s.Close(); !errors.Is(err, ErrFatal) {
+		t.Errorf("close: %v", err)
+	}
+	if err := s.fatal.late(s.db.Flush); !errors.Is(err, ErrFatal) {
+		t.Errorf("the flush ended with %v", err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("another panic is kept quiet")
+		}
+	}()
+	_ = s.fatal.late(func() error { panic("another") })
+}
