@@ -50,7 +50,7 @@ func (s *Store) engineOptions() *pebble.Options {
 	// take the history beside them.
 	e.TargetFileSizes[0] = o.MemTableBytes / 2
 	for i := range e.TargetFileSizes[1:] {
-		e.TargetFileSizes[1+i] = o.MemTableBytes / 8 << i
+		e.TargetFileSizes[1+i] = max(o.MemTableBytes/8, min(o.MemTableBytes, 1<<20)) << i
 	}
 	for i := range e.Levels {
 		e.Levels[i].BlockSize = blockBytes
