@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	raftkv "github.com/raftkv/raftkv/sdk/go"
 )
 
 // freeBase returns a base port of which all ports of a demo of n nodes are free. It lies below the ports that the system gives to
@@ -53,6 +55,17 @@ func startCluster(t *testing.T, nodes, shards int) []*config {
 	startNodes(t, configs)
 	t.Setenv(envEndpoints, hostPort("127.0.0.1", configs[0].Port))
 	return configs
+}
+
+// openClient opens a client of a cluster for as long as the test lasts.
+func openClient(t *testing.T, configs []*config) *raftkv.Client {
+	t.Helper()
+	client, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
 }
 
 func startNodes(t *testing.T, configs []*config) {

@@ -334,11 +334,7 @@ func TestLockSerialisesScripts(t *testing.T) {
 // By its own clock, the holder of a lease knows that it cannot count on it before anybody sees a key of it go.
 func TestHolderKnowsFirst(t *testing.T) {
 	configs := startCluster(t, 3, 2)
-	client, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := openClient(t, configs)
 	leases := make(map[string]*raftkv.Lease)
 	for i := range 20 {
 		l, err := client.Grant(t.Context(), time.Duration(100+20*i)*time.Millisecond, raftkv.WithoutKeepAlive())
@@ -420,11 +416,7 @@ func TestWatchWhereNoNodeHasAllShards(t *testing.T) {
 		c.Replicas = 1
 	}
 	startNodes(t, configs)
-	client, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := openClient(t, configs)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	const keys = 50

@@ -14,11 +14,7 @@ import (
 // Several shards, a lock on each with a tag or without, and a lease that may be of another: those who wait get it in order, also if one gives up, and leave nothing.
 func TestLockQueue(t *testing.T) {
 	configs := startCluster(t, 3, 4)
-	client, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := openClient(t, configs)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	keys := func(prefix string) (n int) {

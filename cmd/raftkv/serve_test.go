@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-
-	raftkv "github.com/raftkv/raftkv/sdk/go"
 )
 
 func httpGet(t *testing.T, url string) (string, error) {
@@ -176,11 +174,7 @@ func TestStopWithClients(t *testing.T) {
 	}
 	stop := sync.OnceValue(n.stop)
 	t.Cleanup(func() { _ = stop() })
-	client, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := openClient(t, configs)
 	if _, err := client.Put(t.Context(), "a", nil); err != nil {
 		t.Fatal(err)
 	}

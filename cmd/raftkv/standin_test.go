@@ -16,11 +16,7 @@ import (
 // The stand-in for users' unit tests answers as real nodes do.
 func TestStandInIsLikeNodes(t *testing.T) {
 	configs := startCluster(t, 3, 1)
-	nodes, err := raftkv.Open(t.Context(), []string{hostPort("127.0.0.1", configs[0].Port)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nodes.Close()
+	nodes := openClient(t, configs)
 	cluster := raftkvtest.New(3, 1)
 	defer cluster.Close()
 	if d := cmp.Diff(transcript(t, nodes), transcript(t, cluster.Client(t))); d != "" {

@@ -75,7 +75,7 @@ func (s *Store) listener() *pebble.EventListener {
 				return
 			}
 			s.fatal.fail(fmt.Errorf("pebble in the background: %w", err))
-			s.room.compactions.shut() // Pebble would repeat what failed, at once and for ever, until the process ends.
+			s.room.compactions.end() // Pebble would repeat what failed, at once and for ever, until the process ends.
 		},
 		FlushEnd: func(pebble.FlushInfo) {
 			if s.options.OnFlush != nil {

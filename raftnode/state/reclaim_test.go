@@ -61,7 +61,7 @@ func (m *machine) fillUntil(fs *simfs.FS, left uint64, bytes int) int {
 		}
 		_, _ = r.Read(value)
 		m.commit(putCommand(fmt.Sprintf("key-%d", i), string(value)))
-		if i%max(64, 1<<20/bytes) == 0 {
+		if i%(1<<20/bytes) == 0 {
 			m.flushed()
 		}
 	}
@@ -134,6 +134,11 @@ func TestCompactionsLeaveRoom(t *testing.T) {
 			// Each step lets compactions go on, and the next one that finds no room stops them again.
 			if failed := m.store.db.Metrics().Compact.FailedCount; failed == 0 || failed > tables {
 				t.Errorf("%d compactions were ended for want of room, of %d tables", failed, tables)
+			}
+			records, _ := sectionSpan(testShard, sectionRecord)
+			m.store.ResumeCompactions()
+			if err := m.store.compact(t.Context(), records, append(records, 0xff)); !errors.Is(err, errNoRoom) || !m.store.CompactionsWait() {
+				t.Errorf("a compaction of all records ended with %v, or others go on", err)
 			}
 			fs.SetFaults(nil)
 			if least.Load() < c.leave {

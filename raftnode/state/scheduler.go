@@ -21,7 +21,7 @@ type scheduler struct {
 	mu       sync.Mutex
 	running  int
 	closed   bool
-	ended    bool // the store is
+	ended    bool // the store is, or it has failed
 	granting bool // somebody is in grant; asked: and has to look once more
 	asked    bool
 	rest     sync.Cond // nobody is in grant any more
@@ -63,6 +63,13 @@ func (s *scheduler) open() {
 	if was {
 		s.grant()
 	}
+}
+
+// end grants nothing ever again. What runs goes on.
+func (s *scheduler) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
 }
 
 func (s *scheduler) isShut() bool {

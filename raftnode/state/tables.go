@@ -8,17 +8,14 @@ import (
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
-// tablesShards is for how many shards history has tables of its own. With more those would be many, and small: a flush makes up to six for each.
-const tablesShards = 2
-
 // tablesEnd is where Pebble ends a table that begins with a key. History has tables of its own, and so do separated values; what trims have removed of them has others. All of that is
 // written in order and removed in order. In a table of its own it overlaps nothing, so it stays where it was flushed to until a trim covers all of it, and is dropped.
 // Beside records, which are written anywhere, it would be read and written again with them at every compaction. The deletion of a trim in the same table would
 // make that overlap all history before it.
 //
-// It decides nothing but which keys stand in which file.
+// With several data shards tables would be many, and small: a flush makes up to six for each. It decides nothing but which keys stand in which file.
 func (s *Store) tablesEnd(start []byte) (_ pebble.SpanPolicy, end []byte, _ error) {
-	if shards := s.loaded.Load(); shards == 0 || shards > tablesShards {
+	if s.loaded.Load() != 1 {
 		return pebble.SpanPolicy{}, nil, nil
 	}
 	var first [sectionLen]byte // a deletion of a whole shard begins with less
