@@ -27,6 +27,7 @@ const (
 	AckBeforeDurable      Bug = "ack-before-durable"        // R4: a follower acknowledges what is not on its disk
 	AckAboveDurable       Bug = "ack-above-durable"         // R5: an acknowledgement names the end of the log in memory
 	VoteForgotten         Bug = "vote-forgotten"            // R4: a replica starts without the vote that it has given
+	TermNotPromised       Bug = "term-not-promised"         // R4: a term alone is not made durable before something is said under it
 	CommitBehindApplied   Bug = "commit-behind-applied"     // R10: a replica starts with a commit index below what it has applied
 	HeartbeatUnchecked    Bug = "heartbeat-unchecked"       // R26: a commit index beyond the log is stepped, on which raft panics
 	LeaseReads            Bug = "lease-reads"               // R16: a leader reads without asking whether it still leads

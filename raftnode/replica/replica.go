@@ -54,6 +54,8 @@ type Replica struct {
 	restored uint64
 	// leadFrom is the index of the entry with which this leader began its term.
 	leadFrom uint64
+
+	promises promises
 }
 
 // ErrNotLeader says that the replica does not lead, or is handing the lead over, or has too much uncommitted. Nothing was proposed.
@@ -108,6 +110,8 @@ func New(c Config) (*Replica, error) {
 	}
 	r := &Replica{id: c.ID, node: node, storage: s, last: c.LastIndex, term: hs.GetTerm(), commit: hs.GetCommit()}
 	r.reads.epoch = c.ReadEpoch
+	// What the log was read from may be in memory only, for all that the replica knows.
+	r.promises = promises{term: hs.GetTerm(), vote: hs.GetVote(), open: true}
 	return r, nil
 }
 
@@ -177,18 +181,6 @@ func (r *Replica) propose(entry func() error) error {
 	}
 }
 
-// Append is work for the log. Everything in it is durable before AppendDone, except when Sync is false.
-type Append struct {
-	HardState *raftpb.HardState
-	Entries   []*raftpb.Entry
-	// Snapshot replaces log and state, if set.
-	Snapshot *raftpb.Snapshot
-	// Sync says that something waits for durability (R4).
-	Sync bool
-
-	responses []*raftpb.Message
-}
-
 // Apply is work for the state machine: committed entries, in order.
 type Apply struct {
 	Entries []*raftpb.Entry
@@ -249,7 +241,7 @@ func (r *Replica) Ready() (Output, error) {
 	for _, m := range rd.Messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
-			out.Append = newAppend(m)
+			out.Append = r.newAppend(m)
 		case raft.LocalApplyThread:
 			out.Apply = &Apply{Entries: m.GetEntries(), responses: m.GetResponses()}
 		default:
@@ -260,70 +252,6 @@ func (r *Replica) Ready() (Output, error) {
 		holdVotes(&out)
 	}
 	return out, r.hurry(&out)
-}
-
-// holdVotes makes requests for votes wait until the candidate's own term, vote and log are durable (R4). Raft lets them leave at once and
-// only holds the candidate's vote for itself; the others' votes alone could then make it leader of a term that it forgets in a crash, and leads
-// again with other entries. That vote for itself is in the append of the same Ready.
-func holdVotes(out *Output) {
-	rest := out.Messages[:0]
-	var votes []*raftpb.Message
-	for _, m := range out.Messages {
-		if m.GetType() == raftpb.MsgVote {
-			votes = append(votes, m)
-		} else {
-			rest = append(rest, m)
-		}
-	}
-	if len(votes) == 0 {
-		return
-	}
-	out.Messages = rest
-	if out.Append != nil {
-		out.Append.responses = append(votes, out.Append.responses...)
-		out.Append.Sync = true
-	}
-}
-
-func newAppend(m *raftpb.Message) *Append {
-	a := &Append{Entries: m.GetEntries(), Sync: len(m.GetResponses()) != 0, responses: m.GetResponses()}
-	if m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0 {
-		a.HardState = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
-	}
-	if !raft.IsEmptySnap(m.GetSnapshot()) {
-		a.Snapshot = m.GetSnapshot()
-	}
-	return a
-}
-
-// AppendDone reports that an Append is durable, in the order in which they were handed out. It returns messages for other members.
-func (r *Replica) AppendDone(a *Append) ([]*raftpb.Message, error) {
-	if a.Snapshot != nil {
-		r.storage.installed(a.Snapshot.GetMetadata())
-	}
-	r.storage.appended(a.Entries)
-	var out []*raftpb.Message
-	for _, m := range a.responses {
-		if m.GetTo() == r.id {
-			if err := r.guard(func() error { return r.node.Step(m) }); err != nil {
-				return nil, fmt.Errorf("step %s: %w", m.GetType(), err)
-			}
-			continue
-		}
-		if m.GetType() == raftpb.MsgAppResp && m.GetTerm() < r.term {
-			// Of a term that has passed since: what it acknowledges may be overwritten by the same append.
-			continue
-		}
-		if m.GetType() == raftpb.MsgAppResp && !m.GetReject() && m.GetIndex() > r.storage.last {
-			// R5: an acknowledgement is never above what is durable here. Reaching this is a bug, and stopping the only safe answer.
-			return nil, fmt.Errorf("index %d would be acknowledged, the durable log ends at %d", m.GetIndex(), r.storage.last)
-		}
-		if m.GetType() == raftpb.MsgAppResp && !m.GetReject() && planted.Is(planted.AckAboveDurable) {
-			m.Index = new(r.last) // R5
-		}
-		out = append(out, m)
-	}
-	return out, nil
 }
 
 // ApplyDone reports that an Apply is in the state machine, in the order in which they were handed out.
