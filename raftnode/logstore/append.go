@@ -60,6 +60,7 @@ func (l *Log) append(us []Update, sync bool) error {
 		}
 	}
 	written := time.Now()
+	l.unsynced += int(l.off - base)
 	if sync {
 		if err := l.sync(); err != nil {
 			return err
@@ -70,11 +71,13 @@ func (l *Log) append(us []Update, sync bool) error {
 	l.active.end = l.off
 	l.metrics.Appends++
 	l.mu.Unlock()
-	if sync && l.o.Observe != nil {
-		l.o.Observe(SyncStats{
-			Bytes: int(l.off - base), Records: int(l.batch.records), Write: written.Sub(began), Sync: time.Since(written),
-		})
+	if !sync {
+		return nil
 	}
+	if l.o.Observe != nil {
+		l.o.Observe(SyncStats{Bytes: l.unsynced, Records: int(l.batch.records), Write: written.Sub(began), Sync: time.Since(written)})
+	}
+	l.unsynced = 0
 	return nil
 }
 

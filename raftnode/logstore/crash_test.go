@@ -345,6 +345,14 @@ func TestOneWriteOneSync(t *testing.T) {
 	if len(observed) != 1 || observed[0].Records != 203 || observed[0].Bytes != int(got.BytesWritten-before.BytesWritten) {
 		t.Errorf("observed %+v", observed)
 	}
+	before = fs.Stats()
+	if err := l.Append([]Update{{Shard: 1, HardState: hard(1, 1, 90)}}, false); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, Update{Shard: 1, Entries: entries(101, 110, 1)})
+	if got := fs.Stats(); len(observed) != 2 || observed[1].Bytes != int(got.BytesWritten-before.BytesWritten) {
+		t.Errorf("observed %+v, %d bytes were written since", observed, got.BytesWritten-before.BytesWritten)
+	}
 	if !slices.Equal(l.Shards(), shardsOf(1, 2, 3)) {
 		t.Error(l.Shards())
 	}

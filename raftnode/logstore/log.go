@@ -62,6 +62,8 @@ type Log struct {
 	off, opened int64
 	// seq is the last batch written, synced the last one known to be on disk. Invariant: synced <= seq.
 	seq, synced uint64
+	// unsynced is how many bytes appends have written since the last one that was synced.
+	unsynced int
 	// marked is true if the last batch is nothing but proof that those before it are synced.
 	marked bool
 	batch  batch

@@ -33,7 +33,7 @@ type Options struct {
 
 // SyncStats is what one synced Append took.
 type SyncStats struct {
-	Bytes       int // with padding
+	Bytes       int // with padding, and with those of appends before it that were not synced
 	Records     int
 	Write, Sync time.Duration
 }

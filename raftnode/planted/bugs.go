@@ -28,6 +28,7 @@ const (
 	AckAboveDurable       Bug = "ack-above-durable"         // R5: an acknowledgement names the end of the log in memory
 	VoteForgotten         Bug = "vote-forgotten"            // R4: a replica starts without the vote that it has given
 	TermNotPromised       Bug = "term-not-promised"         // R4: a term alone is not made durable before something is said under it
+	VoteNotPromised       Bug = "vote-not-promised"         // R4: a vote alone is not made durable before it is told
 	CommitBehindApplied   Bug = "commit-behind-applied"     // R10: a replica starts with a commit index below what it has applied
 	HeartbeatUnchecked    Bug = "heartbeat-unchecked"       // R26: a commit index beyond the log is stepped, on which raft panics
 	LeaseReads            Bug = "lease-reads"               // R16: a leader reads without asking whether it still leads

@@ -36,9 +36,10 @@ func (r *Replica) newAppend(m *raftpb.Message) *Append {
 	a := &Append{Entries: m.GetEntries(), responses: m.GetResponses()}
 	if m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0 {
 		a.HardState = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
-		changed := m.GetTerm() != r.promises.term || m.GetVote() != r.promises.vote
+		term := m.GetTerm() != r.promises.term && !planted.Is(planted.TermNotPromised) // R4
+		vote := m.GetVote() != r.promises.vote && !planted.Is(planted.VoteNotPromised) // R4
 		r.promises.term, r.promises.vote = m.GetTerm(), m.GetVote()
-		r.promises.open = r.promises.open || changed && !planted.Is(planted.TermNotPromised) // R4
+		r.promises.open = r.promises.open || term || vote
 	}
 	if !raft.IsEmptySnap(m.GetSnapshot()) {
 		a.Snapshot = m.GetSnapshot()

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 )
 
 // step lets a replica take a message of replica 1 in a term, and returns the append to which it leads.
@@ -20,34 +21,43 @@ func (g *group) step(id uint64, m *raftpb.Message) *Append {
 	return g.appends[id][0]
 }
 
-// What a follower acknowledges a second time needs no second fsync, and a term in which it says anything needs one (R4).
+// What a follower acknowledges a second time needs no second fsync; a term in which it says anything needs one, and so does a vote (R4).
 func TestWhatIsPromisedIsSyncedOnce(t *testing.T) {
 	g := newGroup(t, 3)
 	g.elect()
 	leader := g.replicas[1].Status()
 	term, last := leader.Term, leader.LastIndex
-	empty := func(term, commit uint64) *raftpb.Message {
-		return &raftpb.Message{Type: raftpb.MsgApp.Enum(), Term: &term, LogTerm: new(leader.Term), Index: &last, Commit: &commit}
+	appendTo := func(index, term uint64, entries ...*raftpb.Entry) *raftpb.Message {
+		return &raftpb.Message{
+			Type: raftpb.MsgApp.Enum(), Term: &term, LogTerm: new(leader.Term), Index: &index, Commit: &index, Entries: entries,
+		}
+	}
+	vote := func(term, index uint64) *raftpb.Message {
+		return &raftpb.Message{Type: raftpb.MsgVote.Enum(), Term: &term, LogTerm: new(leader.Term), Index: &index, Context: []byte("CampaignTransfer")}
 	}
 	steps := []struct {
 		what    string
 		message *raftpb.Message
 		sync    bool
+		state   *raftpb.HardState
 	}{
-		{"an entry", &raftpb.Message{
-			Type: raftpb.MsgApp.Enum(), Term: &term, LogTerm: &term, Index: &last, Commit: &last,
-			Entries: []*raftpb.Entry{{Term: &term, Index: new(last + 1), Data: []byte("x")}},
-		}, true},
-		{"a commit index alone", empty(term, last+1), false},
-		{"a term alone, about which nothing is said", &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(term + 1)}, false},
-		{"an acknowledgement in the new term", empty(term+1, last+1), true},
-		{"the same once more", empty(term+1, last+1), false},
+		{"an entry", appendTo(last, term, &raftpb.Entry{Term: &term, Index: new(last + 1), Data: []byte("x")}), true, nil},
+		{"a commit index alone", appendTo(last+1, term), false, &raftpb.HardState{Term: &term, Vote: new(uint64(1)), Commit: new(last + 1)}},
+		{"a term alone, in which nothing is said",
+			&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(term + 1)}, false, &raftpb.HardState{Term: new(term + 1), Vote: new(uint64(0)), Commit: new(last + 1)}},
+		{"an acknowledgement in the new term", appendTo(last+1, term+1), true, nil},
+		{"the same once more", appendTo(last+1, term+1), false, nil},
+		{"a vote that is refused, in a new term", vote(term+2, last), true, &raftpb.HardState{Term: new(term + 2), Vote: new(uint64(0)), Commit: new(last + 1)}},
+		{"a vote in that term", vote(term+2, last+1), true, &raftpb.HardState{Term: new(term + 2), Vote: new(uint64(1)), Commit: new(last + 1)}},
+		{"the same vote once more", vote(term+2, last+1), false, nil},
 	}
 	for _, s := range steps {
-		if a := g.step(2, s.message); a.Sync != s.sync {
-			t.Errorf("%s: fsync %t, want %t", s.what, a.Sync, s.sync)
+		a := g.step(2, s.message)
+		if a.Sync != s.sync || !proto.Equal(a.HardState, s.state) {
+			t.Errorf("%s: fsync %t with %v, want %t with %v", s.what, a.Sync, a.HardState, s.sync, s.state)
 		}
 		g.sync(2)
+		g.checkPromises()
 	}
 }
 
@@ -56,6 +66,7 @@ func TestTheFirstWordAfterAStartIsSynced(t *testing.T) {
 	g := newGroup(t, 3)
 	g.elect()
 	s := g.replicas[1].Status()
+	g.logs[2].crash()
 	g.open(2, 3, 2)
 	a := g.step(2, &raftpb.Message{Type: raftpb.MsgApp.Enum(), Term: &s.Term, LogTerm: &s.Term, Index: &s.LastIndex, Commit: &s.Commit})
 	if !a.Sync {

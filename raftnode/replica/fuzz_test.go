@@ -294,6 +294,7 @@ func (g *fuzzGroup) quiesce() {
 func (g *fuzzGroup) crash(id uint64) {
 	applied := g.replicas[id].Status().Applied
 	g.appends[id], g.held[id], g.replicas[id], g.commits[id] = nil, nil, nil, 0
+	g.logs[id].crash()
 	if l := g.logs[id]; applied < l.truncated || applied > l.last() {
 		if !g.tainted {
 			g.t.Fatalf("replica %d has applied index %d, its log holds %d to %d", id, applied, l.truncated, l.last())

@@ -15,6 +15,26 @@ type memoryLog struct {
 	truncated, truncatedTerm uint64
 	entries                  []*raftpb.Entry
 	hardState                *raftpb.HardState
+	// synced is the log as of the last fsync.
+	synced *memoryLog
+}
+
+func newLog() *memoryLog {
+	l := &memoryLog{truncated: 2, truncatedTerm: 1, hardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(2))}}
+	l.sync()
+	return l
+}
+
+func (l *memoryLog) sync() {
+	now := *l
+	now.entries, now.synced = slices.Clone(l.entries), nil
+	l.synced = &now
+}
+
+// crash loses what no fsync has made durable.
+func (l *memoryLog) crash() {
+	*l = *l.synced
+	l.sync()
 }
 
 func (l *memoryLog) last() uint64 { return l.truncated + uint64(len(l.entries)) }
@@ -52,6 +72,9 @@ func (l *memoryLog) append(a *Append) {
 	if a.HardState != nil {
 		l.hardState = a.HardState
 	}
+	if a.Sync {
+		l.sync()
+	}
 }
 
 // ringBytes is so small that entries are read from the log, too.
@@ -83,7 +106,7 @@ func newGroup(t *testing.T, n int) *group {
 		lags: map[uint64]bool{}, held: map[uint64][]*Apply{},
 	}
 	for id := uint64(1); id <= uint64(n); id++ {
-		g.logs[id] = &memoryLog{truncated: 2, truncatedTerm: 1, hardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(2))}}
+		g.logs[id] = newLog()
 		g.open(id, n, 2)
 	}
 	return g

@@ -28,14 +28,15 @@ func (g *group) syncOne(id uint64) {
 func (g *group) checkPromises() {
 	g.t.Helper()
 	for _, m := range g.net {
-		l := g.logs[m.GetFrom()]
+		l := g.logs[m.GetFrom()].synced
 		switch {
 		case m.GetReject():
 		case m.GetType() == raftpb.MsgVoteResp && (l.hardState.GetTerm() < m.GetTerm() || l.hardState.GetVote() != m.GetTo()):
 			g.t.Fatalf("%d votes for %d in term %d, its disk has a vote for %d in term %d",
 				m.GetFrom(), m.GetTo(), m.GetTerm(), l.hardState.GetVote(), l.hardState.GetTerm())
-		case m.GetType() == raftpb.MsgAppResp && m.GetIndex() > l.last():
-			g.t.Fatalf("%d acknowledges index %d, its disk ends at %d", m.GetFrom(), m.GetIndex(), l.last())
+		case m.GetType() == raftpb.MsgAppResp && (m.GetIndex() > l.last() || m.GetTerm() > l.hardState.GetTerm()):
+			g.t.Fatalf("%d acknowledges index %d in term %d, its disk ends at %d and knows term %d",
+				m.GetFrom(), m.GetIndex(), m.GetTerm(), l.last(), l.hardState.GetTerm())
 		}
 	}
 }
@@ -45,7 +46,7 @@ func (g *group) checkCommit() {
 	g.t.Helper()
 	commit, on := g.replicas[1].Status().Commit, 0
 	for _, l := range g.logs {
-		if l.last() >= commit {
+		if l.synced.last() >= commit {
 			on++
 		}
 	}
@@ -86,6 +87,7 @@ func TestVotesSurviveARestart(t *testing.T) {
 	g := newGroup(t, 3)
 	g.elect()
 	term := g.replicas[2].Status().Term
+	g.logs[2].crash()
 	g.open(2, 3, 2)
 	err := g.replicas[2].Step(&raftpb.Message{
 		Type: raftpb.MsgVote.Enum(), From: new(uint64(3)), To: new(uint64(2)), Term: &term, LogTerm: &term, Index: new(uint64(99)),

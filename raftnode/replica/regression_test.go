@@ -79,10 +79,6 @@ func work(t *testing.T, r *Replica, l *memoryLog) (reads []Read) {
 	return reads
 }
 
-func newLog() *memoryLog {
-	return &memoryLog{truncated: 2, truncatedTerm: 1, hardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(2))}}
-}
-
 // Entries stay whole for those who hold them when the ring evicts them: raft counts by them what is applied.
 func TestApplyingGoesOnBeyondTheRing(t *testing.T) {
 	l := newLog()

@@ -42,6 +42,7 @@ var trials = []trial{
 	{planted.AckAboveDurable, "R5", seedsMost, in(replica, "TestPromisesAreOnTheDisk")},
 	{planted.VoteForgotten, "R4", 0, in(replica, "TestVotesSurviveARestart")},
 	{planted.TermNotPromised, "R4", 0, in(replica, "TestWhatIsPromisedIsSyncedOnce")},
+	{planted.VoteNotPromised, "R4", 0, in(replica, "TestWhatIsPromisedIsSyncedOnce")},
 	{planted.CommitBehindApplied, "R10", seedsMost, in(replica, "TestRestartRaisesCommitToApplied")},
 	{planted.HeartbeatUnchecked, "R26", 0, in(replica, "TestAmnesiaIsNoticed")},
 	{planted.LeaseReads, "R16", 0, in(replica, "TestReadsNeedAQuorum")},
