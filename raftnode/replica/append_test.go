@@ -43,8 +43,10 @@ func TestWhatIsPromisedIsSyncedOnce(t *testing.T) {
 	}{
 		{"an entry", appendTo(last, term, &raftpb.Entry{Term: &term, Index: new(last + 1), Data: []byte("x")}), true, nil},
 		{"a commit index alone", appendTo(last+1, term), false, &raftpb.HardState{Term: &term, Vote: new(uint64(1)), Commit: new(last + 1)}},
-		{"a term alone, in which nothing is said",
-			&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(term + 1)}, false, &raftpb.HardState{Term: new(term + 1), Vote: new(uint64(0)), Commit: new(last + 1)}},
+		{
+			"a term alone, in which nothing is said",
+			&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(term + 1)}, false, &raftpb.HardState{Term: new(term + 1), Vote: new(uint64(0)), Commit: new(last + 1)},
+		},
 		{"an acknowledgement in the new term", appendTo(last+1, term+1), true, nil},
 		{"the same once more", appendTo(last+1, term+1), false, nil},
 		{"a vote that is refused, in a new term", vote(term+2, last), true, &raftpb.HardState{Term: new(term + 2), Vote: new(uint64(0)), Commit: new(last + 1)}},
