@@ -309,6 +309,7 @@ func (o *execOperation) done(r raftnode.Result) {
 	x.mu.Lock()
 	if x.abandoned {
 		x.mu.Unlock()
+		o.span.end(unsent)
 		return
 	}
 	switch {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -55,15 +56,17 @@ func (p *pool[T]) take() *T {
 
 // send sends results until nothing more will come, and returns why.
 func (x *execution) send() (err error) {
+	out := &execSender{x: x}
+	var spare []*execOperation
 	defer func() {
 		if p := recover(); p != nil {
 			err = x.service.panicked(x.ctx, "exec", p)
 		}
-		x.abandon()
+		endUnsent(spare)
+		endUnsent(x.abandon())
+		out.endSpans(unsent)
 	}()
-	out := &execSender{x: x}
 	draining := x.service.draining
-	var spare []*execOperation
 	for {
 		select {
 		case <-x.wake:
@@ -116,14 +119,28 @@ func (x *execution) release(sent execCount) {
 	signal(x.room)
 }
 
-// abandon lets go of all results, those to come included.
-func (x *execution) abandon() {
+// abandon lets go of all results, those to come included. It returns those that have come.
+func (x *execution) abandon() []*execOperation {
 	x.mu.Lock()
+	finished := x.finished
 	x.abandoned, x.finished = true, nil
 	charge := x.inFlightBytes
 	x.inFlightBytes = 0
 	x.mu.Unlock()
 	x.service.budget.give(charge)
+	return finished
+}
+
+// unsent is what has failed where a stream has ended before an operation was answered.
+var unsent = failureOf(context.Canceled)
+
+// endUnsent ends the spans of operations that were not added to a response.
+func endUnsent(ops []*execOperation) {
+	for _, o := range ops {
+		if o != nil {
+			o.span.end(unsent)
+		}
+	}
 }
 
 // add puts a result into the response, and sends the response when it is full.
@@ -139,6 +156,7 @@ func (s *execSender) add(o *execOperation) error {
 		o.span.timed(o.timing())
 		s.spans = append(s.spans, sentSpan{o.span, f})
 		ctx = o.span.in(ctx)
+		o.span = nil // It ends with the response.
 	}
 	s.x.service.finished(ctx, o.op, code, now.Sub(o.start), &stages{stageNode: o.finished.Sub(o.start), stageSend: now.Sub(o.finished)}, o.key)
 	s.response.Results = append(s.response.Results, &r.message)
@@ -160,11 +178,7 @@ func (s *execSender) flush() error {
 	if err := s.x.stream.Send(&s.response); err != nil {
 		return err
 	}
-	for _, e := range s.spans {
-		e.span.end(e.failure)
-	}
-	clear(s.spans)
-	s.spans = s.spans[:0]
+	s.endSpans(nil)
 	for _, r := range s.results.items[:s.results.used] {
 		r.message.Result, r.get.kv.Value = nil, nil // hold no value beyond its time
 		r.put.response.PrevKv, r.del.response.PrevKv = nil, nil
@@ -173,6 +187,18 @@ func (s *execSender) flush() error {
 	s.x.release(s.sent)
 	s.sent = execCount{}
 	return nil
+}
+
+// endSpans ends the spans of what is in the response, with what has failed for all of it; nil if it was sent.
+func (s *execSender) endSpans(failed *failure) {
+	for _, e := range s.spans {
+		if failed != nil {
+			e.failure = failed
+		}
+		e.span.end(e.failure)
+	}
+	clear(s.spans)
+	s.spans = s.spans[:0]
 }
 
 // timing is what the node says of the operation; nil if it says nothing.

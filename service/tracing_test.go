@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -105,6 +106,67 @@ func (f *fixture) traceparentCallers(t testing.TB) map[string]func(traceparent s
 			must(stream.CloseRequest())
 			must(stream.CloseResponse())
 		},
+	}
+}
+
+// deafStream sends operations once, and takes no answer.
+type deafStream struct {
+	*blockedStream
+	ops []*raftkvv1.ExecOperation
+}
+
+func (s *deafStream) Receive() (*raftkvv1.ExecRequest, error) {
+	if ops := s.ops; ops != nil {
+		s.ops = nil
+		return &raftkvv1.ExecRequest{Operations: ops}, nil
+	}
+	<-s.ctx.Done()
+	return nil, s.ctx.Err()
+}
+
+func (s *deafStream) Send(*raftkvv1.ExecResponse) error { return io.ErrClosedPipe }
+
+// Every operation that is sampled has a span in the end, however its stream has ended: before the node has answered, or with an answer that
+// cannot be sent, in a response or behind it.
+func TestSpansOfABrokenStreamEnd(t *testing.T) {
+	const most = execOperationsMax
+	for name, c := range map[string]struct {
+		operations uint64
+		hang       bool
+	}{"no answer yet": {1, true}, "an answer": {1, false}, "more than a response": {most, false}} {
+		t.Run(name, func(t *testing.T) {
+			spans := tracetest.NewInMemoryExporter()
+			tracers := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+			f := newFixture(t, func(o *Options) { o.Tracers, o.TraceRatio = tracers, 1 })
+			f.node.hold = true
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stream := &deafStream{blockedStream: &blockedStream{ctx: ctx}}
+			for i := range c.operations {
+				stream.ops = append(stream.ops, execPut(i, "k", "v"))
+			}
+			done := make(chan error, 1)
+			go func() { done <- f.service.exec(ctx, stream) }()
+			for range c.operations {
+				<-f.node.heldNote
+			}
+			if c.hang {
+				cancel()
+			} else {
+				f.node.release(nil)
+			}
+			if err := <-done; err == nil {
+				t.Error("the stream ends without an error")
+			}
+			cancel()
+			f.service.receivers.Wait()
+			if c.hang {
+				f.node.release(nil)
+			}
+			if n := len(spans.GetSpans()); n < int(c.operations) {
+				t.Errorf("%d spans of %d operations", n, c.operations)
+			}
+		})
 	}
 }
 
