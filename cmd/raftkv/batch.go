@@ -99,11 +99,27 @@ func applyBatch(cmd *cobra.Command, client *raftkv.Client, in io.Reader, asJSON 
 	}
 	p := newPrinter(cmd)
 	if asJSON {
-		return p.flush(p.object(map[string]any{"operations": len(ops), "revision": r.Revision, "shard": r.Shard}))
+		return p.flush(p.object(batchDone{len(ops), r.Revision, uint32(r.Shard), client.TokenAt(r.Shard, r.Revision)}))
 	}
 	fmt.Fprintf(p, "applied %d operations: revision %d\n", len(ops), r.Revision)
 	return p.flush(nil)
 }
+
+// batchDone is the result of a batch in JSON, loadDone that of --non-atomic. Token is for later reads that must not be behind what was applied.
+type (
+	batchDone struct {
+		Operations int          `json:"operations"`
+		Revision   uint64       `json:"revision"`
+		Shard      uint32       `json:"shard"`
+		Token      raftkv.Token `json:"token,omitempty"`
+	}
+	loadDone struct {
+		Applied int          `json:"applied"`
+		Failed  int          `json:"failed"`
+		Unknown int          `json:"unknown"`
+		Token   raftkv.Token `json:"token,omitempty"`
+	}
+)
 
 const (
 	loaders = 256
@@ -138,7 +154,7 @@ func loadEach(cmd *cobra.Command, client *raftkv.Client, in io.Reader, size int6
 	p := newPrinter(cmd)
 	var err error
 	if asJSON {
-		err = p.object(map[string]int{"applied": l.applied, "failed": l.failed, "unknown": l.unknown})
+		err = p.object(loadDone{l.applied, l.failed, l.unknown, client.Token()})
 	} else {
 		fmt.Fprintf(p, "applied %d operations\n", l.applied)
 	}

@@ -234,6 +234,9 @@ func TestCommandErrors(t *testing.T) {
 		{line: "txn", input: "then get a\nthen put a 1", code: exitUsage, err: "then[1].put.key: then[0] has the same key"},
 		{line: "txn", input: "then get a\nelse get a", code: exitUsage, err: "Else needs a compare"},
 		{line: "txn", input: `{"then":[{"get":{"key":"a"}}],"then":[]}`, code: exitUsage, err: "duplicate"},
+		{line: "txn", input: `{"idempotencyKey":"once","then":[{"put":{"key":"a"}}]}`, code: exitUsage, err: "idempotencyKey has no effect here: this program makes an id of its own for each run; leave it out, or send"},
+		{line: "txn", input: `{"idempotency_key":"once","then":[{"put":{"key":"a"}}]}`, code: exitUsage, err: "idempotencyKey has no effect here"},
+		{line: "txn", input: `{"requestId":{"sequence":"1"},"then":[{"put":{"key":"a"}}]}`, code: exitUsage, err: "requestId is made by this program"},
 		{line: "txn", input: `{"compare":[{"key":"a"}]}`, code: exitUsage, err: "compare[0]: it needs exists"},
 		{line: "txn /nonexistent", code: exitFailed, err: "no such file"},
 		{line: "txn", input: "then get a\nthen get b\nthen get c\nthen get d\nthen get e\nthen get f", code: exitFailed, err: "  shard 2: "},
@@ -436,17 +439,28 @@ func (brokenPipe) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 // What a write has said is what a later read holds, whoever serves it.
 func TestStaleReads(t *testing.T) {
 	startCluster(t, 3, 1)
-	got := raft(t, "", "put", "a", "1", "-o", "json")
-	var w struct{ Token string }
-	if err := json.Unmarshal([]byte(got.out), &w); err != nil || w.Token == "" {
-		t.Fatalf("%+v: %v", got, err)
-	}
-	for range 3 {
-		if got := raft(t, "", "get", "a", "--consistency", "stale", "--token", w.Token); got.code != 0 || got.out != "1" {
-			t.Errorf("%+v", got)
+	var last string
+	for _, w := range []struct{ line, input, value string }{
+		{line: "put a 1", value: "1"},
+		{line: "delete a"},
+		{line: "batch", input: "put a 2\nput b 2", value: "2"},
+		{line: "batch --non-atomic", input: "put a 3\nput a 4", value: "4"},
+		{line: "txn", input: "if a exists\nthen put a 5", value: "5"},
+		{line: "txn", input: "if a absent\nelse put a 1", value: "1"},
+	} {
+		got := raft(t, w.input, append(strings.Fields(w.line), "-o", "json")...)
+		var answer struct{ Token string }
+		if err := json.Unmarshal([]byte(got.out), &answer); err != nil || answer.Token == "" {
+			t.Fatalf("%s: no token in %+v: %v", w.line, got, err)
+		}
+		last = answer.Token
+		for range 3 {
+			if got := raft(t, "", "get", "a", "--consistency", "stale", "--token", last); got.out != w.value || (got.code == exitNotFound) != (w.value == "") {
+				t.Errorf("%s: %+v, want %q", w.line, got, w.value)
+			}
 		}
 	}
-	if got := raft(t, "", "scan", "--consistency", "stale", "--max-staleness", "1m", "--token", w.Token, "-o", "json"); got.code != 0 || !strings.Contains(got.out, `"value":"1"`) {
+	if got := raft(t, "", "scan", "--consistency", "stale", "--max-staleness", "1m", "--token", last, "-o", "json"); got.code != 0 || !strings.Contains(got.out, `"value":"1"`) {
 		t.Errorf("%+v", got)
 	}
 	if got := raft(t, "", "get", "a", "--consistency", "stale", "--token", "x"); got.code != exitUsage || !strings.Contains(got.errOut, "token") {

@@ -10,7 +10,7 @@ import (
 )
 
 const consistencyHelp = `By default the newest value is read, for which the node asks a majority. With --consistency stale it is what the node has, if that is at most
---max-staleness old (any age without) and holds what --token names, which a write prints with --output json; else a majority is asked. Without one,
+--max-staleness old (any age without) and holds what --token names, which put, delete, txn and batch print with --output json; else a majority is asked. Without one,
 that fails with exit code 5.`
 
 // consistencyFlags say how new what is read must be.

@@ -19,7 +19,8 @@ A line is one of
   then put KEY VALUE | then delete KEY | then get KEY
   else put KEY VALUE | else delete KEY | else get KEY
 Words are as for 'raftkv batch'. If all that stands behind 'if' holds, what stands behind 'then' is done, else what stands behind 'else'. What begins
-with { is JSON instead, as POST /v1/txn takes it: {"compare":[...],"then":[...],"else":[...]}.
+with { is JSON instead, as POST /v1/txn takes it: {"compare":[...],"then":[...],"else":[...]},
+without requestId and idempotencyKey: each run is a transaction of its own.
 
 If a compare does not hold, the exit code is 6, whether or not there was something else to do.
 The transaction is retried until --timeout, and applied once. If its outcome is not known then, the exit code is 4.`
@@ -60,7 +61,7 @@ func runTxn(cmd *cobra.Command, client *raftkv.Client, in io.Reader, previous, a
 	}
 	p := newPrinter(cmd)
 	if asJSON {
-		err = p.object(t.result(&r))
+		err = p.object(t.result(&r, client.TokenAt(r.Shard, r.Revision)))
 	} else {
 		t.print(p, &r)
 	}
@@ -160,6 +161,8 @@ type txnDone struct {
 	Failed        *txnFailed  `json:"failed,omitempty"`
 	Results       []txnOneRun `json:"results"`
 	ValuesOmitted bool        `json:"values_omitted,omitempty"`
+	// Token is for later reads that must not be behind the transaction.
+	Token raftkv.Token `json:"token,omitempty"`
 }
 
 type txnFailed struct {
@@ -176,8 +179,10 @@ type txnOneRun struct {
 	Previous *item  `json:"previous,omitempty"`
 }
 
-func (t *txnScript) result(r *raftkv.TxnResult) txnDone {
-	out := txnDone{Succeeded: r.Succeeded, Revision: r.Revision, Shard: uint32(r.Shard), Results: []txnOneRun{}, ValuesOmitted: r.ValuesOmitted}
+func (t *txnScript) result(r *raftkv.TxnResult, token raftkv.Token) txnDone {
+	out := txnDone{
+		Succeeded: r.Succeeded, Revision: r.Revision, Shard: uint32(r.Shard), Results: []txnOneRun{}, ValuesOmitted: r.ValuesOmitted, Token: token,
+	}
 	if !r.Succeeded {
 		out.Failed = &txnFailed{Index: r.Failed, Current: r.Current}
 	}

@@ -124,14 +124,18 @@ func parseTxnOperation(branch string, words []string) (txnOperation, error) {
 	return txnOperation{}, fmt.Errorf(`write %[1]s put KEY VALUE, %[1]s delete KEY or %[1]s get KEY, with "quotes" around what holds spaces`, branch)
 }
 
-// parseTxnJSON reads the body of POST /v1/txn.
+// parseTxnJSON reads the body of POST /v1/txn. What would make it safe to send twice is refused, because the client sends it under an id of its own: to
+// drop it would be to apply the transaction twice.
 func parseTxnJSON(b []byte) (*txnScript, error) {
 	m := &raftkvv1.TxnRequest{}
 	if err := protojson.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("it begins like JSON and is not a transaction as POST /v1/txn takes it: %w", err)
 	}
-	if m.GetRequestId() != nil {
-		return nil, errors.New("request_id is made by this program; leave it out")
+	switch {
+	case m.GetRequestId() != nil:
+		return nil, errors.New("requestId is made by this program; leave it out")
+	case m.GetIdempotencyKey() != "":
+		return nil, errors.New("idempotencyKey has no effect here: this program makes an id of its own for each run; leave it out, or send the body to POST /v1/txn")
 	}
 	t := &txnScript{}
 	for i, c := range m.GetCompare() {
