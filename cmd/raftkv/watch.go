@@ -15,8 +15,9 @@ import (
 	raftkv "github.com/raftkv/raftkv/sdk/go"
 )
 
-const watchHelp = `Print every change of a key, or of all keys that begin with --prefix (--prefix '' is all keys), from now on, until this is interrupted
-(Ctrl-C) or nobody reads its output any more; both are exit code 0. If a node fails, the watch goes on at another, without a gap and without repeating anything.
+const watchHelp = `Print every change of a key, of all keys that begin with --prefix (--prefix '' is all keys), or of those from --start up to but not including --end, from now on,
+until this is interrupted (Ctrl-C) or nobody reads its output any more; both are exit code 0. If a node fails, the watch goes on at another, without a gap and
+without repeating anything. --no-puts and --no-deletes leave such changes out.
 
 With --initial, the keys that are there come first, then 'initial done'. With --from-revision it begins with that revision of the shard of the keys; for several
 shards, each of which counts its own, use --token. With --token it goes on behind the event that had the token in JSON.
@@ -28,29 +29,35 @@ If the history is gone from which it should go on, that is exit code 1, and the 
 
 // watchFlags are those of watch.
 type watchFlags struct {
-	prefix, token string
-	revision      uint64
-	initial, prev bool
-	count         int
-	progress      time.Duration
+	keys              raftkv.Range
+	token             string
+	revision          uint64
+	initial, prev     bool
+	noPuts, noDeletes bool
+	count             int
+	progress          time.Duration
 }
 
 func newWatch() *cobra.Command {
 	f := &watchFlags{}
 	c := &cobra.Command{
-		Use:   "watch KEY | watch --prefix PREFIX",
+		Use:   "watch KEY | watch --prefix PREFIX | watch --start KEY --end KEY",
 		Short: "Print the changes of keys as they happen",
 		Long:  watchHelp,
-		Example: "  raftkv watch greeting\n  raftkv watch --prefix config/ --initial\n" +
+		Example: "  raftkv watch greeting\n  raftkv watch --prefix config/ --initial\n  raftkv watch --start a --end b --no-deletes\n" +
 			"  raftkv watch --prefix config/ --output json | while read -r line; do …; done",
 		Args: arguments(cobra.MaximumNArgs(1)),
 	}
 	flags := c.Flags()
-	flags.StringVar(&f.prefix, "prefix", "", "all keys that begin with this")
+	flags.StringVar(&f.keys.Prefix, "prefix", "", "all keys that begin with this")
+	flags.StringVar(&f.keys.Start, "start", "", "keys from this one on")
+	flags.StringVar(&f.keys.End, "end", "", "keys before this one")
 	flags.Uint64Var(&f.revision, "from-revision", 0, "the revision to begin with; 0 is now")
 	flags.StringVar(&f.token, "token", "", "go on behind the event that had this token")
 	flags.BoolVar(&f.initial, "initial", false, "print the keys that are there first")
 	flags.BoolVar(&f.prev, "prev", false, "also print what changes replace")
+	flags.BoolVar(&f.noPuts, "no-puts", false, "leave the puts out")
+	flags.BoolVar(&f.noDeletes, "no-deletes", false, "leave the deletes out")
 	flags.DurationVar(&f.progress, "progress", 0, "print how far the watch is when nothing has changed for that long, at least 100ms; 0 is never")
 	flags.IntVar(&f.count, "count", 0, "end after so many lines; 0 is no limit")
 	format := newOutput(c)
@@ -58,9 +65,14 @@ func newWatch() *cobra.Command {
 		return f.watch(cmd, client, args, format.value == "json")
 	})
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		prefix, bounds := flags.Changed("prefix"), flags.Changed("start") || flags.Changed("end")
 		switch {
-		case (len(args) == 0) == !cmd.Flags().Changed("prefix"):
-			return &usageError{errors.New("say what to watch: either KEY or --prefix")}
+		case prefix && bounds:
+			return &usageError{errors.New("--prefix does not go with --start or --end")}
+		case (len(args) == 0) == !(prefix || bounds):
+			return &usageError{errors.New("say what to watch: KEY, --prefix, or --start with --end")}
+		case f.noPuts && f.noDeletes:
+			return &usageError{errors.New("--no-puts and --no-deletes together leave nothing to watch")}
 		case f.count < 0:
 			return &usageError{errors.New("--count must not be negative")}
 		case f.token != "" && (f.revision != 0 || f.initial):
@@ -85,6 +97,12 @@ func (f *watchFlags) options() []raftkv.WatchOption {
 	if f.prev {
 		o = append(o, raftkv.Previous())
 	}
+	if f.noPuts {
+		o = append(o, raftkv.WithoutPuts())
+	}
+	if f.noDeletes {
+		o = append(o, raftkv.WithoutDeletes())
+	}
 	if f.progress != 0 {
 		o = append(o, raftkv.WithProgress(f.progress))
 	}
@@ -93,7 +111,7 @@ func (f *watchFlags) options() []raftkv.WatchOption {
 
 func (f *watchFlags) watch(cmd *cobra.Command, client *raftkv.Client, args []string, asJSON bool) error {
 	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of a write, and not the end of this process
-	var what raftkv.Watchable = raftkv.Prefix(f.prefix)
+	var what raftkv.Watchable = f.keys
 	if len(args) > 0 {
 		what = raftkv.Key(args[0])
 	}
