@@ -14,9 +14,9 @@ import (
 // CheckWatches says whether every watch is the contiguous slice of the history of its shards that its filter leaves (R22). The history is put together
 // of what disks still hold of it, of acknowledged writes, and of what those were told who watch everything; they must agree.
 //
-// Who watches everything misses no revision, because each changes something. Who watches some keys is told of all changes of them that are
-// known, and of no other. What a watch has said to be complete as of a time has all that was acknowledged by then. What it says of versions, and of what
-// a change has replaced, is what it has said of the key before.
+// Who watches everything misses no revision, because each changes something. Who watches some keys, or puts or deletes only, is told of all such changes
+// that are known, and of no other. What a watch has said to be complete as of a time has all that was acknowledged by then. What it says of versions, and of what
+// a change has replaced, is what it has said of the key before, and of what is left out of a watch, what is known of the revision that it names.
 func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]Disk) error {
 	l := ledger{revisions: make(map[ledgerKey][]Watched)}
 	var errs []error
@@ -37,7 +37,7 @@ func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]Disk)
 	}
 	acknowledged := acknowledgedByTime(h)
 	for _, w := range watches {
-		errs = append(errs, l.check(w), checkMarks(acknowledged, w), checkReplaced(w))
+		errs = append(errs, l.check(w), checkMarks(acknowledged, w), l.checkReplaced(w))
 	}
 	return errors.Join(errs...)
 }
@@ -143,6 +143,11 @@ func Elsewhere(watches []*Watch) map[placement.ShardID][]uint64 {
 	return out
 }
 
+// tells says whether a watch is to tell of a change.
+func (w *Watch) tells(c Watched) bool {
+	return w.Covers(c.Key) && !(c.Deleted && w.NoDeletes) && !(!c.Deleted && w.NoPuts)
+}
+
 // check compares what a watch was told with the ledger.
 func (l *ledger) check(w *Watch) error {
 	for _, p := range w.Shards {
@@ -154,7 +159,7 @@ func (l *ledger) check(w *Watch) error {
 			}
 			var want []Watched
 			for _, c := range known {
-				if w.Covers(c.Key) {
+				if w.tells(c) {
 					want = append(want, c)
 				}
 			}
@@ -179,18 +184,28 @@ func checkMarks(acknowledged map[placement.ShardID]acknowledgements, w *Watch) e
 }
 
 // checkReplaced compares what a watch says that a change has found with what it has said of the key before. Who was told the keys of the start knows all of them.
-func checkReplaced(w *Watch) error {
+func (l *ledger) checkReplaced(w *Watch) error {
 	for _, p := range w.Shards {
 		keys := make(map[string]Watched)
 		for _, e := range p.Seen {
 			was, known := keys[e.Key]
 			keys[e.Key] = e
-			if e.Initial || !known && !w.Initial {
+			if e.Initial {
+				continue
+			}
+			if w.NoPuts {
+				if err := l.checkFound(w, p.Shard, was, e); err != nil {
+					return err
+				}
+				continue
+			}
+			if !known && !w.Initial {
 				continue
 			}
 			found := Cell{}
-			if known && !was.Deleted {
-				found = Cell{Value: was.Value, Version: was.Version, Revision: was.Revision}
+			// A key that begins anew was removed before, which may be left out.
+			if known && !was.Deleted && !(w.NoDeletes && e.Version == 1) {
+				found = was.cell()
 			}
 			switch {
 			case e.Deleted && found.Version == 0:
@@ -205,24 +220,55 @@ func checkReplaced(w *Watch) error {
 	return nil
 }
 
-// CheckWatchedKeys says whether what watches began with and were told since makes what every node shows in the end.
+func (e *Watched) cell() Cell { return Cell{Value: e.Value, Version: e.Version, Revision: e.Revision} }
+
+// checkFound compares what a delete says that it has found, of a watch that is not told of the puts, with what the watch has said of the key last, and with what is
+// known of the revision that it names.
+func (l *ledger) checkFound(w *Watch, shard placement.ShardID, was, e Watched) error {
+	found := e.Before
+	if !w.Before {
+		return nil
+	}
+	if found.Version == 0 {
+		return fmt.Errorf("%s is told that revision %d of shard %d deletes %s, which is not there", w.Name, e.Revision, shard, e.Key)
+	}
+	possible := found.Revision < e.Revision && found.Revision >= was.Revision
+	if found.Revision == was.Revision {
+		possible = possible && !was.Deleted && found == was.cell()
+	}
+	if known, ok := l.revisions[ledgerKey{shard, found.Revision}]; ok {
+		possible = possible && slices.Contains(known, Watched{Revision: found.Revision, Key: e.Key, Value: found.Value})
+	}
+	if !possible {
+		return fmt.Errorf("%s is told that revision %d of shard %d has found %s as %+v, and before of %+v", w.Name, e.Revision, shard, e.Key, found, was)
+	}
+	return nil
+}
+
+// CheckWatchedKeys says whether what watches began with and were told since makes what every node shows in the end. Who was not told the keys of the start knows
+// those that have changed since, who is told of no deletes, that a key has its last value if it is there, and who is told of no puts, nothing.
 func CheckWatchedKeys(watches []*Watch, final []*Operation) error {
 	for _, w := range watches {
+		if w.NoPuts {
+			continue
+		}
 		keys := make(map[string]string)
 		shards := make(map[placement.ShardID]bool)
 		for _, p := range w.Shards {
 			shards[p.Shard] = true
 			for _, e := range p.Seen {
-				if keys[e.Key] = e.Value; e.Deleted {
-					delete(keys, e.Key)
-				}
+				keys[e.Key] = e.Value // none of one that is deleted
 			}
 		}
 		for _, op := range final {
 			for i, c := range op.Cells {
 				k := key(op.Group, op.From+i)
-				if shards[op.Shard] && w.Covers(k) && keys[k] != c.Value {
-					return fmt.Errorf("%s makes %s %q of what it was told, a node shows %q", w.Name, k, keys[k], c.Value)
+				value, known := keys[k]
+				if !shards[op.Shard] || !w.Covers(k) || !known && !w.Initial || w.NoDeletes && c.Version == 0 {
+					continue
+				}
+				if value != c.Value {
+					return fmt.Errorf("%s makes %s %q of what it was told, a node shows %q", w.Name, k, value, c.Value)
 				}
 			}
 		}

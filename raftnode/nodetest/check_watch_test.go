@@ -33,21 +33,100 @@ func TestCheckWatches(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			deleted := put(1, 30, 31, 0, "", 3, 0)
-			deleted.Changes[0].Delete, deleted.Cells[0].Existed = true, true
-			h := &History{Operations: []*Operation{put(1, 10, 15, 0, "v1", 1, 1), put(1, 20, 25, 0, "v2", 2, 2), deleted, put(1, 40, 45, 1, "v4", 4, 1)}}
-			h.Operations[3].Group = 8
-			shard := h.Operations[0].Shard
-			second := Watched{Revision: 2, Key: key(0, 0), Value: "v2", Version: 2, Before: Cell{Value: "v1", Version: 1, Revision: 1}}
-			third := Watched{Revision: 3, Key: key(0, 0), Deleted: true, Before: Cell{Value: "v2", Version: 2, Revision: 2}}
-			all := &Watch{Name: "all", All: true, Initial: true, Before: true, Covers: func(string) bool { return true }, Shards: []*WatchedShard{{Shard: shard, Complete: 4, Seen: []Watched{
-				{Revision: 1, Key: key(0, 0), Value: "v1", Version: 1}, second, third, {Revision: 4, Key: key(8, 1), Value: "v4", Version: 1},
-			}}}}
-			group := &Watch{Name: "group", Covers: func(k string) bool { return strings.HasPrefix(k, "{g0}") }, Shards: []*WatchedShard{{
-				Shard: shard, From: 1, Complete: 4, Seen: []Watched{second, third},
-			}}}
+			h, all, group := watchedHistory()
 			c.change(all, group)
 			expect(t, CheckWatches(h, []*Watch{all, group}, nil), c.want)
+		})
+	}
+}
+
+// watchedHistory is a history, and two watches of it that are right.
+func watchedHistory() (h *History, all, group *Watch) {
+	deleted := put(1, 30, 31, 0, "", 3, 0)
+	deleted.Changes[0].Delete, deleted.Cells[0].Existed = true, true
+	h = &History{Operations: []*Operation{put(1, 10, 15, 0, "v1", 1, 1), put(1, 20, 25, 0, "v2", 2, 2), deleted, put(1, 40, 45, 1, "v4", 4, 1)}}
+	h.Operations[3].Group = 8
+	shard := h.Operations[0].Shard
+	second := Watched{Revision: 2, Key: key(0, 0), Value: "v2", Version: 2, Before: Cell{Value: "v1", Version: 1, Revision: 1}}
+	third := Watched{Revision: 3, Key: key(0, 0), Deleted: true, Before: Cell{Value: "v2", Version: 2, Revision: 2}}
+	all = &Watch{Name: "all", All: true, Initial: true, Before: true, Covers: func(string) bool { return true }, Shards: []*WatchedShard{{Shard: shard, Complete: 4, Seen: []Watched{
+		{Revision: 1, Key: key(0, 0), Value: "v1", Version: 1}, second, third, {Revision: 4, Key: key(8, 1), Value: "v4", Version: 1},
+	}}}}
+	group = &Watch{Name: "group", Covers: func(k string) bool { return strings.HasPrefix(k, "{g0}") }, Shards: []*WatchedShard{{
+		Shard: shard, From: 1, Complete: 4, Seen: []Watched{second, third},
+	}}}
+	return h, all, group
+}
+
+// TestCheckFilteredWatches shows the checker watches that leave something out, of the same history: puts, deletes, all but a range of keys, and what was before a revision.
+func TestCheckFilteredWatches(t *testing.T) {
+	first := Watched{Revision: 1, Key: key(0, 0), Value: "v1", Version: 1}
+	second := Watched{Revision: 2, Key: key(0, 0), Value: "v2", Version: 2, Before: Cell{Value: "v1", Version: 1, Revision: 1}}
+	third := Watched{Revision: 3, Key: key(0, 0), Deleted: true, Before: Cell{Value: "v2", Version: 2, Revision: 2}}
+	fourth := Watched{Revision: 4, Key: key(8, 1), Value: "v4", Version: 1}
+	found := func(before Cell) Watched { e := third; e.Before = before; return e }
+	everything := func(string) bool { return true }
+	between := func(k string) bool { return k >= key(0, 0) && k < key(8, 1) }
+	for name, c := range map[string]struct {
+		watch Watch
+		from  uint64
+		seen  []Watched
+		want  string
+	}{
+		"without deletes":                        {Watch{NoDeletes: true, Covers: everything}, 0, []Watched{first, second, fourth}, ""},
+		"without deletes, and one is there":      {Watch{NoDeletes: true, Covers: everything}, 0, []Watched{first, second, third, fourth}, "of revision 3 of shard 1"},
+		"without deletes, and a put is missing":  {Watch{NoDeletes: true, Covers: everything}, 0, []Watched{first, fourth}, "of revision 2 of shard 1 it is told []"},
+		"without puts":                           {Watch{NoPuts: true, Before: true, Covers: everything}, 0, []Watched{third}, ""},
+		"without puts, and one is there":         {Watch{NoPuts: true, Covers: everything}, 0, []Watched{third, fourth}, "of revision 4 of shard 1"},
+		"without puts, and a delete is missing":  {Watch{NoPuts: true, Covers: everything}, 0, nil, "of revision 3 of shard 1 it is told []"},
+		"without puts, replaced nothing":         {Watch{NoPuts: true, Before: true, Covers: everything}, 0, []Watched{found(Cell{})}, "which is not there"},
+		"without puts, replaced another value":   {Watch{NoPuts: true, Before: true, Covers: everything}, 0, []Watched{found(Cell{Value: "v9", Version: 2, Revision: 2})}, "has found"},
+		"without puts, replaced what comes late": {Watch{NoPuts: true, Before: true, Covers: everything}, 0, []Watched{found(Cell{Value: "v2", Version: 2, Revision: 3})}, "has found"},
+		"a range":                                {Watch{Covers: between}, 0, []Watched{first, second, third}, ""},
+		"a range, and its end is there":          {Watch{Covers: between}, 0, []Watched{first, second, third, fourth}, "of revision 4 of shard 1"},
+		"a range, and its start is missing":      {Watch{Covers: between}, 0, []Watched{second, third}, "of revision 1 of shard 1 it is told []"},
+		"from a revision":                        {Watch{Covers: between}, 1, []Watched{second, third}, ""},
+		"from a revision, which is missing":      {Watch{Covers: between}, 1, []Watched{third}, "of revision 2 of shard 1 it is told []"},
+		"from a revision, before which a key is another": {
+			Watch{Covers: between, Initial: true},
+			1,
+			[]Watched{{Revision: 1, Key: key(0, 0), Value: "v0", Version: 3, Initial: true}, second, third},
+			"version 2",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, all, _ := watchedHistory()
+			c.watch.Name, c.watch.Shards = "filtered", []*WatchedShard{{Shard: 1, From: c.from, Complete: 4, Seen: c.seen}}
+			expect(t, CheckWatches(h, []*Watch{all, &c.watch}, nil), c.want)
+		})
+	}
+}
+
+// TestCheckWatchedKeys compares what watches make of a key with what a node shows: where something is left out, that is not all.
+func TestCheckWatchedKeys(t *testing.T) {
+	put, deleted := Watched{Revision: 1, Key: key(0, 0), Value: "a", Version: 1}, Watched{Revision: 2, Key: key(0, 0), Deleted: true}
+	for name, c := range map[string]struct {
+		watch Watch
+		seen  []Watched
+		final string
+		want  string
+	}{
+		"the last value":                         {Watch{}, []Watched{put}, "a", ""},
+		"another value":                          {Watch{}, []Watched{put}, "b", "a node shows"},
+		"a deleted key":                          {Watch{}, []Watched{put, deleted}, "", ""},
+		"a key that is back":                     {Watch{}, []Watched{put, deleted}, "a", "a node shows"},
+		"a key it was not told of":               {Watch{}, nil, "a", ""},
+		"a key it was not told of at the start":  {Watch{Initial: true}, nil, "a", "a node shows"},
+		"without deletes, another value":         {Watch{NoDeletes: true}, []Watched{put}, "b", "a node shows"},
+		"without deletes, a deleted key":         {Watch{NoDeletes: true}, []Watched{put}, "", ""},
+		"without puts, a key that is back":       {Watch{NoPuts: true}, []Watched{deleted}, "b", ""},
+		"without puts, the start has an old one": {Watch{NoPuts: true, Initial: true}, []Watched{put}, "b", ""},
+	} {
+		c.watch.Covers = func(k string) bool { return k == key(0, 0) }
+		c.watch.Shards = []*WatchedShard{{Shard: 1, Complete: 4, Seen: c.seen}}
+		t.Run(name, func(t *testing.T) {
+			version := uint64(min(len(c.final), 1))
+			expect(t, CheckWatchedKeys([]*Watch{&c.watch}, []*Operation{read(9, 9, 10, 0, c.final, 4, version)}), c.want)
 		})
 	}
 }

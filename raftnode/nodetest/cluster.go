@@ -82,6 +82,10 @@ const (
 	WatchSplit
 	WatchCompacted
 	WatchCutOff
+	WatchOfRange
+	WatchWithoutPuts
+	WatchWithoutDeletes
+	WatchFromPast
 	KeyExpired
 	LeaseEnded
 	LeaseEndedElsewhere
@@ -107,8 +111,10 @@ var eventNames = [...]string{
 	StaleServed: "stale read served without a round", TooStale: "stale read refused",
 	WatchEvent: "watch told of a change", WatchProgress: "watch told of progress", WatchResumed: "watch resumed by token",
 	WatchCaughtUp: "watch caught up from history", WatchSplit: "revision split between answers to a watch", WatchCompacted: "watch of a compacted history",
-	WatchCutOff: "watch ended by a node that is cut off",
-	KeyExpired:  "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
+	WatchCutOff: "watch ended by a node that is cut off", WatchOfRange: "watch of a range told of a change",
+	WatchWithoutPuts: "watch without puts told of a delete", WatchWithoutDeletes: "watch without deletes told of a put",
+	WatchFromPast: "watch begun with a revision of the past",
+	KeyExpired:    "key expired", LeaseEnded: "lease ended", LeaseEndedElsewhere: "lease ended in another shard than its key's",
 	OutcomeFound: "unknown outcome found by asking", WriteFenced: "write fenced", LateWriteRefused: "late attempt of a fenced write refused",
 	AnswerReplayed: "answer replayed under an idempotency key", KeyReuseRefused: "another write under an idempotency key refused",
 }

@@ -82,7 +82,7 @@ func newRun(o Options) *run {
 		Clients: pick(4, 8), Groups: pick(6, 10), Think: time.Duration(pick(20, 60, 200)) * time.Millisecond, Reads: 0.2 + 0.4*draw.random.Float64(),
 		Pages: pick(0, 1, 1), ValueBytes: pick(8, 8, 400, 1500, 3000), Timeout: 10 * o.Heartbeat * time.Duration(pick(1, 3)),
 	})
-	r.watchers = newWatchers(r.c, r.clients.load.Groups, pick(2, 3, 4))
+	r.watchers = newWatchers(r.clients, pick(2, 3, 4))
 	r.mortals = newMortals(r.c, pick(0, 1, 2, 2), 10*o.Heartbeat)
 	return r
 }

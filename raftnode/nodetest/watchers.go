@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/raftkv/raftkv/raftnode"
@@ -42,9 +41,11 @@ type Mark struct {
 // Watch is what a watcher has seen.
 type Watch struct {
 	Name string
-	// Covers says whether a key is watched; All, that every key is.
+	// Covers says whether a key is watched; All, that every change of every key is.
 	Covers func(key string) bool
 	All    bool
+	// NoPuts and NoDeletes leave such changes out.
+	NoPuts, NoDeletes bool
 	// Initial says that it was told the keys of the start, Before that it asks for what changes have replaced.
 	Initial, Before bool
 	Shards          []*WatchedShard
@@ -56,6 +57,12 @@ type watcher struct {
 	Watch
 	c       *Cluster
 	request raftnode.WatchRequest
+	// counts are the events that it shows when it is told of a change.
+	counts []Event
+	// known, if set, is the highest revision that clients know of its shard: it begins with one of those, drawn anew each time. oldest, if set, is where
+	// history begins, as the watch was refused for.
+	known  func() uint64
+	oldest uint64
 	// saved is where it goes on, last where it might and before that one: a client may lose the last answer.
 	last, before savedWatch
 	stream       *raftnode.WatchStream
@@ -68,42 +75,6 @@ type watcher struct {
 type savedWatch struct {
 	token string
 	seen  []WatchedShard
-}
-
-// newWatchers draws what some clients watch, and lets them begin.
-func newWatchers(c *Cluster, groups, n int) []*watcher {
-	var all []*watcher
-	for i := range n {
-		w := &watcher{c: c}
-		group := c.scheduler.random.IntN(groups)
-		shard := placement.ShardID(1 + c.scheduler.random.IntN(c.options.Shards))
-		kind := c.scheduler.random.IntN(4)
-		if i == 0 {
-			kind = 0 // Some watcher sees whole revisions.
-		}
-		switch {
-		case kind == 0 && c.options.Replicas == c.options.Nodes:
-			w.Name, w.All = "all keys", true
-		case kind <= 1:
-			w.Name, w.All, w.request.Shards = fmt.Sprintf("shard %d", shard), true, []placement.ShardID{shard}
-		case kind == 2:
-			w.request.Prefix = strings.TrimSuffix(key(group, 0), "a")
-			w.Name = w.request.Prefix
-		default:
-			w.request.Key = key(group, c.scheduler.random.IntN(GroupKeys))
-			w.Name = w.request.Key
-		}
-		r := w.request
-		w.Covers = func(key string) bool {
-			return w.All || key == r.Key || r.Prefix != "" && strings.HasPrefix(key, r.Prefix)
-		}
-		w.Name = fmt.Sprintf("watcher %d of %s", i, w.Name)
-		w.request.Initial, w.request.Before, w.request.Progress = true, c.scheduler.chance(0.3), time.Second
-		w.Initial, w.Before = w.request.Initial, w.request.Before
-		all = append(all, w)
-		w.again(0)
-	}
-	return all
 }
 
 // again goes on at a random node, soon.
@@ -158,6 +129,9 @@ func (w *watcher) open(l *life, try int) {
 		w.lost(try)
 		return
 	}
+	if w.known != nil && w.request.Token == "" {
+		w.request.Revision = w.firstRevision()
+	}
 	r := w.request
 	deadline := l.runtime.Now().Add(2 * w.c.options.election())
 	w.c.asides = append(w.c.asides, newAside(l, func() func() {
@@ -193,7 +167,7 @@ func (w *watcher) failed(err error) {
 	switch {
 	case errors.As(err, &compacted):
 		w.c.seen(WatchCompacted)
-		w.last, w.before, w.request.Token, w.Shards = savedWatch{}, savedWatch{}, "", nil
+		w.last, w.before, w.request.Token, w.Shards, w.oldest = savedWatch{}, savedWatch{}, "", nil, compacted.Oldest
 	case errors.As(err, &cutOff):
 		w.c.seen(WatchCutOff)
 		fallthrough
@@ -246,7 +220,14 @@ func (w *watcher) take(l *life, b *raftnode.WatchBatch) {
 	if b.Created && w.request.Token == "" {
 		w.Shards = nil
 		for _, p := range b.Progress {
-			w.Shards = append(w.Shards, &WatchedShard{Shard: p.Shard, From: p.Revision, Complete: p.Revision})
+			from := p.Revision
+			if w.request.Revision != 0 { // What it says to be complete from there on is to have nothing to tell.
+				from = w.request.Revision - 1
+			}
+			w.Shards = append(w.Shards, &WatchedShard{Shard: p.Shard, From: from, Complete: p.Revision})
+		}
+		if w.request.Revision != 0 && w.request.Revision <= w.known() {
+			w.c.seen(WatchFromPast)
 		}
 	}
 	for _, p := range b.Progress {
@@ -311,6 +292,11 @@ func (w *watcher) note(p *WatchedShard, b *raftnode.WatchBatch) {
 	}
 	p.Complete = b.Revision
 	w.c.seen(WatchEvent)
+	if len(b.Events) > 0 {
+		for _, e := range w.counts {
+			w.c.seen(e)
+		}
+	}
 	if b.Behind && len(b.Events) > 0 {
 		w.c.seen(WatchCaughtUp)
 	}
