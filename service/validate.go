@@ -195,8 +195,14 @@ func checkExec(m *raftkvv1.ExecRequest) error {
 	return nil
 }
 
+// traceparentBytesMax is the length of a traceparent. Whether it can be read is no matter of the rules: one that cannot is none.
+const traceparentBytesMax = 55
+
 // checkExecOperation checks one operation of Exec.
 func (r *rules) checkExecOperation(op *raftkvv1.ExecOperation) error {
+	if n := len(op.GetTraceparent()); n > traceparentBytesMax {
+		return &raftnode.LimitError{Field: "traceparent", Limit: traceparentBytesMax, Actual: uint64(n)}
+	}
 	switch o := op.GetOperation().(type) {
 	case *raftkvv1.ExecOperation_Get:
 		return r.checkGet(o.Get)

@@ -185,6 +185,10 @@ func genHot() *rapid.Generator[proto.Message] {
 	})
 }
 
+func genTraceparent() *rapid.Generator[string] {
+	return rapid.SampledFrom([]string{"", "", "", "unreadable", strings.Repeat("0", traceparentBytesMax), strings.Repeat("0", traceparentBytesMax+1)})
+}
+
 // TestRulesAgree holds the hand-written rules of the hot messages to the annotations of the contract.
 func TestRulesAgree(t *testing.T) {
 	r := testRules(t)
@@ -196,6 +200,7 @@ func TestRulesAgree(t *testing.T) {
 		m := genHot().Draw(t, "message")
 		agree(t, r.check(m), validator.Validate(m))
 		op := execOf(m)
+		op.Traceparent = genTraceparent().Draw(t, "traceparent")
 		fast, slow := r.checkExecOperation(op), validator.Validate(op)
 		if duplicate(fast) {
 			return
@@ -258,6 +263,12 @@ func testRules(t testing.TB) *rules {
 	return r
 }
 
+func tracedGet(traceparent string) *raftkvv1.ExecOperation {
+	op := execGet(1, "k")
+	op.Traceparent = traceparent
+	return op
+}
+
 // FuzzRulesAgree does the same from bytes on the wire, which a message can come from that no generator makes.
 func FuzzRulesAgree(f *testing.F) {
 	for _, m := range []proto.Message{
@@ -265,6 +276,9 @@ func FuzzRulesAgree(f *testing.F) {
 		&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execGet(1, "\xff")}},
 		&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{
 			execOf(&raftkvv1.PutRequest{Key: "k", Condition: &raftkvv1.Condition{}}), execOf(&raftkvv1.DeleteRequest{Key: "k", Condition: ifRevision(1)}),
+		}},
+		&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{
+			tracedGet(strings.Repeat("0", traceparentBytesMax)), tracedGet(strings.Repeat("0", traceparentBytesMax+1)),
 		}},
 	} {
 		b, err := (&connectCodec{}).Marshal(m)
