@@ -34,7 +34,8 @@ func newCORS(origins []string) (*cors, *http.CrossOriginProtection, error) {
 		headers: strings.Join(append(connectcors.AllowedHeaders(), "Accept", "If-Match", "If-None-Match", "Last-Event-Id", keyHeader, traceHeader, "Tracestate", "Baggage"), ", "),
 		exposed: strings.Join(append(connectcors.ExposedHeaders(),
 			"Etag", "Retry-After", "Raftkv-Cluster", "Raftkv-Node", "Raftkv-Shard", "Raftkv-Term", "Raftkv-Index", "Raftkv-Revision", "Raftkv-Role",
-			"Raftkv-Freshness-Ms", "Raftkv-Token", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version", replayedHeader, "Server-Timing"), ", "),
+			"Raftkv-Freshness-Ms", "Raftkv-Token", "Raftkv-Mod-Revision", "Raftkv-Create-Revision", "Raftkv-Version",
+			"Raftkv-Ttl-Remaining-Ms", "Raftkv-Lease", replayedHeader, "Server-Timing", "Allow"), ", "),
 	}
 	if c.any {
 		return c, nil, nil

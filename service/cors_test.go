@@ -1,9 +1,17 @@
 package service
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"net/http"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	connectcors "connectrpc.com/cors"
 )
 
 func TestCORS(t *testing.T) {
@@ -15,8 +23,7 @@ func TestCORS(t *testing.T) {
 	}
 	if h := preflight(open, mine); h.Get("Access-Control-Allow-Origin") != mine || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "PUT") ||
 		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "If-Match, If-None-Match") ||
-		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "Idempotency-Key") ||
-		!strings.Contains(h.Get("Access-Control-Expose-Headers"), "Idempotency-Replayed") {
+		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "Idempotency-Key") {
 		t.Error(h)
 	}
 	if h := preflight(open, theirs); h.Get("Access-Control-Allow-Origin") != "" {
@@ -60,4 +67,81 @@ func newHandlerWith(t *testing.T, origin string) (http.Handler, error) {
 		t.Fatal(err)
 	}
 	return s.Handler()
+}
+
+// unexposed are headers of answers that a page can read anyway, and such as are for browsers and what is between.
+var unexposed = []string{
+	"Cache-Control", "Content-Length", "Content-Type",
+	"Connection", "Content-Security-Policy", "Timing-Allow-Origin", "Vary", "X-Accel-Buffering", "X-Content-Type-Options",
+}
+
+// TestHeadersAreExposed compares what pages may read with every header that the source of the service sets.
+func TestHeadersAreExposed(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Origins = []string{"*"} })
+	res, _ := f.restResponse(t, "GET", "/v1/status", nil, "Origin", "https://app.example")
+	exposed := strings.Split(res.Header.Get("Access-Control-Expose-Headers"), ", ")
+	set := headersSet(t)
+	for _, name := range set {
+		if !strings.HasPrefix(name, "Access-Control-") && !slices.Contains(unexposed, name) && !slices.Contains(exposed, name) {
+			t.Errorf("pages cannot read %s", name)
+		}
+	}
+	for _, name := range exposed {
+		if !slices.Contains(set, name) && !slices.Contains(connectcors.ExposedHeaders(), name) {
+			t.Errorf("%s is exposed, and nobody sets it", name)
+		}
+	}
+}
+
+// headersSet are the names with which the source of the service calls Set and Add: literals, and constants of the package.
+func headersSet(t *testing.T) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := make(map[string]string)
+	var calls []ast.Expr
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), e.Name(), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.ValueSpec:
+				if len(n.Names) == 1 && len(n.Values) == 1 {
+					constants[n.Names[0].Name] = literal(n.Values[0])
+				}
+			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && (f.Sel.Name == "Set" || f.Sel.Name == "Add") && len(n.Args) == 2 {
+					calls = append(calls, n.Args[0])
+				}
+			}
+			return true
+		})
+	}
+	for _, arg := range calls {
+		name := literal(arg)
+		if id, ok := arg.(*ast.Ident); ok {
+			name = constants[id.Name]
+		}
+		if name != "" { // else it is no header
+			names = append(names, http.CanonicalHeaderKey(name))
+		}
+	}
+	return names
+}
+
+// literal is the value of a string as the source has it; empty if e is none.
+func literal(e ast.Expr) string {
+	if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
+		if s, err := strconv.Unquote(l.Value); err == nil {
+			return s
+		}
+	}
+	return ""
 }
