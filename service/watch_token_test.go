@@ -1,0 +1,64 @@
+package service
+
+import (
+	"io"
+	"net/http"
+	"testing"
+
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+)
+
+// The token of a watch of another cluster is refused on every protocol, though the watch is of the same keys: a place in that history is none in this one.
+func TestWatchTokenOfAnotherCluster(t *testing.T) {
+	theirs, ours := newNodeFixture(t), newNodeFixture(t)
+	created, err := theirs.watchClients(t)["grpc"](t.Context(), &raftkvv1.WatchRequest{Prefix: "a"})()
+	if err != nil || created.GetToken() == "" {
+		t.Fatal(created, err)
+	}
+	token := created.GetToken()
+	refused := badRequest("token", "is of cluster "+theirs.service.identity().cluster+", this is "+ours.service.identity().cluster+"; begin anew without it")
+	check := func(t *testing.T, got *spb.Status) {
+		t.Helper()
+		checkStatus(t, got, codes.InvalidArgument, "INVALID", refused, 0)
+	}
+	for name, open := range ours.watchClients(t) {
+		t.Run(name, func(t *testing.T) {
+			res, err := open(t.Context(), &raftkvv1.WatchRequest{Prefix: "a", Token: token})()
+			if err == nil {
+				t.Fatalf("%v", res)
+			}
+			check(t, wireStatus(t, err))
+		})
+	}
+	for name, c := range map[string]struct {
+		query   string
+		headers []string
+	}{
+		"sse, last event id": {"?prefix=a", []string{"Last-Event-ID", token}},
+		"sse, token":         {"?prefix=a&token=" + token, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res, _ := ours.watchSSE(t, c.query, c.headers...)
+			if res.StatusCode != http.StatusBadRequest {
+				t.Fatal(res.Status)
+			}
+			b, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := new(spb.Status)
+			if err := protojson.Unmarshal(b, got); err != nil {
+				t.Fatalf("%s: %v", b, err)
+			}
+			check(t, got)
+		})
+	}
+	// Where it comes from, it is taken.
+	if res, err := theirs.watchClients(t)["grpc"](t.Context(), &raftkvv1.WatchRequest{Prefix: "a", Token: token})(); err != nil || !res.GetCreated() {
+		t.Error(res, err)
+	}
+}
