@@ -57,6 +57,7 @@ var errorRows = []struct {
 	{&notAcceptableError{got: "text/html", offers: "application/json"}, codes.InvalidArgument, 406, "NOT_ACCEPTABLE", badRequest("Accept", `Accept is "text/html", but the answer comes as application/json; leave Accept out or name one of these`), 0},
 	{&raftnode.CrossShardError{Groups: []raftnode.ShardKeys{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, codes.FailedPrecondition, 400, "CROSS_SHARD", &raftkvv1.CrossShard{Groups: []*raftkvv1.CrossShard_Group{{Shard: 1, Keys: []string{"a"}}, {Shard: 2, Keys: []string{"b"}}}}, 0},
 	{&raftnode.SessionExpiredError{Shard: 1, Floor: 8, Revision: 9}, codes.FailedPrecondition, 400, "SESSION_EXPIRED", &raftkvv1.SessionExpired{Floor: 8, Revision: 9}, 0},
+	{&raftnode.SessionExpiredError{Shard: 1, Revision: 9}, codes.FailedPrecondition, 400, "SESSION_EXPIRED", &raftkvv1.SessionExpired{Revision: 9}, 0},
 	{&preconditionError{key: "k", current: 7, revision: 9, shard: 1}, codes.FailedPrecondition, 412, "PRECONDITION_FAILED", &raftkvv1.PreconditionFailed{Key: "k", Current: 7, Revision: 9, Shard: 1}, 0},
 	{
 		&raftnode.TooStaleError{Shard: 1, Age: 31 * time.Second, Bound: time.Second, RetryAfter: 100 * time.Millisecond}, codes.Unavailable, 503, "TOO_STALE",
