@@ -184,10 +184,16 @@ func TestBadTransactions(t *testing.T) {
 	for i := range many {
 		many[i] = txnGet(fmt.Sprint(i))
 	}
+	compares := make([]*raftkvv1.Compare, 129)
+	for i := range compares {
+		compares[i] = keyExists(fmt.Sprint(i), true)
+	}
 	large := make([]*raftkvv1.TxnOperation, 5)
 	for i := range large {
 		large[i] = txnPut(fmt.Sprint(i), strings.Repeat("v", 1<<20), false)
 	}
+	protocols := f.protocols(t)
+	protocols["exec"] = f.execCaller(t)
 	for name, bad := range map[string]struct {
 		req                  *raftkvv1.TxnRequest
 		reason, field, limit string
@@ -200,11 +206,13 @@ func TestBadTransactions(t *testing.T) {
 		"a key twice":        {&raftkvv1.TxnRequest{Then: []*raftkvv1.TxnOperation{txnGet("a"), txnPut("a", "", false)}}, "INVALID", "then[1].put.key", ""},
 		"too many":           {&raftkvv1.TxnRequest{Then: many}, "LIMIT_EXCEEDED", "then", "128"},
 		"too many otherwise": {&raftkvv1.TxnRequest{Compare: []*raftkvv1.Compare{keyExists("a", true)}, Else: many}, "LIMIT_EXCEEDED", "else", "128"},
+		"too many compares":  {&raftkvv1.TxnRequest{Compare: compares}, "LIMIT_EXCEEDED", "compare", "128"},
+		"twice otherwise":    {&raftkvv1.TxnRequest{Compare: compares[:1], Else: []*raftkvv1.TxnOperation{txnDelete("a", false), txnGet("a")}}, "INVALID", "else[1].get.key", ""},
 		"a long value":       {&raftkvv1.TxnRequest{Then: []*raftkvv1.TxnOperation{txnPut("a", strings.Repeat("v", 1<<20+1), false)}}, "LIMIT_EXCEEDED", "then[0].put.value", "1048576"},
 		"too much":           {&raftkvv1.TxnRequest{Then: large}, "LIMIT_EXCEEDED", "request", "4194304"},
 		"a bad request id":   {&raftkvv1.TxnRequest{Then: get, RequestId: &raftkvv1.RequestId{Sequence: 1}}, "INVALID", "request_id.client_id", ""},
 	} {
-		for protocol, call := range map[string]caller{"connect": f.connectCaller(f.http), "rest": f.restCaller(), "exec": f.execCaller(t)} {
+		for protocol, call := range protocols {
 			text := fmt.Sprint(call(t, kvPath+"Txn", bad.req, new(raftkvv1.TxnResponse)))
 			for _, want := range []string{bad.reason, bad.field, bad.limit} {
 				if !strings.Contains(text, want) {
