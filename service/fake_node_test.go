@@ -192,6 +192,13 @@ func (n *fakeNode) executed() int {
 	return int(n.index)
 }
 
+// latest is the revision of the last write that changed anything.
+func (n *fakeNode) latest() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.revision
+}
+
 func (n *fakeNode) origin() *peerv1.Origin {
 	return &peerv1.Origin{NodeId: fakeID, Term: 3, Index: n.index, Revision: n.revision, Leader: true}
 }

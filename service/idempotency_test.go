@@ -1,11 +1,13 @@
 package service
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -47,6 +49,97 @@ func TestIdempotencyKeyHeader(t *testing.T) {
 				t.Errorf("another write: %d %s", res.StatusCode, b)
 			}
 		})
+	}
+}
+
+// headerTransport sends a header with every request.
+type headerTransport struct {
+	http.RoundTripper
+	name, value string
+}
+
+func (h headerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set(h.name, h.value)
+	return h.RoundTripper.RoundTrip(r)
+}
+
+// protocolsWith are all ways to call a unary method, with a header each.
+func (f *fixture) protocolsWith(t testing.TB, name, value string) map[string]caller {
+	g := *f
+	g.http = &http.Client{Transport: headerTransport{f.http.Transport, name, value}}
+	g.h2c = &http.Client{Transport: headerTransport{f.h2c.Transport, name, value}}
+	callers := g.protocols(t)
+	callers["grpc"] = grpcCaller(f.dial(t, grpc.WithUnaryInterceptor(
+		func(ctx context.Context, method string, req, res any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			return invoke(metadata.AppendToOutgoingContext(ctx, name, value), method, req, res, conn, options...)
+		})))
+	return callers
+}
+
+// TestIdempotencyKeyHeaderOnEveryProtocol sends each write of keys twice, and then another one; a read does not mind the header, a lease has no use for it.
+func TestIdempotencyKeyHeaderOnEveryProtocol(t *testing.T) {
+	type answer interface {
+		proto.Message
+		GetHeader() *raftkvv1.ResponseHeader
+	}
+	for name := range newFixture(t).protocols(t) {
+		for method, c := range map[string]struct {
+			write, other proto.Message
+			res          answer
+		}{
+			"Put":    {&raftkvv1.PutRequest{Key: "k", Value: []byte("v")}, &raftkvv1.PutRequest{Key: "k", Value: []byte("w")}, new(raftkvv1.PutResponse)},
+			"Delete": {&raftkvv1.DeleteRequest{Key: "k"}, &raftkvv1.DeleteRequest{Key: "l"}, new(raftkvv1.DeleteResponse)},
+			"Batch": {
+				&raftkvv1.BatchRequest{Operations: []*raftkvv1.BatchOperation{deleteOp("k")}},
+				&raftkvv1.BatchRequest{Operations: []*raftkvv1.BatchOperation{deleteOp("l")}}, new(raftkvv1.BatchResponse),
+			},
+			"Txn": {
+				&raftkvv1.TxnRequest{Then: []*raftkvv1.TxnOperation{txnDelete("k", true)}},
+				&raftkvv1.TxnRequest{Then: []*raftkvv1.TxnOperation{txnDelete("l", true)}}, new(raftkvv1.TxnResponse),
+			},
+		} {
+			t.Run(name+"/"+method, func(t *testing.T) {
+				f := newFixture(t)
+				call := f.protocolsWith(t, "Idempotency-Key", "order-1")[name]
+				for _, replayed := range []bool{false, true} {
+					f.mustPut(t, "k", "there")
+					before := f.node.latest()
+					proto.Reset(c.res)
+					if failed := call(t, kvPath+method, c.write, c.res); failed != nil || c.res.GetHeader().GetReplayed() != replayed {
+						t.Errorf("%v %v, want replayed %t", failed, c.res, replayed)
+					}
+					if after := f.node.latest(); (after == before) != replayed {
+						t.Errorf("the node was at revision %d, then %d", before, after)
+					}
+				}
+				reused := &raftkvv1.IdempotencyKeyReused{Shard: fakeShard, IdempotencyKey: "order-1"}
+				checkStatus(t, call(t, kvPath+method, c.other, c.res), codes.FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", reused, 0)
+				if failed := call(t, kvPath+"Get", &raftkvv1.GetRequest{Key: "k"}, new(raftkvv1.GetResponse)); failed != nil {
+					t.Errorf("a read: %v", failed)
+				}
+				refused := badRequest("Idempotency-Key", "is for put, delete, batch and txn")
+				checkStatus(t, call(t, leasePath+"Grant", &raftkvv1.GrantRequest{TtlMs: 1000}, new(raftkvv1.GrantResponse)), codes.InvalidArgument, "INVALID", refused, 0)
+			})
+		}
+	}
+}
+
+// A delete that is sent again leaves alone what was put since, and its answer has the mark.
+func TestReplayedDelete(t *testing.T) {
+	f := newFixture(t)
+	for i, want := range []string{"", "true"} {
+		f.mustPut(t, "k", "v")
+		res, b := f.restResponse(t, "DELETE", "/v1/kv/k", nil, "Idempotency-Key", "order-1")
+		if res.StatusCode != 200 || !strings.Contains(string(b), `"deleted":true`) || res.Header.Get("Idempotency-Replayed") != want {
+			t.Errorf("attempt %d: %d %s, replayed %q", i, res.StatusCode, b, res.Header.Get("Idempotency-Replayed"))
+		}
+	}
+	if code, b := f.rest(t, "GET", "/v1/kv/k", nil); code != 200 || string(b) != "v" {
+		t.Errorf("%d %q", code, b)
+	}
+	if code, b := f.rest(t, "DELETE", "/v1/kv/l", nil, "Idempotency-Key", "order-1"); code != 422 {
+		t.Errorf("another delete: %d %s", code, b)
 	}
 }
 
