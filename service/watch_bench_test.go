@@ -54,9 +54,10 @@ func BenchmarkWatch(b *testing.B) {
 	b.ReportMetric(float64(b.N*watchers)/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkIdleWatches opens ten thousand watches over native gRPC and says what they take in memory, clients included.
+// BenchmarkIdleWatches opens ten thousand watches over native gRPC and says what they take in memory, clients included. It fails if that is more than
+// 200 MiB.
 func BenchmarkIdleWatches(b *testing.B) {
-	const watchers, connections = 10_000, 16
+	const watchers, connections, mostMiB = 10_000, 16, 200
 	f := newNodeFixture(b)
 	for b.Loop() {
 		ctx, cancel := context.WithCancel(b.Context())
@@ -73,15 +74,19 @@ func BenchmarkIdleWatches(b *testing.B) {
 				}
 			}
 		}
-		b.ReportMetric(float64(memoryInUse()-before)/(1<<20), "MiB")
+		took := (memoryInUse() - before) / (1 << 20)
 		cancel()
+		b.ReportMetric(took, "MiB")
+		if took > mostMiB {
+			b.Fatalf("%d idle watches take %.0f MiB, more than %d", watchers, took, mostMiB)
+		}
 	}
 }
 
-func memoryInUse() uint64 {
+func memoryInUse() float64 {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
+	return float64(m.HeapAlloc + m.StackInuse)
 }
