@@ -1,15 +1,18 @@
 package service
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/raftnode"
 )
 
 // The token of a watch of another cluster is refused on every protocol, though the watch is of the same keys: a place in that history is none in this one.
@@ -61,4 +64,27 @@ func TestWatchTokenOfAnotherCluster(t *testing.T) {
 	if res, err := theirs.watchClients(t)["grpc"](t.Context(), &raftkvv1.WatchRequest{Prefix: "a", Token: token})(); err != nil || !res.GetCreated() {
 		t.Error(res, err)
 	}
+}
+
+// A node that has as many watches as it may says so before the first batch, and when to come again, on every protocol.
+func TestTooManyWatchesOnEveryProtocol(t *testing.T) {
+	f := newFixture(t)
+	full := &raftnode.OverloadedError{Field: "watches", Limit: 5, Actual: 5, RetryAfter: time.Second}
+	f.service.watch = func(context.Context, raftnode.WatchRequest) (watchStream, error) { return nil, full }
+	want := &raftkvv1.LimitExceeded{Field: "watches", Limit: 5, Actual: 5}
+	for name, open := range f.watchClients(t) {
+		t.Run(name, func(t *testing.T) {
+			_, err := open(t.Context(), &raftkvv1.WatchRequest{})()
+			checkStatus(t, wireStatus(t, err), codes.ResourceExhausted, "OVERLOADED", want, time.Second)
+		})
+	}
+	res, b := f.restResponse(t, http.MethodGet, watchPath, nil)
+	if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "1" {
+		t.Errorf("%d %s, retry after %q", res.StatusCode, b, res.Header.Get("Retry-After"))
+	}
+	got := new(spb.Status)
+	if err := protojson.Unmarshal(b, got); err != nil {
+		t.Fatalf("%s: %v", b, err)
+	}
+	checkStatus(t, got, codes.ResourceExhausted, "OVERLOADED", want, time.Second)
 }
