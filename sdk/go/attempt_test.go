@@ -89,6 +89,17 @@ func TestUnaryAttemptsAreGivenUp(t *testing.T) {
 	}
 }
 
+// A change of the cluster carries no identity: it has one attempt for all of its time.
+func TestClusterChangesAreNotGivenUp(t *testing.T) {
+	_, p, client := proxied(t, 1, raftkv.WithTimeout(1600*time.Millisecond))
+	p.silent.Store(true)
+	_, err := client.Cluster().TransferLeader(t.Context(), 1, "n1")
+	var unknown *raftkv.OutcomeUnknownError
+	if !errors.As(err, &unknown) || len(unknown.Attempts) != 1 || unknown.Write != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
 // A client whose retries are used up says so.
 func TestRetryBudget(t *testing.T) {
 	cluster, client := open(t, 1, 1, raftkv.WithTimeout(2*time.Second), raftkv.WithRetryBudget(0, 1))

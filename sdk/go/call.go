@@ -343,19 +343,30 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 	return ctx, func() { unhook(); unbound(); cancel(nil) }
 }
 
-// unary makes a call outside the streams: at, or if that is nil any node, in as many attempts as it takes. write says
-// that the call changes something.
-func (c *Client) unary(ctx context.Context, name string, at *endpoint, write bool, rpc func(context.Context, *endpoint) error) error {
-	story := call{client: c, name: name, write: write}
+// effect is what a call outside the streams does, and so what an attempt of it means that nobody has answered.
+type effect uint8
+
+const (
+	// reads: it may be asked again. A keep-alive may, too.
+	reads effect = iota
+	// writesOnce: the attempts carry one identity, so they apply once, and one may be given up for another.
+	writesOnce
+	// changes: an attempt that goes on at its node does what it does beside the next, so one has all the time of the call.
+	changes
+)
+
+// unary makes a call outside the streams: at, or if that is nil any node, in as many attempts as it takes.
+func (c *Client) unary(ctx context.Context, name string, at *endpoint, does effect, rpc func(context.Context, *endpoint) error) error {
+	story := call{client: c, name: name, write: does != reads}
 	if c.telemetry != nil {
 		ctx, story.observation = c.telemetry.observe(ctx, name)
 	}
-	err := story.unary(ctx, at, rpc)
+	err := story.unary(ctx, at, does, rpc)
 	story.observation.end(err)
 	return err
 }
 
-func (c *call) unary(ctx context.Context, at *endpoint, rpc func(context.Context, *endpoint) error) error {
+func (c *call) unary(ctx context.Context, at *endpoint, does effect, rpc func(context.Context, *endpoint) error) error {
 	client := c.client
 	ctx, cancel := client.bounded(ctx)
 	defer cancel()
@@ -367,7 +378,7 @@ func (c *call) unary(ctx context.Context, at *endpoint, rpc func(context.Context
 		if e == nil {
 			e = client.routes.any(not)
 		}
-		f := client.attempt(ctx, e, at == nil && !c.write, rpc)
+		f := client.attempt(ctx, e, at == nil && does != changes, rpc)
 		if f == nil {
 			c.observation.attempt(e, nil)
 			e.health.works()

@@ -20,7 +20,7 @@ func (c Cluster) Status(ctx context.Context, address string) (*raftkvv1.StatusRe
 		return nil, err
 	}
 	var response *raftkvv1.StatusResponse
-	err = c.client.unary(ctx, "status", at, false, func(ctx context.Context, e *endpoint) (err error) {
+	err = c.client.unary(ctx, "status", at, reads, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.Status(ctx, &raftkvv1.StatusRequest{})
 		return err
 	})
@@ -30,7 +30,7 @@ func (c Cluster) Status(ctx context.Context, address string) (*raftkvv1.StatusRe
 // Nodes lists the nodes of the cluster.
 func (c Cluster) Nodes(ctx context.Context) ([]*raftkvv1.Node, error) {
 	var response *raftkvv1.ListNodesResponse
-	err := c.client.unary(ctx, "list nodes", nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "list nodes", nil, reads, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.ListNodes(ctx, &raftkvv1.ListNodesRequest{})
 		return err
 	})
@@ -40,7 +40,7 @@ func (c Cluster) Nodes(ctx context.Context) ([]*raftkvv1.Node, error) {
 // Shards lists the shards, the meta shard first.
 func (c Cluster) Shards(ctx context.Context) ([]*raftkvv1.Shard, error) {
 	var response *raftkvv1.ListShardsResponse
-	err := c.client.unary(ctx, "list shards", nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "list shards", nil, reads, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.ListShards(ctx, &raftkvv1.ListShardsRequest{})
 		return err
 	})
@@ -50,7 +50,7 @@ func (c Cluster) Shards(ctx context.Context) ([]*raftkvv1.Shard, error) {
 // Limits returns the bounds that requests must keep.
 func (c Cluster) Limits(ctx context.Context) (*raftkvv1.Limits, error) {
 	var response *raftkvv1.GetLimitsResponse
-	err := c.client.unary(ctx, "get limits", nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "get limits", nil, reads, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.GetLimits(ctx, &raftkvv1.GetLimitsRequest{})
 		return err
 	})
@@ -63,7 +63,7 @@ func (c Cluster) Locate(ctx context.Context, key string) (*raftkvv1.LocateKeyRes
 		return nil, err
 	}
 	var response *raftkvv1.LocateKeyResponse
-	err := c.client.unary(ctx, "locate "+quote(key), nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "locate "+quote(key), nil, reads, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.LocateKey(ctx, &raftkvv1.LocateKeyRequest{Key: key})
 		return err
 	})
@@ -74,7 +74,7 @@ func (c Cluster) Locate(ctx context.Context, key string) (*raftkvv1.LocateKeyRes
 func (c Cluster) TransferLeader(ctx context.Context, shard placement.ShardID, to placement.NodeID) (*raftkvv1.TransferLeaderResponse, error) {
 	var response *raftkvv1.TransferLeaderResponse
 	request := &raftkvv1.TransferLeaderRequest{Shard: uint32(shard), NodeId: string(to)}
-	err := c.client.unary(ctx, "transfer leader", nil, true, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.client.unary(ctx, "transfer leader", nil, changes, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.cluster.TransferLeader(ctx, request)
 		return err
 	})

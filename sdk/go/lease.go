@@ -66,7 +66,7 @@ func (c *Client) Grant(ctx context.Context, ttl time.Duration, options ...GrantO
 	var sent time.Duration
 	err = c.identified(func(id *raftkvv1.RequestId) error {
 		sent = c.now() // of the first attempt: it may be the one that the answer is of
-		return c.unary(ctx, "grant", nil, true, func(ctx context.Context, e *endpoint) error {
+		return c.unary(ctx, "grant", nil, writesOnce, func(ctx context.Context, e *endpoint) error {
 			r, err := c.leaseService(e).Grant(ctx, &raftkvv1.GrantRequest{TtlMs: ms, RequestId: id})
 			granted = r.GetLease()
 			return err
@@ -131,7 +131,7 @@ func (c *Client) identified(do func(*raftkvv1.RequestId) error) error {
 
 // keepAlive prolongs a lease. It returns when the attempt was sent that was answered. attempt bounds each.
 func (c *Client) keepAlive(ctx context.Context, id LeaseID, attempt time.Duration) (sent, ttl time.Duration, err error) {
-	err = c.unary(ctx, fmt.Sprintf("keep lease %d alive", id), nil, false, func(ctx context.Context, e *endpoint) error {
+	err = c.unary(ctx, fmt.Sprintf("keep lease %d alive", id), nil, reads, func(ctx context.Context, e *endpoint) error {
 		ctx, cancel := context.WithTimeout(ctx, attempt)
 		defer cancel()
 		sent = c.now()
@@ -218,7 +218,7 @@ func RevokeLease(ctx context.Context, c *Client, id LeaseID) error {
 	forgotten := false
 	err := c.identified(func(request *raftkvv1.RequestId) error {
 		attempts := 0
-		err := c.unary(ctx, name, nil, true, func(ctx context.Context, e *endpoint) error {
+		err := c.unary(ctx, name, nil, writesOnce, func(ctx context.Context, e *endpoint) error {
 			attempts++
 			_, err := c.leaseService(e).Revoke(ctx, &raftkvv1.RevokeRequest{Id: uint64(id), RequestId: request})
 			return err
@@ -317,7 +317,7 @@ func (c *Client) getLease(ctx context.Context, request *raftkvv1.GetLeaseRequest
 		return nil, &CallError{Operation: "get lease", Err: err}
 	}
 	var response *raftkvv1.GetLeaseResponse
-	err := c.unary(ctx, fmt.Sprintf("get lease %d", request.Id), nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err := c.unary(ctx, fmt.Sprintf("get lease %d", request.Id), nil, reads, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = c.leaseService(e).GetLease(ctx, request)
 		return err
 	})
@@ -352,7 +352,7 @@ func (c *Client) ListLeases(ctx context.Context) iter.Seq2[LeaseInfo, error] {
 	return func(yield func(LeaseInfo, error) bool) {
 		for token, more := "", true; more; more = token != "" {
 			var response *raftkvv1.ListLeasesResponse
-			err := c.unary(ctx, "list leases", nil, false, func(ctx context.Context, e *endpoint) (err error) {
+			err := c.unary(ctx, "list leases", nil, reads, func(ctx context.Context, e *endpoint) (err error) {
 				response, err = c.leaseService(e).ListLeases(ctx, &raftkvv1.ListLeasesRequest{Limit: scanPage, PageToken: token})
 				return err
 			})

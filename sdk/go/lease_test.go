@@ -162,6 +162,37 @@ func TestKeepAliveGoesElsewhere(t *testing.T) {
 	}
 }
 
+// A grant and a revoke that a node leaves unanswered go to another: their identity makes that safe.
+func TestLeaseWritesGoElsewhere(t *testing.T) {
+	cluster, client := open(t, 2, 1, raftkv.WithTimeout(3*time.Second))
+	var first atomic.Int32 // the node that hangs
+	var calls atomic.Int32
+	hang := func() {
+		first.Store(-1)
+		calls.Store(0)
+		cluster.SetCallHook(func(c raftkvtest.Call) raftkvtest.Action {
+			calls.Add(1)
+			if node := int32(c.Node); first.CompareAndSwap(-1, node) || first.Load() == node {
+				return raftkvtest.Action{Wait: make(chan struct{})}
+			}
+			return raftkvtest.Action{}
+		})
+	}
+	hang()
+	l, err := client.Grant(t.Context(), time.Hour, raftkv.WithoutKeepAlive())
+	if err != nil || calls.Load() < 2 {
+		t.Fatalf("grant, after %d calls: %v", calls.Load(), err)
+	}
+	hang()
+	if err := l.Revoke(t.Context()); err != nil || calls.Load() < 2 {
+		t.Fatalf("revoke, after %d calls: %v", calls.Load(), err)
+	}
+	cluster.SetCallHook(nil)
+	if all := collect(t, client.ListLeases(t.Context())); len(all) != 0 {
+		t.Errorf("leases %v", all)
+	}
+}
+
 // The holder learns that it cannot count on a lease when the cluster has ended it, when no node is there, when all refuse, and when it did nothing
 // itself.
 func TestLeaseLost(t *testing.T) {

@@ -87,7 +87,7 @@ func (c *Client) Resolve(ctx context.Context, err error) (Outcome, error) {
 	}
 	var response *raftkvv1.GetOutcomeResponse
 	// The question may be asked again, so it is no write to the client.
-	err = c.unary(ctx, "resolve "+unknown.Operation, nil, false, func(ctx context.Context, e *endpoint) (err error) {
+	err = c.unary(ctx, "resolve "+unknown.Operation, nil, reads, func(ctx context.Context, e *endpoint) (err error) {
 		response, err = e.kv.GetOutcome(ctx, request)
 		return err
 	})

@@ -132,7 +132,7 @@ func (c *Client) List(ctx context.Context, r Range, o ScanOptions, token string)
 	}
 	var page Page
 	var shown uint64
-	err = c.unary(ctx, "list", nil, false, func(ctx context.Context, e *endpoint) error {
+	err = c.unary(ctx, "list", nil, reads, func(ctx context.Context, e *endpoint) error {
 		response, err := e.kv.List(ctx, request)
 		if err != nil {
 			return err
