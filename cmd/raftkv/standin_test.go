@@ -134,6 +134,7 @@ func (s *script) writes() {
 			s.result(fmt.Sprint("txn ", i), r, nil)
 		}
 	}
+	s.twice()
 	for _, key := range []string{"a", "ttl", "b/1"} {
 		for _, revision := range []uint64{0, 1, 3, 99} {
 			item, err := s.client.Get(s.ctx, key, raftkv.AtRevision(revision))
@@ -142,6 +143,24 @@ func (s *script) writes() {
 	}
 	for item, err := range s.client.Scan(s.ctx, raftkv.Range{}, raftkv.ScanOptions{}) {
 		s.note("scan: %s: %s", s.item(&item), kind(err))
+	}
+}
+
+// twice notes what comes of requests that name a key more than once.
+func (s *script) twice() {
+	get, put, del := raftkv.GetOp("b/1"), raftkv.PutOp("b/1", nil), raftkv.DeleteOp("b/1")
+	_, err := s.client.Batch(s.ctx, put, raftkv.PutOp("b/2", nil), del)
+	s.note("batch of a key twice: %s", kind(err))
+	exists, other := []raftkv.Compare{raftkv.Exists("b/1"), raftkv.RevisionIs("b/1", 99)}, raftkv.GetOp("b/2")
+	for i, x := range []raftkv.Txn{
+		{Then: []raftkv.Op{put, put}},
+		{Then: []raftkv.Op{get, other, put}},
+		{Then: []raftkv.Op{get, get}},
+		{If: exists, Else: []raftkv.Op{del, other, get}},
+		{If: exists, Then: []raftkv.Op{get}, Else: []raftkv.Op{get}},
+	} {
+		r, err := s.client.Txn(s.ctx, x)
+		s.note("txn %d of a key twice: %t: %s", i, r.Succeeded, kind(err))
 	}
 }
 

@@ -219,7 +219,7 @@ func readDelete(o *op, r *raftkvv1.ExecResult) (Result, error) {
 }
 
 // Batch applies operations all together or not at all, under one revision. Their keys must live on one shard, which keys with
-// the same {tag} do; otherwise the error is a *CrossShardError.
+// the same {tag} do; otherwise the error is a *CrossShardError. A batch may touch a key once.
 func (c *Client) Batch(ctx context.Context, operations ...Op) (BatchResult, error) {
 	o, err := c.newBatch(operations)
 	if err != nil {

@@ -109,6 +109,10 @@ func TestBadTxn(t *testing.T) {
 	for name, bad := range map[string]raftkv.Txn{
 		"nothing": {}, "else of nothing": {Then: get, Else: get}, "a compare of nothing": {If: []raftkv.Compare{{}}, Then: get},
 		"no key": {Then: []raftkv.Op{raftkv.GetOp("")}}, "no key in else": {If: []raftkv.Compare{raftkv.Exists("a")}, Else: []raftkv.Op{raftkv.PutOp("", nil)}},
+		"a key twice": {Then: []raftkv.Op{raftkv.GetOp("a"), raftkv.GetOp("b"), raftkv.PutOp("a", nil)}},
+		"a key twice in else": {
+			If: []raftkv.Compare{raftkv.Exists("a"), raftkv.RevisionIs("a", 1)}, Then: get, Else: []raftkv.Op{raftkv.DeleteOp("a"), raftkv.GetOp("a")},
+		},
 	} {
 		var invalid *raftkv.InvalidError
 		if _, err := client.Txn(t.Context(), bad); !errors.As(err, &invalid) {
@@ -134,7 +138,15 @@ func TestBadTxn(t *testing.T) {
 	if _, err := client.Batch(t.Context(), raftkv.GetOp("a")); err == nil {
 		t.Error("a batch reads")
 	}
+	var invalid *raftkv.InvalidError
+	if _, err := client.Batch(t.Context(), raftkv.PutOp("a", nil), raftkv.DeleteOp("a")); !errors.As(err, &invalid) {
+		t.Errorf("a batch of a key twice: %v", err)
+	}
 	if n := cluster.Applied("a"); n != 0 {
 		t.Errorf("applied %d times", n)
+	}
+	once := raftkv.Txn{If: []raftkv.Compare{raftkv.Exists("a"), raftkv.RevisionIs("a", 1)}, Then: get, Else: get}
+	if _, err := client.Txn(t.Context(), once); err != nil {
+		t.Errorf("a key in both branches and in compares: %v", err)
 	}
 }

@@ -15,6 +15,9 @@ func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResul
 	if len(keys) == 0 {
 		return nil, invalid("operation is required")
 	}
+	if e := twice(o); e != nil {
+		return nil, e
+	}
 	s := c.slots[placement.SlotOf(keys[0])]
 	for _, k := range keys {
 		if c.slots[placement.SlotOf(k)] != s {
@@ -95,17 +98,42 @@ func keysOf(o *raftkvv1.ExecOperation) []string {
 	case *raftkvv1.ExecOperation_Delete:
 		return []string{o.Delete.Key}
 	case *raftkvv1.ExecOperation_Batch:
-		var keys []string
-		for _, b := range o.Batch.Operations {
-			if p := b.GetPut(); p != nil {
-				keys = append(keys, p.Key)
-			} else {
-				keys = append(keys, b.GetDelete().GetKey())
-			}
-		}
-		return keys
+		return batchKeys(o.Batch)
 	case *raftkvv1.ExecOperation_Txn:
 		return txnKeys(o.Txn)
+	}
+	return nil
+}
+
+func batchKeys(m *raftkvv1.BatchRequest) (keys []string) {
+	for _, o := range m.GetOperations() {
+		if p := o.GetPut(); p != nil {
+			keys = append(keys, p.Key)
+		} else {
+			keys = append(keys, o.GetDelete().GetKey())
+		}
+	}
+	return keys
+}
+
+// twice refuses a batch, or a branch of a transaction, that touches a key more than once. Compares may, and each branch may touch what the other does.
+func twice(o *raftkvv1.ExecOperation) *Error {
+	if batch := o.GetBatch(); batch != nil {
+		return sameKey("batch", "operations", batchKeys(batch))
+	}
+	if e := sameKey("transaction", "then", operationKeys(o.GetTxn().GetThen())); e != nil {
+		return e
+	}
+	return sameKey("transaction", "else", operationKeys(o.GetTxn().GetElse()))
+}
+
+func sameKey(what, field string, keys []string) *Error {
+	seen := make(map[string]int, len(keys))
+	for i, key := range keys {
+		if first, again := seen[key]; again {
+			return invalid(fmt.Sprintf("%s[%d]: %s[%d] has the same key; a %s may touch a key once", field, i, field, first, what))
+		}
+		seen[key] = i
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package raftkvtest
 
 import (
 	"bytes"
+	"slices"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 )
@@ -88,16 +89,18 @@ func txnKeys(m *raftkvv1.TxnRequest) (keys []string) {
 	for _, c := range m.GetCompare() {
 		keys = append(keys, c.GetKey())
 	}
-	for _, ops := range [2][]*raftkvv1.TxnOperation{m.GetThen(), m.GetElse()} {
-		for _, o := range ops {
-			switch o := o.GetOperation().(type) {
-			case *raftkvv1.TxnOperation_Get_:
-				keys = append(keys, o.Get.GetKey())
-			case *raftkvv1.TxnOperation_Put_:
-				keys = append(keys, o.Put.GetKey())
-			case *raftkvv1.TxnOperation_Delete_:
-				keys = append(keys, o.Delete.GetKey())
-			}
+	return slices.Concat(keys, operationKeys(m.GetThen()), operationKeys(m.GetElse()))
+}
+
+func operationKeys(ops []*raftkvv1.TxnOperation) (keys []string) {
+	for _, o := range ops {
+		switch o := o.GetOperation().(type) {
+		case *raftkvv1.TxnOperation_Get_:
+			keys = append(keys, o.Get.GetKey())
+		case *raftkvv1.TxnOperation_Put_:
+			keys = append(keys, o.Put.GetKey())
+		case *raftkvv1.TxnOperation_Delete_:
+			keys = append(keys, o.Delete.GetKey())
 		}
 	}
 	return keys
