@@ -11,6 +11,8 @@
 package raftkvtest
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/http/httptest"
@@ -23,11 +25,10 @@ import (
 	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
-// ClusterID is the id of every cluster of this package.
-const ClusterID = "00112233445566778899aabbccddeeff"
-
 // Cluster is some nodes over one state.
 type Cluster struct {
+	// id is random, as that of a real cluster: tokens of another mean nothing here.
+	id string
 	// mu guards everything below, the nodes' fields included.
 	mu     sync.Mutex
 	nodes  []*node
@@ -107,6 +108,7 @@ type Action struct {
 // New starts a cluster of nodes and shards, of which node i mod nodes leads shard i. Close it.
 func New(nodes, shards int) *Cluster {
 	c := &Cluster{
+		id:      newID(),
 		forward: true,
 		hints:   true,
 		applied: make(map[string]int),
@@ -144,6 +146,15 @@ func (c *Cluster) Close() {
 	for i := range c.nodes {
 		c.StopNode(i)
 	}
+}
+
+// ID is the id of the cluster, random as that of a real one.
+func (c *Cluster) ID() string { return c.id }
+
+func newID() string {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails
+	return hex.EncodeToString(id)
 }
 
 // Endpoints are the addresses of the nodes.
@@ -278,7 +289,7 @@ func (n *node) cut() { n.once.Do(func() { close(n.stopped) }) }
 // header says that node n answers for s. c.mu is held.
 func (c *Cluster) header(s *shard) *raftkvv1.ResponseHeader {
 	return &raftkvv1.ResponseHeader{
-		ClusterId: ClusterID, NodeId: c.nodes[s.leader].id, Shard: uint32(s.id), Term: s.term,
+		ClusterId: c.id, NodeId: c.nodes[s.leader].id, Shard: uint32(s.id), Term: s.term,
 		RaftIndex: s.index, Revision: s.revision, Role: raftkvv1.Role_ROLE_LEADER,
 	}
 }
@@ -312,7 +323,7 @@ func (c *Cluster) rangeAt(r *raftkvv1.ListRequest) ([]*raftkvv1.KeyValue, *raftk
 	}
 	h := c.header(s)
 	h.Revision = r.Revision
-	h.Token = placement.PositionToken(ClusterID, placement.ShardRevision{Shard: s.id, Revision: r.Revision})
+	h.Token = placement.PositionToken(c.id, placement.ShardRevision{Shard: s.id, Revision: r.Revision})
 	return all, h, nil
 }
 

@@ -12,7 +12,7 @@ type clusterService struct{ *node }
 func (s *clusterService) Status(context.Context, *raftkvv1.StatusRequest) (*raftkvv1.StatusResponse, error) {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
-	return &raftkvv1.StatusResponse{ClusterId: ClusterID, NodeId: s.id, Version: "test", Ready: true, Shards: s.cluster.describe()}, nil
+	return &raftkvv1.StatusResponse{ClusterId: s.cluster.id, NodeId: s.id, Version: "test", Ready: true, Shards: s.cluster.describe()}, nil
 }
 
 func (s *clusterService) ListNodes(context.Context, *raftkvv1.ListNodesRequest) (*raftkvv1.ListNodesResponse, error) {

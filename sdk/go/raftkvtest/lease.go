@@ -119,7 +119,7 @@ func (s *leaseService) ListLeases(ctx context.Context, r *raftkvv1.ListLeasesReq
 			limit = 100
 		}
 		limit = min(limit, int(s.cluster.limits.PageItems))
-		res := &raftkvv1.ListLeasesResponse{Header: &raftkvv1.ResponseHeader{ClusterId: ClusterID, NodeId: s.id}}
+		res := &raftkvv1.ListLeasesResponse{Header: &raftkvv1.ResponseHeader{ClusterId: s.cluster.id, NodeId: s.id}}
 		for _, l := range s.cluster.sortedLeases() {
 			if l.id <= after {
 				continue
@@ -147,7 +147,7 @@ func (c *Cluster) describeLease(l *lease) *raftkvv1.Lease {
 
 func (c *Cluster) leaseHeader(id uint64) *raftkvv1.ResponseHeader {
 	s := c.slots[placement.SlotOfLease(id)]
-	h := &raftkvv1.ResponseHeader{ClusterId: ClusterID, Shard: uint32(s.id), Term: s.term, RaftIndex: s.index, Revision: s.revision}
+	h := &raftkvv1.ResponseHeader{ClusterId: c.id, Shard: uint32(s.id), Term: s.term, RaftIndex: s.index, Revision: s.revision}
 	if s.leader >= 0 {
 		h.NodeId, h.Role = c.nodes[s.leader].id, raftkvv1.Role_ROLE_LEADER
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,42 @@ func TestClock(t *testing.T) {
 		if want == "Hello again, Ada" {
 			cluster.Advance(20 * time.Minute)
 		}
+	}
+}
+
+// A token, of a watch or of a read, leads nowhere at another cluster, though that has as many shards.
+func TestTokensBelongToTheirCluster(t *testing.T) {
+	ctx := t.Context()
+	token := func(client *raftkv.Client, options ...raftkv.WatchOption) (string, error) {
+		for e, err := range client.Watch(ctx, raftkv.Prefix("k"), append(options, raftkv.IncludeInitial())...) {
+			if err != nil {
+				return "", err
+			}
+			return e.Token(), nil
+		}
+		return "", errors.New("the watch has ended")
+	}
+	one, other := raftkvtest.NewClient(t), raftkvtest.NewClient(t)
+	for _, client := range []*raftkv.Client{one, other} {
+		for range 2 {
+			if _, err := client.Put(ctx, "k", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	at, err := token(one, raftkv.FromRevision(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := token(one, raftkv.FromToken(at)); err != nil {
+		t.Errorf("its own cluster: %v", err)
+	}
+	var invalid *raftkv.InvalidError
+	if _, err := token(other, raftkv.FromToken(at)); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "begin anew without it") {
+		t.Errorf("a watch of another cluster: %v", err)
+	}
+	if _, err := other.Get(ctx, "k", raftkv.AtLeast(one.Token())); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "read without it") {
+		t.Errorf("a read of another cluster: %v", err)
 	}
 }
 

@@ -94,7 +94,7 @@ func (k *kvService) List(_ context.Context, r *raftkvv1.ListRequest) (*raftkvv1.
 func (k *kvService) list(r *raftkvv1.ListRequest, limit int) (*raftkvv1.ListResponse, error) {
 	k.cluster.mu.Lock()
 	defer k.cluster.mu.Unlock()
-	h := &raftkvv1.ResponseHeader{ClusterId: ClusterID, NodeId: k.id, Token: k.cluster.token()}
+	h := &raftkvv1.ResponseHeader{ClusterId: k.cluster.id, NodeId: k.id, Token: k.cluster.token()}
 	if r.Consistency == raftkvv1.Consistency_CONSISTENCY_STALE {
 		if e := k.cluster.shows(r.Token); e != nil {
 			return nil, e.rpc()

@@ -18,7 +18,7 @@ func (c *Cluster) stale(i int, s *shard, o *raftkvv1.ExecOperation_Get) (*raftkv
 		return nil, notFound(s, o.Get.Key, s.revision)
 	}
 	h := &raftkvv1.ResponseHeader{
-		ClusterId: ClusterID, NodeId: c.nodes[i].id, Shard: uint32(s.id), Term: s.term, RaftIndex: s.index, Revision: s.revision,
+		ClusterId: c.id, NodeId: c.nodes[i].id, Shard: uint32(s.id), Term: s.term, RaftIndex: s.index, Revision: s.revision,
 		Role: raftkvv1.Role_ROLE_FOLLOWER, FreshnessMs: staleAge,
 	}
 	if s.leader == i {
@@ -33,8 +33,11 @@ func (c *Cluster) shows(token string) *Error {
 		return nil
 	}
 	cluster, at, err := placement.ParsePositionToken(token)
-	if err != nil || cluster != ClusterID {
+	if err != nil {
 		return invalid("token is not one that an answer has given")
+	}
+	if cluster != c.id {
+		return invalid("token is of cluster " + cluster + ", this is " + c.id + "; read without it")
 	}
 	for _, a := range at {
 		if int(a.Shard) < len(c.shards) && a.Revision > c.shards[a.Shard].revision {
@@ -50,5 +53,5 @@ func (c *Cluster) token() string {
 	for _, s := range c.shards[1:] {
 		at = append(at, placement.ShardRevision{Shard: s.id, Revision: s.revision})
 	}
-	return placement.PositionToken(ClusterID, at...)
+	return placement.PositionToken(c.id, at...)
 }

@@ -194,8 +194,9 @@ func watchHash(r *raftkvv1.WatchRequest) string {
 
 // watchToken is what a token says.
 type watchToken struct {
-	Of     string
-	Places []*place
+	Cluster string
+	Of      string
+	Places  []*place
 }
 
 func (c *Cluster) placesOf(r *raftkvv1.WatchRequest) ([]*place, *Error) {
@@ -203,10 +204,14 @@ func (c *Cluster) placesOf(r *raftkvv1.WatchRequest) ([]*place, *Error) {
 	if r.Token != "" {
 		var t watchToken
 		text, err := base64.RawURLEncoding.DecodeString(r.Token)
-		if err != nil || json.Unmarshal(text, &t) != nil || t.Of != watchHash(r) {
-			return nil, invalid("token: belongs to a watch of other keys, or to none")
-		}
-		if len(t.Places) != len(shards) {
+		switch {
+		case err != nil || json.Unmarshal(text, &t) != nil:
+			return nil, invalid("token: is not a token that a watch has given")
+		case t.Cluster != c.id:
+			return nil, invalid("token: is of cluster " + t.Cluster + ", this is " + c.id + "; begin anew without it")
+		case t.Of != watchHash(r):
+			return nil, invalid("token: belongs to a watch of other keys; repeat its key, prefix, range and filters")
+		case len(t.Places) != len(shards):
 			return nil, invalid("token: is of other shards than are asked for")
 		}
 		return t.Places, nil
@@ -254,7 +259,7 @@ func (s *watchService) next(w *watch, progress bool) (*raftkvv1.WatchResponse, <
 	c := s.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	res := &raftkvv1.WatchResponse{Header: &raftkvv1.ResponseHeader{ClusterId: ClusterID, NodeId: s.id}}
+	res := &raftkvv1.WatchResponse{Header: &raftkvv1.ResponseHeader{ClusterId: c.id, NodeId: s.id}}
 	found := false
 	for _, p := range w.places {
 		if sh := c.shards[p.Shard]; p.Next < sh.oldest {
@@ -293,7 +298,7 @@ func (c *Cluster) progressOf(w *watch) []*raftkvv1.WatchProgress {
 }
 
 func (w *watch) token() string {
-	text, err := json.Marshal(watchToken{watchHash(w.request), w.places})
+	text, err := json.Marshal(watchToken{w.node.cluster.id, watchHash(w.request), w.places})
 	if err != nil {
 		panic(fmt.Sprintf("raftkvtest: marshal a token: %v", err))
 	}
