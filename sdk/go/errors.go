@@ -187,11 +187,14 @@ func (e *FutureRevisionError) Error() string {
 // SessionExpiredError says that the identity of a write may have been forgotten by the cluster, so that an attempt
 // with it was refused.
 type SessionExpiredError struct {
-	// Floor: what the client has asked for before it had seen this revision may be forgotten. Revision is the shard's.
+	// Floor: what the client has asked for before it had seen this revision may be forgotten; 0 if it has acknowledged the answer. Revision is the shard's.
 	Floor, Revision uint64
 }
 
 func (e *SessionExpiredError) Error() string {
+	if e.Floor == 0 {
+		return "the client itself has acknowledged the answer to this write, so the cluster has forgotten it; this attempt was not applied"
+	}
 	return fmt.Sprintf("the cluster may have forgotten what was asked for before revision %d, so a retry cannot be told from a new write", e.Floor)
 }
 

@@ -98,6 +98,20 @@ func TestAttemptsAreBounded(t *testing.T) {
 	}
 }
 
+// Why the answer of a write is gone: the cluster has not kept it, or the client has said that it has it.
+func TestSessionExpiredTellsWhy(t *testing.T) {
+	for floor, want := range map[uint64]string{7: "before revision 7", 0: "the client itself has acknowledged"} {
+		a, err := anypb.New(&raftkvv1.SessionExpired{Floor: floor, Revision: 9})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := judgeStatus(&status.Status{Code: int32(connect.CodeFailedPrecondition), Details: []*anypb.Any{a}})
+		if text := f.err.Error(); !strings.Contains(text, want) || strings.Contains(text, "revision 0") {
+			t.Errorf("floor %d: %s", floor, text)
+		}
+	}
+}
+
 // Attempts in a row that failed alike are told once.
 func TestRepeatedAttemptsAreToldOnce(t *testing.T) {
 	c := call{name: "status"}

@@ -119,10 +119,11 @@ func futureRevision(s *shard, revision uint64) *Error {
 	}
 }
 
-func sessionExpired(s *shard) *Error {
+// sessionExpired has no floor if the client has acknowledged the answer.
+func sessionExpired(s *shard, floor uint64) *Error {
 	return &Error{
 		code: connect.CodeFailedPrecondition, reason: "SESSION_EXPIRED", message: "session expired",
-		details: []proto.Message{&raftkvv1.SessionExpired{Floor: s.floor, Revision: s.revision}},
+		details: []proto.Message{&raftkvv1.SessionExpired{Floor: floor, Revision: s.revision}},
 	}
 }
 

@@ -41,8 +41,11 @@ func (c *Cluster) execute(i int, o *raftkvv1.ExecOperation) (*raftkvv1.ExecResul
 	if kept, ok := s.results[name]; ok {
 		return kept.result, kept.err
 	}
-	if id.Seen < s.floor || id.Sequence < s.acked[string(id.ClientId)] {
-		return nil, sessionExpired(s)
+	if id.Sequence < s.acked[string(id.ClientId)] {
+		return nil, sessionExpired(s, 0)
+	}
+	if id.Seen < s.floor {
+		return nil, sessionExpired(s, s.floor)
 	}
 	e := c.liveAll(o)
 	var r *raftkvv1.ExecResult

@@ -72,7 +72,7 @@ func (s *leaseService) Revoke(ctx context.Context, r *raftkvv1.RevokeRequest) (*
 		l, home := s.cluster.leases[r.Id], s.cluster.slots[placement.SlotOfLease(r.Id)]
 		switch {
 		case r.RequestId != nil && r.RequestId.Seen < home.floor && s.cluster.revoked[name] != r.Id:
-			return nil, sessionExpired(home)
+			return nil, sessionExpired(home, home.floor)
 		case l != nil:
 			s.cluster.endLease(l)
 			s.cluster.revoked[name] = r.Id

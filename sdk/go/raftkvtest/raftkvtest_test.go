@@ -94,6 +94,36 @@ func TestTokensBelongToTheirCluster(t *testing.T) {
 	}
 }
 
+// A late copy of a write whose answer its client has acknowledged is refused, with no floor: it is not that the cluster has not kept it.
+func TestAcknowledgedWriteIsRefused(t *testing.T) {
+	cluster := raftkvtest.New(1, 1)
+	t.Cleanup(cluster.Close)
+	api := raftkvv1connect.NewKvServiceClient(http.DefaultClient, "http://"+cluster.Endpoints()[0])
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	cluster.Forget(1) // so that there is a floor, which all attempts have seen
+	put := func(sequence, acked uint64) error {
+		_, err := api.Put(t.Context(), &raftkvv1.PutRequest{
+			Key: "k", RequestId: &raftkvv1.RequestId{ClientId: make([]byte, 16), Sequence: sequence, AckedBelow: acked, Seen: 1},
+		})
+		return err
+	}
+	if err := errors.Join(put(1, 0), put(2, 2)); err != nil {
+		t.Fatal(err)
+	}
+	var refused *connect.Error
+	if err := put(1, 0); !errors.As(err, &refused) {
+		t.Fatalf("%v", err)
+	}
+	for _, d := range refused.Details() {
+		if m, err := d.Value(); err == nil {
+			if expired, ok := m.(*raftkvv1.SessionExpired); ok && expired.Floor == 0 && expired.Revision > 0 {
+				return
+			}
+		}
+	}
+	t.Errorf("%v, with %v", refused, refused.Details())
+}
+
 // Nothing but Advance ends what has a time to live.
 func TestClockStandsStill(t *testing.T) {
 	cluster := raftkvtest.New(1, 1)
