@@ -91,3 +91,28 @@ func TestAttemptTimes(t *testing.T) {
 		}
 	}
 }
+
+// Each wait is twice the one before, up to a bound, less up to a half by chance: callers that have failed together do not come back together.
+func TestBackoff(t *testing.T) {
+	const callers = 1000
+	all := make([]backoff, callers)
+	for step := range 12 {
+		full := min(backoffMin<<step, backoffMax)
+		early, late := 0, 0
+		for i := range all {
+			wait := all[i].next()
+			if wait < full/2 || wait > full {
+				t.Fatalf("wait %d is %s, want %s to %s", step, wait, full/2, full)
+			}
+			switch {
+			case wait < full*5/8:
+				early++
+			case wait > full*7/8:
+				late++
+			}
+		}
+		if early == 0 || late == 0 {
+			t.Errorf("wait %d: %d callers in the first quarter, %d in the last, of %d", step, early, late, callers)
+		}
+	}
+}

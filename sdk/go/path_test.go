@@ -108,6 +108,19 @@ func TestConnections(t *testing.T) {
 			if n := p.accepted.Load(); n != want {
 				t.Errorf("%d connections, want %d", n, want)
 			}
+			// Watches and leases share one beside those: neither load nor a watch that nobody reads delays a keep-alive.
+			for e, err := range client.Watch(ctx, raftkv.Key("k"), raftkv.WithProgress(0)) {
+				if err != nil || e.Type != raftkv.EventProgress {
+					t.Fatalf("%v, %v", e, err)
+				}
+				if _, err := client.Grant(ctx, time.Hour, raftkv.WithoutKeepAlive()); err != nil {
+					t.Fatal(err)
+				}
+				if n := p.accepted.Load(); n != want+1 {
+					t.Errorf("%d connections with a watch and a lease, want %d", n, want+1)
+				}
+				break
+			}
 		})
 	}
 	for _, n := range []int{0, -1, 65} {
