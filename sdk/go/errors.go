@@ -222,13 +222,13 @@ type Attempt struct {
 const attemptsMax = 8
 
 // CallError says that an operation failed and, if it is a write, that it was not applied. errors.Is and errors.As
-// see Err and the errors of the attempts.
+// see Err and the errors of the latest eight attempts.
 type CallError struct {
 	// Operation names the call and its key.
 	Operation string
 	// Err is why the client gave up.
 	Err error
-	// Attempts are the latest failed attempts, oldest first; Omitted counts those before them.
+	// Attempts are the latest failed attempts, eight at the most, oldest first; Omitted counts those before them.
 	Attempts []Attempt
 	Omitted  int
 }
@@ -237,17 +237,17 @@ func (e *CallError) Error() string {
 	return e.Operation + ": " + e.Err.Error() + describe(e.Attempts, e.Omitted, e.Err)
 }
 
-// Unwrap returns Err and the errors of the attempts, the latest first.
+// Unwrap returns Err and the errors of Attempts, the latest first.
 func (e *CallError) Unwrap() []error { return causes(e.Err, e.Attempts) }
 
 // OutcomeUnknownError says that a write may or may not have been applied, now or later. errors.Is and errors.As see
-// Err and the errors of the attempts.
+// Err and the errors of the latest eight attempts.
 type OutcomeUnknownError struct {
 	// Operation names the call and its key.
 	Operation string
 	// Err is why the client gave up.
 	Err error
-	// Attempts are the latest failed attempts, oldest first; Omitted counts those before them.
+	// Attempts are the latest failed attempts, eight at the most, oldest first; Omitted counts those before them.
 	Attempts []Attempt
 	Omitted  int
 	// Write is what Client.Resolve asks by; nil if the call was no write of keys.
@@ -259,7 +259,7 @@ func (e *OutcomeUnknownError) Error() string {
 		describe(e.Attempts, e.Omitted, e.Err)
 }
 
-// Unwrap returns Err and the errors of the attempts, the latest first.
+// Unwrap returns Err and the errors of Attempts, the latest first.
 func (e *OutcomeUnknownError) Unwrap() []error { return causes(e.Err, e.Attempts) }
 
 // causes are err and the errors of the attempts, the latest first.

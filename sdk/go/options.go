@@ -60,7 +60,8 @@ func WithTimeout(d time.Duration) Option {
 }
 
 // WithGzip compresses messages of 1 KiB and more. It is off by default: between machines of one data centre the
-// processor is scarcer than the network.
+// processor is scarcer than the network, and values that do not compress cost the most. At a node's port for native gRPC (see WithGRPC) it
+// compresses requests, and of the answers only pages of Scan and others of single calls: those of streams, which carry reads, writes and watches, are not compressed there.
 func WithGzip() Option {
 	return optionFunc(func(o *options) { o.gzip = true })
 }
@@ -81,7 +82,8 @@ func WithConnections(n int) Option {
 // WithRetryBudget bounds the retries of all calls together to a percentage of the calls, 0 to 100, and a reserve of kept retries, 1 to a million, which fills
 // by itself within 10 seconds. The default is 10 percent and 500. A call that finds the budget empty waits for a retry as long as its caller does, and then fails
 // with a *RetryBudgetError. What counts are retries after an answer, or none in time, of a node that could not
-// keep up: not after an attempt that was not sent or whose connection was lost, nor when a shard turns out to be led or served elsewhere.
+// keep up: not after an attempt that was not sent or whose connection was lost, nor when a shard turns out to be led or served elsewhere. Watches are outside of the budget:
+// they connect anew with backoff, up to half a second.
 func WithRetryBudget(percent, kept int) Option {
 	return optionFunc(func(o *options) { o.retryPercent, o.retriesKept = percent, kept })
 }

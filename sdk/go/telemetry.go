@@ -18,14 +18,14 @@ import (
 // scope names this package to the providers.
 const scope = "github.com/raftkv/raftkv/sdk/go"
 
-// WithTracerProvider makes a client span of every call, with an event for each attempt, and sends its context along with each operation; a watch sends that of its caller. Without it, which is
-// the default, there are no spans and nothing is sent.
+// WithTracerProvider makes a client span of every call, with an event for each attempt, and sends its context along with each operation. A watch
+// has no span and no events, as it may last for days; it sends the context of its caller. Without this option, which is the default, there are no spans and nothing is sent.
 func WithTracerProvider(p trace.TracerProvider) Option {
 	return optionFunc(func(o *options) { o.tracers = p })
 }
 
 // WithMeterProvider counts the calls by operation and outcome (raftkv.client.calls), their attempts (raftkv.client.attempts), and measures the time of calls
-// (raftkv.client.duration, in seconds). Nothing is measured without it, which is the default.
+// (raftkv.client.duration, in seconds). Watches are not counted, neither as calls nor their attempts to connect. Nothing is measured without it, which is the default.
 func WithMeterProvider(p metric.MeterProvider) Option {
 	return optionFunc(func(o *options) { o.meters = p })
 }
