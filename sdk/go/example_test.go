@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	raftkv "github.com/raftkv/raftkv/sdk/go"
 	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
@@ -121,6 +123,7 @@ func ExampleClient_Scan() {
 	// fruit/pear
 }
 
+// What to do when nobody knows whether a write was applied: ask.
 func ExampleOutcomeUnknownError() {
 	cluster := raftkvtest.New(1, 1)
 	defer cluster.Close()
@@ -132,17 +135,122 @@ func ExampleOutcomeUnknownError() {
 	}
 	defer client.Close()
 
-	_, err = client.Put(ctx, "k", []byte("v"))
+	// The write is applied, its answer gets lost, and the caller gives up while the client tries again.
+	patience, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	var attempts atomic.Int32
+	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
+		if attempts.Add(1) == 1 {
+			return raftkvtest.Action{DropAfter: true}
+		}
+		giveUp()
+		return raftkvtest.Action{DropBefore: true}
+	})
+
+	_, err = client.Put(patience, "k", []byte("v"))
 	var unknown *raftkv.OutcomeUnknownError
 	switch {
 	case err == nil:
 		fmt.Println("written")
 	case errors.As(err, &unknown):
-		fmt.Println("read before you write again")
+		outcome, err := client.Resolve(ctx, err) // with time of its own
+		fmt.Println("unknown at first, then:", outcome.Kind, err)
 	default:
 		fmt.Println("not written")
 	}
-	// Output: written
+	// Output: unknown at first, then: applied <nil>
+}
+
+// After NotApplied the write may be made again: no attempt of the first one will ever be applied.
+func ExampleClient_Resolve() {
+	cluster := raftkvtest.New(1, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	// The write does not reach the cluster, and the caller gives up.
+	patience, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
+		giveUp()
+		return raftkvtest.Action{DropBefore: true}
+	})
+	_, err = client.Put(patience, "k", []byte("v"))
+	cluster.SetHook(nil)
+
+	outcome, err := client.Resolve(ctx, err)
+	if err != nil {
+		fmt.Println(err) // ask again later
+		return
+	}
+	fmt.Println(outcome.Kind)
+	if outcome.Kind == raftkv.NotApplied {
+		r, err := client.Put(ctx, "k", []byte("v"))
+		fmt.Println("written again, version", r.Version, err)
+	}
+	// Output:
+	// not applied
+	// written again, version 1 <nil>
+}
+
+// A read that any replica may serve by itself, if what it has is at most so old.
+func ExampleStaleWithin() {
+	cluster := raftkvtest.New(3, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	if _, err := client.Put(ctx, "color", []byte("blue")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	item, err := client.Get(ctx, "color", raftkv.StaleWithin(5*time.Second))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%s, at most 5s old: %t\n", item.Value, item.Age <= 5*time.Second)
+	// Output: blue, at most 5s old: true
+}
+
+// Who has been told of a write by somebody else reads it from any replica, and never what was before.
+func ExampleAtLeast() {
+	cluster := raftkvtest.New(3, 1)
+	defer cluster.Close()
+	ctx := context.Background()
+	client, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	other, err := raftkv.Open(ctx, cluster.Endpoints())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer other.Close()
+
+	r, err := client.Put(ctx, "color", []byte("green"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	token := client.TokenAt(r.Shard, r.Revision) // text: pass it on, in a cookie, say
+
+	item, err := other.Get(ctx, "color", raftkv.AtLeast(token))
+	fmt.Printf("%s %v\n", item.Value, err)
+	// Output: green <nil>
 }
 
 func ExampleClient_Async() {
