@@ -1,8 +1,10 @@
 package service
 
 import (
+	"container/list"
 	"context"
 	"runtime"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -15,6 +17,10 @@ type answerAccount struct {
 	conn *answerConn
 	held uint64
 	lost bool
+	// place is where the account is in what the connection is owed, if it holds anything and is not lost; since is when the client last took
+	// something of it, or owed nothing.
+	place *list.Element
+	since time.Time
 }
 
 // answerPool is the mem.BufferPool of the answers of one call: every buffer of them leads to it, and nothing else does once the call

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"container/list"
 	"context"
 	"math/bits"
 	"net"
@@ -14,18 +15,23 @@ import (
 
 // answerConn is a connection of the grpc listener. grpc-go takes an answer from the handler at once and keeps it until the client
 // takes it, even beyond the end of the call, so what it keeps is counted here: it is in the budget from its marshalling until its
-// buffer is free, or the connection closed. A client that takes none of what waits for transferTimeout is cut off.
+// buffer is free, or the connection closed.
+//
+// A client is cut off that takes nothing of what waits for one of its calls for transferTimeout, whatever it takes of others: grpc-go gives a server no
+// way to reset one stream, and what is queued for a stream that ends without is kept all the same.
 //
 // Each call counts its own part in an answerAccount, because an answer to a stream that has been reset is not always freed.
 type answerConn struct {
 	net.Conn
 	service *Service
-	timer   *time.Timer
+	// timer runs while anything is owed, and ends no later than the time of the first of owed.
+	timer *time.Timer
 
 	// mu guards what follows, and the accounts of the connection. A leaf.
-	mu     sync.Mutex
-	held   uint64
-	lost   uint64 // the part of held that no client will take
+	mu   sync.Mutex
+	held uint64
+	// owed are the accounts that wait for the client to take something, *answerAccount. The one that has waited longest is first.
+	owed   list.List
 	closed bool
 }
 
@@ -54,13 +60,11 @@ func (c *answerConn) take(a *answerAccount, n uint64) {
 	if c.closed {
 		return
 	}
+	if a.held == 0 && !a.lost {
+		c.owe(a)
+	}
 	c.held, a.held = c.held+n, a.held+n
 	c.service.budget.add(n)
-	if a.lost {
-		c.lost += n
-	} else if c.held-c.lost == n {
-		c.timer.Reset(c.service.transferTimeout)
-	}
 }
 
 // give takes n bytes of the account from the count: they have been written, or thrown away.
@@ -72,12 +76,14 @@ func (c *answerConn) give(a *answerAccount, n uint64) {
 	}
 	c.held, a.held = c.held-n, a.held-n
 	c.service.budget.give(n)
-	if a.lost {
-		c.lost -= n
-		return
+	switch {
+	case a.lost:
+	case a.held == 0:
+		c.settle(a)
+	default:
+		a.since = time.Now()
+		c.owed.MoveToBack(a.place)
 	}
-	c.timer.Reset(c.service.transferTimeout)
-	c.restWhenIdle()
 }
 
 // lose says that no client takes what the account holds, and returns how much that is.
@@ -88,8 +94,9 @@ func (c *answerConn) lose(a *answerAccount) uint64 {
 		return 0
 	}
 	a.lost = true
-	c.lost += a.held
-	c.restWhenIdle()
+	if a.held > 0 {
+		c.settle(a)
+	}
 	return a.held
 }
 
@@ -100,16 +107,47 @@ func (c *answerConn) found(a *answerAccount) {
 	if c.closed {
 		return
 	}
-	c.held, c.lost = c.held-a.held, c.lost-a.held
+	c.held -= a.held
 	c.service.budget.give(a.held)
 	a.held = 0
 }
 
-// restWhenIdle stops the timer if the client owes nothing. Called under mu.
-func (c *answerConn) restWhenIdle() {
-	if c.held == c.lost {
+// owe begins to wait for the client to take what the account will hold. Called under mu.
+func (c *answerConn) owe(a *answerAccount) {
+	a.since, a.place = time.Now(), c.owed.PushBack(a)
+	if c.owed.Len() == 1 {
+		c.timer.Reset(c.service.transferTimeout)
+	}
+}
+
+// settle ends the wait for an account. Called under mu.
+func (c *answerConn) settle(a *answerAccount) {
+	c.owed.Remove(a.place)
+	if c.owed.Len() == 0 {
 		c.timer.Stop()
 	}
+}
+
+// expire cuts the client off if it is late. If it is not, what has made the timer run has been taken meanwhile.
+func (c *answerConn) expire() {
+	if c.late() {
+		_ = c.Close() // it was of no use any more
+	}
+}
+
+// late says whether the client has taken nothing for too long of what waits longest. It sets the timer anew if not.
+func (c *answerConn) late() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := c.owed.Front()
+	if first == nil {
+		return false
+	}
+	left := c.service.transferTimeout - time.Since(first.Value.(*answerAccount).since)
+	if left > 0 {
+		c.timer.Reset(left)
+	}
+	return left <= 0
 }
 
 // Write writes, or fails when the client takes too long: behind it may wait what the timer does not count, being lost.
@@ -123,7 +161,8 @@ func (c *answerConn) Close() error {
 	c.mu.Lock()
 	c.timer.Stop()
 	c.service.budget.give(c.held)
-	c.held, c.lost, c.closed = 0, 0, true
+	c.held, c.closed = 0, true
+	c.owed.Init()
 	c.mu.Unlock()
 	return c.Conn.Close()
 }
@@ -141,7 +180,7 @@ func (c answerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.
 		return nil, nil, err
 	}
 	a := &answerConn{Conn: conn, service: c.service}
-	a.timer = time.AfterFunc(time.Hour, func() { _ = a.Close() }) // it was of no use any more
+	a.timer = time.AfterFunc(time.Hour, a.expire)
 	a.timer.Stop()
 	return a, connInfo{info, a}, nil
 }

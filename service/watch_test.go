@@ -424,20 +424,7 @@ func TestAWatcherThatNeverReads(t *testing.T) {
 		f := newFixture(t)
 		f.service.transferTimeout = 100 * time.Millisecond
 		s := f.fakeWatch(nil)
-		events := &raftnode.WatchBatch{Shard: 1, Events: []raftnode.WatchEvent{{Revision: 1, Key: strings.Repeat("k", 200<<10)}}}
-		feeding := make(chan int)
-		go func() {
-			sent := 0
-			for {
-				select {
-				case s.batches <- events:
-					sent++
-				case <-s.closed:
-					feeding <- sent
-					return
-				}
-			}
-		}()
+		fed := s.feed()
 		conn, err := net.Dial("tcp", f.address)
 		if err != nil {
 			t.Fatal(err)
@@ -445,7 +432,7 @@ func TestAWatcherThatNeverReads(t *testing.T) {
 		if _, err := io.WriteString(conn, request); err != nil {
 			t.Fatal(err)
 		}
-		if sent := <-feeding; sent == 0 || sent > 200 {
+		if sent := <-fed; sent == 0 || sent > 200 {
 			t.Errorf("%d batches of 200 KiB were taken", sent)
 		}
 		if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {

@@ -1,0 +1,219 @@
+package service
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/credentials/insecure"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
+	"github.com/raftkv/raftkv/raftnode"
+)
+
+// feed gives a watch 200 KiB whenever it asks, until it has ended; then it says how often.
+func (s *fakeStream) feed() <-chan int {
+	events := &raftnode.WatchBatch{Shard: 1, Events: []raftnode.WatchEvent{{Revision: 1, Key: strings.Repeat("k", 200<<10)}}}
+	fed := make(chan int, 1)
+	go func() {
+		for sent := 0; ; sent++ {
+			select {
+			case s.batches <- events:
+			case <-s.closed:
+				fed <- sent
+				return
+			}
+		}
+	}()
+	return fed
+}
+
+// read reads until something comes on one stream. It returns true if the other has been reset, or the connection closed.
+func (m *mutedConn) read(stream, other uint32) (ended bool) {
+	for {
+		frame, err := m.framer.ReadFrame()
+		if err != nil {
+			return true
+		}
+		switch f := frame.(type) {
+		case *http2.RSTStreamFrame:
+			if f.StreamID == other {
+				return true
+			}
+		case *http2.DataFrame:
+			if f.StreamID == stream {
+				return false
+			}
+		}
+	}
+}
+
+// unreadCall is a call whose answer the client leaves where it is.
+type unreadCall struct {
+	name, path, kind string
+	body             []byte
+	native           bool
+}
+
+// An answer that the client leaves where it is ends in time although another stream of the same connection is read all along. What it
+// held is in the budget again, and clients with other connections notice nothing.
+func TestUnreadBesideWhatIsRead(t *testing.T) {
+	const watch, get, scan, exec = raftkvv1connect.WatchServiceWatchProcedure, kvPath + "Get", kvPath + "Scan", kvPath + "Exec"
+	run, err := (&raftkvv1.ExecRequest{Operations: []*raftkvv1.ExecOperation{execGet(1, "k")}}).MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := []byte("\x0a\x01k")
+	for _, call := range []unreadCall{
+		{"watch over grpc", watch, "application/grpc", key, true},
+		{"get over grpc", get, "application/grpc", key, true},
+		{"scan over grpc", scan, "application/grpc", nil, true},
+		{"exec over grpc", exec, "application/grpc", run, true},
+		{"watch over grpc on http", watch, "application/grpc", key, false},
+		{"watch over grpc-web", watch, "application/grpc-web", key, false},
+		{"watch over connect", watch, "application/connect+proto", key, false},
+		{"scan over connect", scan, "application/connect+proto", nil, false},
+		{"exec over connect", exec, "application/connect+proto", run, false},
+	} {
+		t.Run(call.name, call.check)
+	}
+}
+
+func (u unreadCall) check(t *testing.T) {
+	const watch = raftkvv1connect.WatchServiceWatchProcedure
+	f := newFixture(t)
+	f.service.transferTimeout = 500 * time.Millisecond
+	f.node.records["k"], f.node.records["n"] = recordOf(strings.Repeat("v", 1<<20)), recordOf("")
+	unread, read := f.fakeWatch(nil), f.fakeWatch(nil)
+	f.service.watch = func(_ context.Context, r raftnode.WatchRequest) (watchStream, error) {
+		if r.Key == "k" {
+			return unread, nil
+		}
+		return read, nil
+	}
+	fed := unread.feed()
+	m := dialMuted(t, map[bool]string{true: f.grpc, false: f.address}[u.native])
+	m.must(m.framer.WriteWindowUpdate(0, 1<<30))
+	m.call(watch, u.kind, enveloped(nil), true)
+	m.must(m.framer.WriteWindowUpdate(1, 1<<30))
+	m.call(u.path, u.kind, enveloped(u.body), true)
+	late := time.After(30 * time.Second)
+	for ended := false; !ended; ended = m.read(1, 3) {
+		select {
+		case read.batches <- createdBatch:
+		case <-read.closed: // The test was slow itself.
+		case <-late:
+			t.Fatalf("%d bytes are held for ever", f.service.budget.used.Load())
+		}
+		if code, b := f.rest(t, "GET", "/v1/kv/n", nil); code != 200 {
+			t.Fatalf("%d %s", code, b)
+		}
+	}
+	if u.path != watch {
+		close(unread.closed)
+	} else if sent := <-fed; sent == 0 || sent > 2 {
+		t.Errorf("%d batches of 200 KiB were taken", sent)
+	}
+	// Over HTTP/2 the connection goes on, and the stream that is read has its base.
+	retry(t, func() bool { return f.service.budget.used.Load() <= 2*exchangeBytes })
+	if u.native {
+		_, _ = io.Copy(io.Discard, m.conn) // until it is closed
+	} else {
+		m.ping()
+	}
+}
+
+// The time of each call runs from what its client has last taken of it, or from the first that it has not.
+func TestTimesOfAnswers(t *testing.T) {
+	const timeout = 10 * time.Second
+	for name, test := range map[string]struct {
+		do   func(c *answerConn, a, b *answerAccount)
+		ends time.Duration // 0: never
+	}{
+		"nothing is owed": {func(c *answerConn, a, _ *answerAccount) {
+			c.take(a, 1)
+			c.give(a, 1)
+		}, 0},
+		"nothing is taken": {func(c *answerConn, a, b *answerAccount) {
+			c.take(a, 1)
+			time.Sleep(6 * time.Second)
+			c.take(a, 1)
+			c.take(b, 1)
+		}, 10 * time.Second},
+		"all is taken but late": {func(c *answerConn, a, b *answerAccount) {
+			for range 3 {
+				c.take(a, 1)
+				c.take(b, 1)
+				time.Sleep(9 * time.Second)
+				c.give(a, 1)
+				c.give(b, 1)
+			}
+		}, 0},
+		"some of each is taken": {func(c *answerConn, a, b *answerAccount) {
+			c.take(a, 4)
+			c.take(b, 4)
+			for range 4 {
+				time.Sleep(9 * time.Second)
+				c.give(a, 1)
+				c.give(b, 1)
+			}
+		}, 0},
+		"only the other is taken": {func(c *answerConn, a, b *answerAccount) {
+			c.take(a, 9)
+			time.Sleep(3 * time.Second)
+			c.take(b, 1)
+			for range 9 {
+				time.Sleep(2 * time.Second)
+				c.give(a, 1)
+			}
+		}, 13 * time.Second},
+		"the other is lost": {func(c *answerConn, a, b *answerAccount) {
+			c.take(b, 1)
+			c.lose(b)
+			c.take(b, 1)
+			time.Sleep(3 * time.Second)
+			c.take(a, 1)
+		}, 13 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if ended := answersEnd(t, timeout, test.do); ended != test.ends {
+					t.Errorf("it was closed at %s, want %s", ended, test.ends)
+				}
+			})
+		})
+	}
+}
+
+// answersEnd says when a connection is closed with which something is done; 0: never.
+func answersEnd(t *testing.T, timeout time.Duration, do func(c *answerConn, a, b *answerAccount)) (ended time.Duration) {
+	near, far := net.Pipe()
+	service := &Service{transferTimeout: timeout}
+	conn, _, err := answerCredentials{insecure.NewCredentials(), service}.ServerHandshake(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, began, closed := conn.(*answerConn), time.Now(), make(chan time.Duration, 1)
+	go func() {
+		_, _ = far.Read(make([]byte, 1)) // until it is closed
+		closed <- time.Since(began)
+	}()
+	do(c, &answerAccount{conn: c}, &answerAccount{conn: c})
+	time.Sleep(2 * timeout)
+	synctest.Wait()
+	select {
+	case ended = <-closed:
+	default:
+	}
+	_ = c.Close()
+	if used := service.budget.used.Load(); used != 0 {
+		t.Errorf("%d bytes are held", used)
+	}
+	return ended
+}
