@@ -154,12 +154,16 @@ export class FutureRevisionError extends RaftkvError {
 export class SessionExpiredError extends RaftkvError {
   override readonly name = "SessionExpiredError";
   constructor(
-    /** What the client has asked for before it had seen this revision may be forgotten. */
+    /** What the client has asked for before it had seen this revision may be forgotten; 0 if it has acknowledged the answer. */
     readonly floor: bigint,
     /** The revision of the shard. */
     readonly revision: bigint,
   ) {
-    super(`the cluster may have forgotten what was asked for before revision ${floor}, so a retry cannot be told from a new write`);
+    super(
+      floor === 0n
+        ? "the client itself has acknowledged the answer to this write, so the cluster has forgotten it; this attempt was not applied"
+        : `the cluster may have forgotten what was asked for before revision ${floor}, so a retry cannot be told from a new write`,
+    );
   }
 }
 

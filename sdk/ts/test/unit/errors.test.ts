@@ -115,3 +115,8 @@ test("every error is named, and a base for all", () => {
     expect(error.name).toBe(name);
   }
 });
+
+test("a session that is forgotten says why", () => {
+  expect(new errors.SessionExpiredError(5n, 8n).message).toContain("before revision 5");
+  expect(new errors.SessionExpiredError(0n, 8n).message).toContain("the client itself has acknowledged the answer");
+});
