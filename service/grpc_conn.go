@@ -17,7 +17,7 @@ import (
 // takes it, even beyond the end of the call, so what it keeps is counted here: it is in the budget from its marshalling until its
 // buffer is free, or the connection closed.
 //
-// A client is cut off that takes nothing of what waits for one of its calls for transferTimeout, whatever it takes of others: grpc-go gives a server no
+// A client is cut off that takes no whole message of what waits for one of its calls for transferTimeout, whatever it takes of others: grpc-go gives a server no
 // way to reset one stream, and what is queued for a stream that ends without is kept all the same.
 //
 // Each call counts its own part in an answerAccount, because an answer to a stream that has been reset is not always freed.

@@ -39,6 +39,8 @@ const (
 	keepAliveShare = 2.0 / 5
 	// keepAliveTime bounds an attempt, so that a node that hangs does not use up the time to ask others; of a short time to live it is a quarter.
 	keepAliveTime = 2 * time.Second
+	// lateShare: a grant that took more than this part of the time to live is followed by a keep-alive.
+	lateShare = 4
 	// grantsMax is how often Grant asks for another lease because the answer did not fit: an id that is taken, a session that is forgotten.
 	grantsMax = 5
 )
@@ -62,20 +64,36 @@ func (c *Client) Grant(ctx context.Context, ttl time.Duration, options ...GrantO
 	if err != nil {
 		return nil, &CallError{Operation: "grant", Err: err}
 	}
-	var granted *raftkvv1.Lease
-	var sent time.Duration
-	err = c.identified(func(id *raftkvv1.RequestId) error {
-		sent = c.now() // of the first attempt: it may be the one that the answer is of
+	for range grantsMax {
+		id, sent, err := c.grant(ctx, ms)
+		if err != nil {
+			return nil, err
+		}
+		if c.now()-sent <= ttl/lateShare {
+			return c.hold(id, millis(ms), sent, options)
+		}
+		// An attempt was given up, and if that was the one that granted the lease, little is left of it, or nothing.
+		switch l, err := c.ResumeLease(ctx, id, options...); {
+		case err == nil:
+			return l, nil
+		case !errors.As(err, new(*LeaseNotFoundError)):
+			return c.hold(id, millis(ms), sent, options)
+		}
+	}
+	return nil, &CallError{Operation: "grant", Err: fmt.Errorf("%d leases of %v ended before their grants were answered; take a longer time to live", grantsMax, ttl)}
+}
+
+// grant grants a lease. It returns when the first attempt was sent, which may be the one that the answer is of.
+func (c *Client) grant(ctx context.Context, ttlMs uint64) (id LeaseID, sent time.Duration, err error) {
+	err = c.identified(func(request *raftkvv1.RequestId) error {
+		sent = c.now()
 		return c.unary(ctx, "grant", nil, writesOnce, func(ctx context.Context, e *endpoint) error {
-			r, err := c.leaseService(e).Grant(ctx, &raftkvv1.GrantRequest{TtlMs: ms, RequestId: id})
-			granted = r.GetLease()
+			r, err := c.leaseService(e).Grant(ctx, &raftkvv1.GrantRequest{TtlMs: ttlMs, RequestId: request})
+			id = LeaseID(r.GetLease().GetId())
 			return err
 		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	return c.hold(LeaseID(granted.GetId()), millis(granted.GetTtlMs()), sent, options)
+	return id, sent, err
 }
 
 // ResumeLease goes on with a lease that was granted before, by another process perhaps: it keeps it alive, once and then as Grant does. If the lease

@@ -193,6 +193,39 @@ func TestLeaseWritesGoElsewhere(t *testing.T) {
 	}
 }
 
+// A grant whose first attempt takes more than the time to live, because its node hangs, still gives a lease that lives, another if the cluster has ended
+// the one that was granted.
+func TestLateGrantGivesALeaseThatLives(t *testing.T) {
+	for name, ended := range map[string]bool{"kept": false, "ended meanwhile": true} {
+		t.Run(name, func(t *testing.T) {
+			cluster, client := open(t, 2, 1, raftkv.WithTimeout(6*time.Second))
+			var grants, prolonged atomic.Int32
+			cluster.SetCallHook(func(c raftkvtest.Call) raftkvtest.Action {
+				switch {
+				case c.Method == "Grant" && grants.Add(1) == 1:
+					return raftkvtest.Action{Wait: make(chan struct{})}
+				case c.Method == "KeepAlive" && prolonged.Add(1) == 1 && ended:
+					cluster.Advance(time.Minute)
+				}
+				return raftkvtest.Action{}
+			})
+			l, err := client.Grant(t.Context(), time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Err(); err != nil {
+				t.Errorf("the lease is lost: %v", err)
+			}
+			if _, err := client.GetLease(t.Context(), l.ID()); err != nil {
+				t.Error(err)
+			}
+			if want := map[bool]int32{false: 2, true: 3}[ended]; grants.Load() != want {
+				t.Errorf("%d grants, want %d", grants.Load(), want)
+			}
+		})
+	}
+}
+
 // The holder learns that it cannot count on a lease when the cluster has ended it, when no node is there, when all refuse, and when it did nothing
 // itself.
 func TestLeaseLost(t *testing.T) {

@@ -12,6 +12,8 @@ const driftShare = 1 / 100;
 const keepAliveShare = 3 / 10;
 /** Bounds an attempt, so that a node that hangs does not use up the time to ask others; of a short time to live it is a quarter. */
 const keepAliveMs = 2000;
+/** A grant that took more than this part of the time to live is followed by a keep-alive. */
+const lateShare = 1 / 4;
 /** How often a grant is asked for again because the answer did not fit: an id that is taken, a session that is forgotten. */
 const grantsMax = 5;
 
@@ -162,12 +164,27 @@ const timerMaxMs = 2 ** 31 - 1;
 /** Grants a lease. */
 export async function grant(context: LeaseContext, ttlMs: number, o: LeaseOptions): Promise<Lease> {
   const ttl = millis("ttlMs", ttlMs, 1);
-  let sent = 0;
-  const { lease } = await identified(context, { case: "grant", value: true }, (identity) => {
-    sent = performance.now(); // of the first attempt: it may be the one that the answer is of
-    return new Call(context, "grant a lease", o, identity).run((e, bounds) => e.lease.grant({ ttlMs: ttl, requestId: identity.message() }, bounds));
-  });
-  return hold(context, lease, sent, o);
+  for (let left = grantsMax - 1; ; left--) {
+    let sent = 0;
+    const { lease } = await identified(context, { case: "grant", value: true }, (identity) => {
+      sent = performance.now(); // of the first attempt: it may be the one that the answer is of
+      return new Call(context, "grant a lease", o, identity).run((e, bounds) => e.lease.grant({ ttlMs: ttl, requestId: identity.message() }, bounds));
+    });
+    if (performance.now() - sent <= ttlMs * lateShare) {
+      return hold(context, lease, sent, o);
+    }
+    // An attempt was given up, and if that was the one that granted the lease, little is left of it, or nothing.
+    try {
+      return await resume(context, lease!.id, o);
+    } catch (error) {
+      if (!(error instanceof LeaseNotFoundError)) {
+        return hold(context, lease, sent, o);
+      }
+      if (left === 0) {
+        throw error;
+      }
+    }
+  }
 }
 
 /** Goes on with a lease that was granted before. */

@@ -37,6 +37,29 @@ test("its holder learns that it is lost before the cluster can have ended it, al
   expect(lease.signal.reason).toMatchObject({ leaseId: lease.id, message: expect.stringContaining("could not be kept alive in time") });
 });
 
+test.each([
+  ["still lives", false],
+  ["has ended meanwhile", true],
+])("a grant that was late gives a lease that lives, also if the first %s", async (_, ended) => {
+  const cluster = new TestCluster();
+  const client = cluster.client();
+  let [grants, prolonged] = [0, 0];
+  cluster.faults = ({ method }) => {
+    if (method === "grant" && ++grants === 1) {
+      return "hang";
+    }
+    if (method === "keepAlive" && ++prolonged === 1 && ended) {
+      cluster.advance(60_000);
+    }
+    return undefined;
+  };
+  const granted = client.grant(1000);
+  await vi.advanceTimersByTimeAsync(5000);
+  const lease = await granted;
+  expect(lease.signal.aborted).toBe(false);
+  expect(grants).toBe(ended ? 3 : 2);
+});
+
 test("a node that hangs leaves time for the others", async () => {
   const cluster = new TestCluster();
   const client = cluster.client();
