@@ -64,8 +64,7 @@ func TestConditionsOnEveryProtocol(t *testing.T) {
 // TestConditionOfNoKind checks that a condition that says nothing, or something that only a later version knows, is no write without one.
 func TestConditionOfNoKind(t *testing.T) {
 	f := newFixture(t)
-	protocols := f.protocols(t)
-	protocols["exec"] = f.execCaller(t)
+	protocols := f.writeCallers(t)
 	delete(protocols, "rest") // its query cannot say it
 	later := &raftkvv1.Condition{}
 	later.ProtoReflect().SetUnknown([]byte{7 << 3, 1}) // a varint in field 7

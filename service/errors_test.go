@@ -92,8 +92,7 @@ var errorRows = []struct {
 
 func TestEveryErrorOnEveryProtocol(t *testing.T) {
 	f := newFixture(t)
-	protocols := f.protocols(t)
-	protocols["exec"] = f.execCaller(t)
+	protocols := f.writeCallers(t)
 	for _, row := range errorRows {
 		for name, call := range protocols {
 			t.Run(fmt.Sprintf("%s/%s", row.reason, name), func(t *testing.T) {

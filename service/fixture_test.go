@@ -105,6 +105,13 @@ func serve(t testing.TB, s interface{ Serve(net.Listener) error }) string {
 // caller calls unary methods by one protocol. The error is the google.rpc.Status that came, or nil.
 type caller func(t testing.TB, procedure string, req, res proto.Message) *spb.Status
 
+// writeCallers are all ways to write, Exec included.
+func (f *fixture) writeCallers(t testing.TB) map[string]caller {
+	callers := f.protocols(t)
+	callers["exec"] = f.execCaller(t)
+	return callers
+}
+
 // protocols are all ways to call a unary method.
 func (f *fixture) protocols(t testing.TB) map[string]caller {
 	conn := f.dial(t)

@@ -12,13 +12,6 @@ import (
 	"github.com/raftkv/raftkv/raftnode"
 )
 
-// sessionCallers are all ways to write, Exec included.
-func (f *fixture) sessionCallers(t testing.TB) map[string]caller {
-	callers := f.protocols(t)
-	callers["exec"] = f.execCaller(t)
-	return callers
-}
-
 // retried is a write of a key by one method, and an empty answer to it.
 type retried struct{ req, res proto.Message }
 
@@ -61,7 +54,7 @@ func (f *fixture) mustBeForgotten(t *testing.T, call caller, id *raftkvv1.Reques
 // A client that has acknowledged an answer and asks again gets no second one, nor is the write made again.
 func TestSequenceBelowTheAcknowledged(t *testing.T) {
 	f := newNodeFixture(t)
-	for name, call := range f.sessionCallers(t) {
+	for name, call := range f.writeCallers(t) {
 		t.Run(name, func(t *testing.T) {
 			client := make([]byte, clientIDBytes)
 			_, _ = rand.Read(client)
@@ -80,7 +73,7 @@ func TestEvictedSession(t *testing.T) {
 	const kept, ofClient = 65_536, 4_096
 	n := openNode(t, func(o *raftnode.Options) { o.NoSync = true })
 	f := newFixture(t, func(o *Options) { o.Node = n })
-	callers := f.sessionCallers(t)
+	callers := f.writeCallers(t)
 	id := &raftkvv1.RequestId{ClientId: make([]byte, clientIDBytes), Sequence: 1}
 	first := mustPutAs(t, callers["grpc"], id, "last")
 	others := func(from, to uint64) {

@@ -192,8 +192,7 @@ func TestBadTransactions(t *testing.T) {
 	for i := range large {
 		large[i] = txnPut(fmt.Sprint(i), strings.Repeat("v", 1<<20), false)
 	}
-	protocols := f.protocols(t)
-	protocols["exec"] = f.execCaller(t)
+	protocols := f.writeCallers(t)
 	for name, bad := range map[string]struct {
 		req                  *raftkvv1.TxnRequest
 		reason, field, limit string

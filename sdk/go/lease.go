@@ -65,35 +65,35 @@ func (c *Client) Grant(ctx context.Context, ttl time.Duration, options ...GrantO
 		return nil, &CallError{Operation: "grant", Err: err}
 	}
 	for range grantsMax {
-		id, sent, err := c.grant(ctx, ms)
+		id, lives, sent, err := c.grant(ctx, ms)
 		if err != nil {
 			return nil, err
 		}
-		if c.now()-sent <= ttl/lateShare {
-			return c.hold(id, millis(ms), sent, options)
+		if c.now()-sent <= lives/lateShare {
+			return c.hold(id, lives, sent, options)
 		}
 		// An attempt was given up, and if that was the one that granted the lease, little is left of it, or nothing.
 		switch l, err := c.ResumeLease(ctx, id, options...); {
 		case err == nil:
 			return l, nil
 		case !errors.As(err, new(*LeaseNotFoundError)):
-			return c.hold(id, millis(ms), sent, options)
+			return c.hold(id, lives, sent, options)
 		}
 	}
 	return nil, &CallError{Operation: "grant", Err: fmt.Errorf("%d leases of %v ended before their grants were answered; take a longer time to live", grantsMax, ttl)}
 }
 
 // grant grants a lease. It returns when the first attempt was sent, which may be the one that the answer is of.
-func (c *Client) grant(ctx context.Context, ttlMs uint64) (id LeaseID, sent time.Duration, err error) {
+func (c *Client) grant(ctx context.Context, ttlMs uint64) (id LeaseID, ttl, sent time.Duration, err error) {
 	err = c.identified(func(request *raftkvv1.RequestId) error {
 		sent = c.now()
 		return c.unary(ctx, "grant", nil, writesOnce, func(ctx context.Context, e *endpoint) error {
 			r, err := c.leaseService(e).Grant(ctx, &raftkvv1.GrantRequest{TtlMs: ttlMs, RequestId: request})
-			id = LeaseID(r.GetLease().GetId())
+			id, ttl = LeaseID(r.GetLease().GetId()), millis(r.GetLease().GetTtlMs())
 			return err
 		})
 	})
-	return id, sent, err
+	return id, ttl, sent, err
 }
 
 // ResumeLease goes on with a lease that was granted before, by another process perhaps: it keeps it alive, once and then as Grant does. If the lease
