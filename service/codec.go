@@ -156,7 +156,7 @@ func (c grpcCodec) Marshal(message any) (mem.BufferSlice, error) {
 		out.pool.Put(b)
 		return nil, fmt.Errorf("cannot marshal %T: %w", out.message, err)
 	}
-	return mem.BufferSlice{mem.NewBuffer(b, out.pool)}, nil
+	return out.pool.parts(mem.NewBuffer(b, out.pool)), nil
 }
 
 func (c grpcCodec) Unmarshal(data mem.BufferSlice, message any) error {

@@ -143,10 +143,16 @@ func onEveryProtocol(t *testing.T, test func(t *testing.T, call caller)) {
 	}
 }
 
+// dial dials the grpc listener.
 func (f *fixture) dial(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
+	return dialGRPC(t, f.grpc, options...)
+}
+
+func dialGRPC(t testing.TB, address string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
 	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	conn, err := grpc.NewClient("passthrough:///"+f.grpc, options...)
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
 	if err != nil {
 		t.Fatal(err)
 	}

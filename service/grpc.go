@@ -77,7 +77,7 @@ func (s *Service) registerGRPC(server *grpc.Server) {
 	reflection.Register(server) // v1 and v1alpha
 }
 
-// withFrame puts a frame around the methods of a service: the codec's own errors (see inbound), the budget, compression. All become
+// withFrame puts a frame around the methods of a service: the codec's own errors (see inbound), the budget, no compression. All become
 // streams, so that the frame is still there when an answer has been handed over.
 func (s *Service) withFrame(desc grpc.ServiceDesc) grpc.ServiceDesc {
 	all := make([]grpc.StreamDesc, 0, len(desc.Methods)+len(desc.Streams))
@@ -87,8 +87,7 @@ func (s *Service) withFrame(desc grpc.ServiceDesc) grpc.ServiceDesc {
 	for _, m := range desc.Streams {
 		handle := m.Handler
 		m.Handler = func(srv any, stream grpc.ServerStream) error {
-			// Messages of streams are compressed all or none, and most are small.
-			if err := grpc.SetSendCompressor(stream.Context(), encoding.Identity); err != nil {
+			if err := sendPlain(stream.Context()); err != nil {
 				return err
 			}
 			return handle(srv, newFramedStream(stream, newAnswerPool(stream.Context())))
@@ -108,15 +107,16 @@ func (s *Service) framed(handle grpc.MethodHandler) grpc.StreamHandler {
 		if err != nil {
 			return err
 		}
-		// grpc-go would compress every answer to a client that compressed its request.
-		if answer, ok := res.(fastMessage); ok && answer.SizeVT() < compressBytesMin {
-			if err := grpc.SetSendCompressor(stream.Context(), encoding.Identity); err != nil {
-				return err
-			}
+		if err := sendPlain(stream.Context()); err != nil {
+			return err
 		}
 		return newFramedStream(stream, pool).SendMsg(res)
 	}
 }
+
+// sendPlain has answers sent as they are. grpc-go would compress every answer to a client that has compressed its request, however small, and into buffers of its
+// own: what waits for the client would be in no account and no budget.
+func sendPlain(ctx context.Context) error { return grpc.SetSendCompressor(ctx, encoding.Identity) }
 
 // handleUnary makes the answer. The decoded request is in the budget here, the answer by its answerPool.
 func (s *Service) handleUnary(srv any, stream grpc.ServerStream, pool *answerPool, handle grpc.MethodHandler) (any, error) {

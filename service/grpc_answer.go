@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -78,6 +79,43 @@ func (p *answerPool) Get(n int) *[]byte {
 func (p *answerPool) Put(b *[]byte) {
 	p.account.conn.give(p.account, uint64(cap(*b)))
 	answerBuffers.Put(b)
+}
+
+// answerPartBytes is how much of a long answer a client is to take in time: whoever takes that is slow and not away.
+const answerPartBytes = 64 << 10
+
+// parts divides the buffer of a long answer, so that each part says when it was written. The buffer is free when all were.
+func (p *answerPool) parts(b mem.Buffer) mem.BufferSlice {
+	if b.Len() <= answerPartBytes {
+		return mem.BufferSlice{b}
+	}
+	var parts mem.BufferSlice
+	for at := 0; at < b.Len(); at += answerPartBytes {
+		part := &answerPart{Buffer: b.Slice(at, min(at+answerPartBytes, b.Len())), account: p.account}
+		part.refs.Store(1)
+		parts = append(parts, part)
+	}
+	b.Free() // The parts hold it.
+	return parts
+}
+
+// answerPart is a part of a long answer.
+type answerPart struct {
+	mem.Buffer
+	account *answerAccount
+	refs    atomic.Int32
+}
+
+// Ref counts a reference.
+func (p *answerPart) Ref() { p.refs.Add(1) }
+
+// Free gives a reference up. Behind the last the part was written, or thrown away with its stream.
+func (p *answerPart) Free() {
+	if p.refs.Add(-1) > 0 {
+		return
+	}
+	p.account.conn.progress(p.account)
+	p.Buffer.Free()
 }
 
 // sent comes after each message. A stream may have been reset while the message was on its way into grpc-go's queue. grpc-go then throws

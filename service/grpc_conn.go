@@ -17,8 +17,8 @@ import (
 // takes it, even beyond the end of the call, so what it keeps is counted here: it is in the budget from its marshalling until its
 // buffer is free, or the connection closed.
 //
-// A client is cut off that takes no whole message of what waits for one of its calls for transferTimeout, whatever it takes of others: grpc-go gives a server no
-// way to reset one stream, and what is queued for a stream that ends without is kept all the same.
+// A client is cut off that takes nothing of what waits for one of its calls for transferTimeout, no message and no part of a long one, whatever it takes of others:
+// grpc-go gives a server no way to reset one stream, and what is queued for a stream that ends without is kept all the same.
 //
 // Each call counts its own part in an answerAccount, because an answer to a stream that has been reset is not always freed.
 type answerConn struct {
@@ -81,9 +81,23 @@ func (c *answerConn) give(a *answerAccount, n uint64) {
 	case a.held == 0:
 		c.settle(a)
 	default:
-		a.since = time.Now()
-		c.owed.MoveToBack(a.place)
+		c.wait(a)
 	}
+}
+
+// progress says that the client has taken a part of what the account holds.
+func (c *answerConn) progress(a *answerAccount) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed && !a.lost {
+		c.wait(a)
+	}
+}
+
+// wait begins the wait for an account anew. Called under mu.
+func (c *answerConn) wait(a *answerAccount) {
+	a.since = time.Now()
+	c.owed.MoveToBack(a.place)
 }
 
 // lose says that no client takes what the account holds, and returns how much that is.

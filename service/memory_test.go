@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,8 +52,8 @@ func (m *mutedConn) must(err error) {
 	}
 }
 
-// head sends the head of a request.
-func (m *mutedConn) head(method, path, kind string) {
+// head sends the head of a request, and further headers, each a name and a value.
+func (m *mutedConn) head(method, path, kind string, more ...string) {
 	m.t.Helper()
 	var block bytes.Buffer
 	e := hpack.NewEncoder(&block)
@@ -61,13 +62,16 @@ func (m *mutedConn) head(method, path, kind string) {
 	} {
 		m.must(e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
 	}
+	for h := range slices.Chunk(more, 2) {
+		m.must(e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
+	}
 	m.must(m.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: m.stream, BlockFragment: block.Bytes(), EndHeaders: true}))
 }
 
 // call sends the head of a request and some of its body; end says that this is all.
-func (m *mutedConn) call(path, kind string, body []byte, end bool) {
+func (m *mutedConn) call(path, kind string, body []byte, end bool, more ...string) {
 	m.t.Helper()
-	m.head("POST", path, kind)
+	m.head("POST", path, kind, more...)
 	m.must(m.framer.WriteData(m.stream, end, body))
 	m.stream += 2
 }

@@ -210,7 +210,7 @@ func (bytesCodec) Unmarshal(b []byte, v any) error {
 	return proto.Unmarshal(b, v.(proto.Message))
 }
 
-// TestCompression: messages of 1 KiB and more are compressed for those who ask, smaller ones are not.
+// TestCompression: messages of 1 KiB and more are compressed for those who ask, smaller ones are not, nor those of the grpc listener.
 func TestCompression(t *testing.T) {
 	f := newFixture(t)
 	for key, size := range map[string]int{"small": 100, "large": 10_000} {
@@ -230,13 +230,15 @@ func TestCompression(t *testing.T) {
 		if got := res.Header.Get("Content-Encoding") == "gzip"; got != want {
 			t.Errorf("connect, %s: compressed: %t", key, got)
 		}
-		var answer encodingRecorder
-		client := raftkvv1.NewKvServiceClient(f.dial(t, grpc.WithStatsHandler(&answer)))
-		if _, err := client.Get(t.Context(), &raftkvv1.GetRequest{Key: key}, grpc.UseCompressor(gzip.Name)); err != nil {
-			t.Fatal(err)
-		}
-		if got := answer.compression() == "gzip"; got != want {
-			t.Errorf("grpc, %s: compressed: %t", key, got)
+		for address, want := range map[string]bool{f.address: want, f.grpc: false} {
+			var answer encodingRecorder
+			client := raftkvv1.NewKvServiceClient(dialGRPC(t, address, grpc.WithStatsHandler(&answer)))
+			if _, err := client.Get(t.Context(), &raftkvv1.GetRequest{Key: key}, grpc.UseCompressor(gzip.Name)); err != nil {
+				t.Fatal(err)
+			}
+			if got := answer.compressed(); got != want {
+				t.Errorf("grpc, %s of %s: compressed: %t", key, address, got)
+			}
 		}
 	}
 }

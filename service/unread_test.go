@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/mem"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
 	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
@@ -59,6 +61,7 @@ type unreadCall struct {
 	name, path, kind string
 	body             []byte
 	native           bool
+	headers          []string
 }
 
 // An answer that the client leaves where it is ends in time although another stream of the same connection is read all along. What it
@@ -71,15 +74,16 @@ func TestUnreadBesideWhatIsRead(t *testing.T) {
 	}
 	key := []byte("\x0a\x01k")
 	for _, call := range []unreadCall{
-		{"watch over grpc", watch, "application/grpc", key, true},
-		{"get over grpc", get, "application/grpc", key, true},
-		{"scan over grpc", scan, "application/grpc", nil, true},
-		{"exec over grpc", exec, "application/grpc", run, true},
-		{"watch over grpc on http", watch, "application/grpc", key, false},
-		{"watch over grpc-web", watch, "application/grpc-web", key, false},
-		{"watch over connect", watch, "application/connect+proto", key, false},
-		{"scan over connect", scan, "application/connect+proto", nil, false},
-		{"exec over connect", exec, "application/connect+proto", run, false},
+		{"watch over grpc", watch, "application/grpc", key, true, nil},
+		{"get over grpc", get, "application/grpc", key, true, nil},
+		{"get over grpc, compressed", get, "application/grpc", key, true, []string{"grpc-encoding", "gzip", "grpc-accept-encoding", "gzip"}},
+		{"scan over grpc", scan, "application/grpc", nil, true, nil},
+		{"exec over grpc", exec, "application/grpc", run, true, nil},
+		{"watch over grpc on http", watch, "application/grpc", key, false, nil},
+		{"watch over grpc-web", watch, "application/grpc-web", key, false, nil},
+		{"watch over connect", watch, "application/connect+proto", key, false, nil},
+		{"scan over connect", scan, "application/connect+proto", nil, false, nil},
+		{"exec over connect", exec, "application/connect+proto", run, false, nil},
 	} {
 		t.Run(call.name, call.check)
 	}
@@ -89,7 +93,9 @@ func (u unreadCall) check(t *testing.T) {
 	const watch = raftkvv1connect.WatchServiceWatchProcedure
 	f := newFixture(t)
 	f.service.transferTimeout = 500 * time.Millisecond
-	f.node.records["k"], f.node.records["n"] = recordOf(strings.Repeat("v", 1<<20)), recordOf("")
+	value := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(value) // It cannot be compressed.
+	f.node.records["k"], f.node.records["n"] = recordOf(string(value)), recordOf("")
 	unread, read := f.fakeWatch(nil), f.fakeWatch(nil)
 	f.service.watch = func(_ context.Context, r raftnode.WatchRequest) (watchStream, error) {
 		if r.Key == "k" {
@@ -102,7 +108,7 @@ func (u unreadCall) check(t *testing.T) {
 	m.must(m.framer.WriteWindowUpdate(0, 1<<30))
 	m.call(watch, u.kind, enveloped(nil), true)
 	m.must(m.framer.WriteWindowUpdate(1, 1<<30))
-	m.call(u.path, u.kind, enveloped(u.body), true)
+	m.call(u.path, u.kind, enveloped(u.body), true, u.headers...)
 	late := time.After(30 * time.Second)
 	for ended := false; !ended; ended = m.read(1, 3) {
 		select {
@@ -180,6 +186,12 @@ func TestTimesOfAnswers(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			c.take(a, 1)
 		}, 13 * time.Second},
+		"a large answer is taken part by part": {func(c *answerConn, a, _ *answerAccount) {
+			takeParts(a, 16)
+		}, 0},
+		"a large answer is taken up to a part": {func(c *answerConn, a, _ *answerAccount) {
+			takeParts(a, 15)
+		}, 100 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -188,6 +200,22 @@ func TestTimesOfAnswers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// takeParts makes an answer of 1 MiB and takes parts of it, one every six seconds, as the transport of grpc-go does.
+func takeParts(a *answerAccount, parts int) {
+	message := &raftkvv1.GetResponse{Kv: &raftkvv1.KeyValue{Value: make([]byte, 16*answerPartBytes-64)}}
+	data, err := grpcCodec{}.Marshal(&outbound{message: message, pool: &answerPool{account: a}})
+	if err != nil {
+		panic(err)
+	}
+	var r mem.Reader
+	r.Reset(data)
+	data.Free()
+	for range parts {
+		time.Sleep(6 * time.Second)
+		_, _ = r.Discard(min(answerPartBytes, r.Remaining()))
 	}
 }
 
