@@ -16,9 +16,10 @@ import (
 //
 // Who watches everything misses no revision, because each changes something. Who watches some keys, or puts or deletes only, is told of all such changes
 // that are known, and of no other. What a watch has said to be complete as of a time has all that was acknowledged by then. What it says of versions, and of what
-// a change has replaced, is what it has said of the key before, and of what is left out of a watch, what is known of the revision that it names.
+// a change has replaced, is what it has said of the key before, and of what is left out of a watch, what is known of the revision that it names. Who is refused
+// because history is gone asks for some that is.
 func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]Disk) error {
-	l := ledger{revisions: make(map[ledgerKey][]Watched)}
+	l := ledger{revisions: make(map[ledgerKey][]Watched), floors: make(map[placement.ShardID]uint64)}
 	var errs []error
 	for node, disk := range disks {
 		if err := l.addDisk(disk); err != nil {
@@ -38,12 +39,18 @@ func CheckWatches(h *History, watches []*Watch, disks map[placement.NodeID]Disk)
 	acknowledged := acknowledgedByTime(h)
 	for _, w := range watches {
 		errs = append(errs, l.check(w), checkMarks(acknowledged, w), l.checkReplaced(w))
+		if len(disks) > 0 {
+			errs = append(errs, l.checkForgotten(w))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// ledger is what is known of the histories.
-type ledger struct{ revisions map[ledgerKey][]Watched }
+// ledger is what is known of the histories. floors are the revisions with which they begin in the end.
+type ledger struct {
+	revisions map[ledgerKey][]Watched
+	floors    map[placement.ShardID]uint64
+}
 
 type ledgerKey struct {
 	shard    placement.ShardID
@@ -75,6 +82,11 @@ func (o *Operation) changes() []Watched {
 // addDisk notes the history that a disk holds.
 func (l *ledger) addDisk(disk Disk) error {
 	return disk.eachShard(func(v *state.View, shard placement.ShardID) error {
+		at, err := v.Position(shard)
+		if err != nil {
+			return err
+		}
+		l.floors[shard] = max(l.floors[shard], at.HistoryFloor)
 		return eachPart(v, shard, state.WantAfter, func(p *state.Part) error {
 			return l.add(shard, p.Revision, partChanges(p), "a disk")
 		})
@@ -194,7 +206,7 @@ func (l *ledger) checkReplaced(w *Watch) error {
 				continue
 			}
 			if w.NoPuts {
-				if err := l.checkFound(w, p.Shard, was, e); err != nil {
+				if err := l.checkFound(w, p, was, known, e); err != nil {
 					return err
 				}
 				continue
@@ -204,10 +216,13 @@ func (l *ledger) checkReplaced(w *Watch) error {
 			}
 			found := Cell{}
 			// A key that begins anew was removed before, which may be left out.
-			if known && !was.Deleted && !(w.NoDeletes && e.Version == 1) {
+			anew := w.NoDeletes && e.Version == 1
+			if known && !was.Deleted && !anew {
 				found = was.cell()
 			}
 			switch {
+			case known && anew && !l.mayBeDeleted(p.Shard, e.Key, was.Revision, e.Revision):
+				return fmt.Errorf("%s is told that revision %d of shard %d begins %s anew, which is there since revision %d, and nobody has deleted it", w.Name, e.Revision, p.Shard, e.Key, was.Revision)
 			case e.Deleted && found.Version == 0:
 				return fmt.Errorf("%s is told that revision %d of shard %d deletes %s, which is not there", w.Name, e.Revision, p.Shard, e.Key)
 			case !e.Deleted && e.Version != found.Version+1:
@@ -222,25 +237,54 @@ func (l *ledger) checkReplaced(w *Watch) error {
 
 func (e *Watched) cell() Cell { return Cell{Value: e.Value, Version: e.Version, Revision: e.Revision} }
 
+// mayBeDeleted says whether a key may have been deleted between two revisions: one of them has done it, or is not known.
+func (l *ledger) mayBeDeleted(shard placement.ShardID, key string, from, to uint64) bool {
+	for revision := from + 1; revision < to; revision++ {
+		changes, ok := l.revisions[ledgerKey{shard, revision}]
+		if !ok || slices.Contains(changes, Watched{Revision: revision, Key: key, Deleted: true}) {
+			return true
+		}
+	}
+	return false
+}
+
 // checkFound compares what a delete says that it has found, of a watch that is not told of the puts, with what the watch has said of the key last, and with what is
 // known of the revision that it names.
-func (l *ledger) checkFound(w *Watch, shard placement.ShardID, was, e Watched) error {
+func (l *ledger) checkFound(w *Watch, p *WatchedShard, was Watched, known bool, e Watched) error {
 	found := e.Before
 	if !w.Before {
 		return nil
 	}
 	if found.Version == 0 {
-		return fmt.Errorf("%s is told that revision %d of shard %d deletes %s, which is not there", w.Name, e.Revision, shard, e.Key)
+		return fmt.Errorf("%s is told that revision %d of shard %d deletes %s, which is not there", w.Name, e.Revision, p.Shard, e.Key)
 	}
-	possible := found.Revision < e.Revision && found.Revision >= was.Revision
-	if found.Revision == was.Revision {
-		possible = possible && !was.Deleted && found == was.cell()
+	possible := found.Revision < e.Revision
+	switch {
+	case known && !was.Deleted: // It is still what it was, or was written over.
+		possible = possible && (found == was.cell() || found.Revision > was.Revision && found.Version > was.Version)
+	case known:
+		possible = possible && found.Revision > was.Revision
+	case w.Initial: // It was not there at the start.
+		possible = possible && found.Revision > p.From
 	}
-	if known, ok := l.revisions[ledgerKey{shard, found.Revision}]; ok {
-		possible = possible && slices.Contains(known, Watched{Revision: found.Revision, Key: e.Key, Value: found.Value})
+	if changes, ok := l.revisions[ledgerKey{p.Shard, found.Revision}]; ok {
+		possible = possible && slices.Contains(changes, Watched{Revision: found.Revision, Key: e.Key, Value: found.Value})
 	}
 	if !possible {
-		return fmt.Errorf("%s is told that revision %d of shard %d has found %s as %+v, and before of %+v", w.Name, e.Revision, shard, e.Key, found, was)
+		return fmt.Errorf("%s is told that revision %d of shard %d has found %s as %+v, and before of %+v", w.Name, e.Revision, p.Shard, e.Key, found, was)
+	}
+	return nil
+}
+
+// checkForgotten says whether what a watch was refused for is forgotten: history begins later, and nowhere earlier in the end.
+func (l *ledger) checkForgotten(w *Watch) error {
+	for _, f := range w.Forgotten {
+		switch floor := l.floors[f.Shard]; {
+		case f.Asked >= f.Oldest:
+			return fmt.Errorf("%s is told that the history of shard %d begins at revision %d, and what it asks for is %d", w.Name, f.Shard, f.Oldest, f.Asked)
+		case f.Oldest > floor:
+			return fmt.Errorf("%s is told that the history of shard %d begins at revision %d, and in the end at %d", w.Name, f.Shard, f.Oldest, floor)
+		}
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/raftkv/raftkv/raftnode/placement"
 )
 
 // TestCheckWatches shows the checker watches that are right and ones that are not, of shard 1, of which revision 2 has replaced v1 and revision 3 has deleted
@@ -64,6 +66,10 @@ func TestCheckFilteredWatches(t *testing.T) {
 	second := Watched{Revision: 2, Key: key(0, 0), Value: "v2", Version: 2, Before: Cell{Value: "v1", Version: 1, Revision: 1}}
 	third := Watched{Revision: 3, Key: key(0, 0), Deleted: true, Before: Cell{Value: "v2", Version: 2, Revision: 2}}
 	fourth := Watched{Revision: 4, Key: key(8, 1), Value: "v4", Version: 1}
+	again := Watched{Revision: 2, Key: key(0, 0), Value: "v2", Version: 1}
+	anew := Watched{Revision: 5, Key: key(0, 0), Value: "v5", Version: 1}
+	thirdVersion := Watched{Revision: 1, Key: key(0, 0), Value: "v1", Version: 3}
+	initial := func(e Watched) Watched { e.Before, e.Initial = Cell{}, true; return e }
 	found := func(before Cell) Watched { e := third; e.Before = before; return e }
 	everything := func(string) bool { return true }
 	between := func(k string) bool { return k >= key(0, 0) && k < key(8, 1) }
@@ -93,11 +99,46 @@ func TestCheckFilteredWatches(t *testing.T) {
 			[]Watched{{Revision: 1, Key: key(0, 0), Value: "v0", Version: 3, Initial: true}, second, third},
 			"version 2",
 		},
+		"without deletes, and a key begins anew that nobody deleted": {
+			Watch{NoDeletes: true, Covers: everything}, 0, []Watched{first, again, fourth}, "and nobody has deleted it",
+		},
+		"without deletes, and a key begins anew": {Watch{NoDeletes: true, Covers: everything}, 0, []Watched{first, second, fourth, anew}, ""},
+		"without puts, the start has what is deleted": {
+			Watch{NoPuts: true, Before: true, Initial: true, Covers: everything}, 2, []Watched{initial(second), third}, "",
+		},
+		"without puts, the start has not what is deleted": {
+			Watch{NoPuts: true, Before: true, Initial: true, Covers: everything}, 2, []Watched{third}, "has found",
+		},
+		"without puts, the start has what was replaced": {
+			Watch{NoPuts: true, Before: true, Initial: true, Covers: everything}, 1, []Watched{initial(first), third}, "",
+		},
+		"without puts, the start has a later version of what was replaced": {
+			Watch{NoPuts: true, Before: true, Initial: true, Covers: everything}, 1, []Watched{initial(thirdVersion), third}, "has found",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, all, _ := watchedHistory()
 			c.watch.Name, c.watch.Shards = "filtered", []*WatchedShard{{Shard: 1, From: c.from, Complete: 4, Seen: c.seen}}
 			expect(t, CheckWatches(h, []*Watch{all, &c.watch}, nil), c.want)
+		})
+	}
+}
+
+// TestCheckCompacted shows the checker what watches were refused for, where history begins at revision 4 in the end.
+func TestCheckCompacted(t *testing.T) {
+	for name, c := range map[string]struct {
+		refused Forgotten
+		want    string
+	}{
+		"forgotten":             {Forgotten{Shard: 1, Asked: 2, Oldest: 3}, ""},
+		"forgotten just before": {Forgotten{Shard: 1, Asked: 3, Oldest: 4}, ""},
+		"known":                 {Forgotten{Shard: 1, Asked: 3, Oldest: 3}, "and what it asks for is 3"},
+		"known to the end":      {Forgotten{Shard: 1, Asked: 4, Oldest: 5}, "and in the end at 4"},
+		"of another shard":      {Forgotten{Shard: 2, Asked: 1, Oldest: 2}, "and in the end at 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := ledger{floors: map[placement.ShardID]uint64{1: 4}}
+			expect(t, l.checkForgotten(&Watch{Name: "group", Forgotten: []Forgotten{c.refused}}), c.want)
 		})
 	}
 }

@@ -110,11 +110,12 @@ func (w *watcher) drawPast(cs *clients, group int, shard placement.ShardID) {
 
 // firstRevision draws the revision to begin with: one of the past or the next. Behind a refusal it is the oldest that there is.
 func (w *watcher) firstRevision() uint64 {
-	if oldest := w.oldest; oldest != 0 {
-		w.oldest = 0
-		return oldest
+	known, first := w.known(), w.oldest
+	if first == 0 {
+		first = 1 + w.c.scheduler.random.Uint64N(known+1)
 	}
-	return 1 + w.c.scheduler.random.Uint64N(w.known()+1)
+	w.oldest, w.past = 0, first <= known
+	return first
 }
 
 // covers says which keys a watch is of. It is not asked of the nodes, whose answer it judges.

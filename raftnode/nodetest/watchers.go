@@ -50,6 +50,14 @@ type Watch struct {
 	Initial, Before bool
 	Shards          []*WatchedShard
 	Marks           []Mark
+	// Forgotten is what it was refused for.
+	Forgotten []Forgotten
+}
+
+// Forgotten is the refusal of a watch that asks for a revision that is older than what a shard knows.
+type Forgotten struct {
+	Shard         placement.ShardID
+	Asked, Oldest uint64
 }
 
 // watcher is a client that watches through one node after the other.
@@ -63,6 +71,8 @@ type watcher struct {
 	// history begins, as the watch was refused for.
 	known  func() uint64
 	oldest uint64
+	// past: it begins with a revision that clients knew when it was drawn.
+	past bool
 	// saved is where it goes on, last where it might and before that one: a client may lose the last answer.
 	last, before savedWatch
 	stream       *raftnode.WatchStream
@@ -167,6 +177,7 @@ func (w *watcher) failed(err error) {
 	switch {
 	case errors.As(err, &compacted):
 		w.c.seen(WatchCompacted)
+		w.Forgotten = append(w.Forgotten, Forgotten{compacted.Shard, compacted.Revision, compacted.Oldest})
 		w.last, w.before, w.request.Token, w.Shards, w.oldest = savedWatch{}, savedWatch{}, "", nil, compacted.Oldest
 	case errors.As(err, &cutOff):
 		w.c.seen(WatchCutOff)
@@ -226,7 +237,7 @@ func (w *watcher) take(l *life, b *raftnode.WatchBatch) {
 			}
 			w.Shards = append(w.Shards, &WatchedShard{Shard: p.Shard, From: from, Complete: p.Revision})
 		}
-		if w.request.Revision != 0 && w.request.Revision <= w.known() {
+		if w.past {
 			w.c.seen(WatchFromPast)
 		}
 	}
