@@ -255,8 +255,11 @@ type OutcomeUnknownError struct {
 }
 
 func (e *OutcomeUnknownError) Error() string {
-	return e.Operation + ": the outcome is unknown, ask with Resolve or read before you write again: " + e.Err.Error() +
-		describe(e.Attempts, e.Omitted, e.Err)
+	next := "look before you do it again"
+	if e.Write != nil {
+		next = "ask with Resolve or read before you write again"
+	}
+	return e.Operation + ": the outcome is unknown, " + next + ": " + e.Err.Error() + describe(e.Attempts, e.Omitted, e.Err)
 }
 
 // Unwrap returns Err and the errors of Attempts, the latest first.

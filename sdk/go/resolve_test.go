@@ -3,6 +3,7 @@ package raftkv_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -97,15 +98,18 @@ func TestResolveApplied(t *testing.T) {
 func loseAnswer(t *testing.T, cluster *raftkvtest.Cluster, write func(context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action {
-		cancel()
-		return raftkvtest.Action{DropAfter: true}
-	})
+	drop := raftkvtest.Action{DropAfter: true}
+	cluster.SetHook(func(raftkvtest.Operation) raftkvtest.Action { cancel(); return drop })
+	cluster.SetCallHook(func(raftkvtest.Call) raftkvtest.Action { cancel(); return drop })
 	err := write(ctx)
 	cluster.SetHook(nil)
+	cluster.SetCallHook(nil)
 	var unknown *raftkv.OutcomeUnknownError
 	if !errors.As(err, &unknown) {
 		t.Fatalf("%v is no unknown outcome", err)
+	}
+	if strings.Contains(err.Error(), "ask with Resolve") != (unknown.Write != nil) {
+		t.Errorf("%v, and it can be asked for: %t", err, unknown.Write != nil)
 	}
 	return err
 }
@@ -124,8 +128,12 @@ func TestResolveConditionFailed(t *testing.T) {
 }
 
 func TestResolveOfSomethingElse(t *testing.T) {
-	_, client := open(t, 1, 1)
-	for _, err := range []error{nil, errors.New("another"), &raftkv.OutcomeUnknownError{Err: errors.New("of a transfer")}} {
+	cluster, client := open(t, 1, 1)
+	grant := loseAnswer(t, cluster, func(ctx context.Context) error {
+		_, err := client.Grant(ctx, time.Minute)
+		return err
+	})
+	for _, err := range []error{nil, errors.New("another"), &raftkv.OutcomeUnknownError{Err: errors.New("of a transfer")}, grant} {
 		var invalid *raftkv.InvalidError
 		if _, got := client.Resolve(within(t, time.Minute), err); !errors.As(got, &invalid) {
 			t.Errorf("%v: %v", err, got)
