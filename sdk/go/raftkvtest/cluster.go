@@ -240,6 +240,7 @@ func (c *Cluster) Forget(id placement.ShardID) {
 	s.revision++
 	s.floor = s.revision
 	clear(s.results)
+	clear(s.acked)
 	maps.DeleteFunc(c.revoked, func(_ string, lease uint64) bool { return c.slots[placement.SlotOfLease(lease)] == s })
 }
 

@@ -94,7 +94,8 @@ func TestTokensBelongToTheirCluster(t *testing.T) {
 	}
 }
 
-// A late copy of a write whose answer its client has acknowledged is refused, with no floor: it is not that the cluster has not kept it.
+// A late copy of a write whose answer its client has acknowledged is refused, with no floor: it is not that the cluster has not kept it. Once the client is
+// forgotten, that is why.
 func TestAcknowledgedWriteIsRefused(t *testing.T) {
 	cluster := raftkvtest.New(1, 1)
 	t.Cleanup(cluster.Close)
@@ -110,18 +111,31 @@ func TestAcknowledgedWriteIsRefused(t *testing.T) {
 	if err := errors.Join(put(1, 0), put(2, 2)); err != nil {
 		t.Fatal(err)
 	}
+	if e := expired(t, put(1, 0)); e.GetFloor() != 0 || e.GetRevision() == 0 {
+		t.Errorf("acknowledged: %v", e)
+	}
+	cluster.Forget(1)
+	if e := expired(t, put(1, 0)); e.GetFloor() == 0 {
+		t.Errorf("forgotten: %v", e)
+	}
+}
+
+// expired is the SessionExpired that err carries.
+func expired(t *testing.T, err error) *raftkvv1.SessionExpired {
+	t.Helper()
 	var refused *connect.Error
-	if err := put(1, 0); !errors.As(err, &refused) {
+	if !errors.As(err, &refused) {
 		t.Fatalf("%v", err)
 	}
 	for _, d := range refused.Details() {
 		if m, err := d.Value(); err == nil {
-			if expired, ok := m.(*raftkvv1.SessionExpired); ok && expired.Floor == 0 && expired.Revision > 0 {
-				return
+			if e, ok := m.(*raftkvv1.SessionExpired); ok {
+				return e
 			}
 		}
 	}
-	t.Errorf("%v, with %v", refused, refused.Details())
+	t.Fatalf("%v, with %v", refused, refused.Details())
+	return nil
 }
 
 // Nothing but Advance ends what has a time to live.
