@@ -33,7 +33,7 @@ var _ engine = (*kvEngine)(nil)
 
 func openKV(dir string, o Options, flushed func(), fatal func(error)) (engine, error) {
 	store, err := state.Open(dir, state.Options{
-		FS: o.FS, CacheBytes: o.CacheBytes, MemTableBytes: o.memTableBytes(), CompactionsLeave: o.DiskReserve / compactionsShare,
+		FS: o.FS, CacheBytes: o.CacheBytes, MemTableBytes: o.memTableBytes(), OpenFiles: o.OpenFiles, CompactionsLeave: o.DiskReserve / compactionsShare,
 		Logger: o.Logger, OnFlush: flushed, OnFatal: fatal,
 	})
 	if err != nil {

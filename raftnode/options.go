@@ -75,6 +75,8 @@ type Options struct {
 	// CacheBytes and MemTableBytes size the state engine. Defaults 256 MiB, and 32 MiB or a thirty-second of the reserve; up to four memtables
 	// come on top. Those of some members are up to three eighths smaller, so that not all flush at the same moment.
 	CacheBytes, MemTableBytes int64
+	// OpenFiles is how many tables the state engine keeps open. Default 1,000. Some 200 files come on top.
+	OpenFiles int
 	// HistoryBytes is how much history a shard keeps; up to a sixteenth more before some of it goes. Default 64 MiB, at most a sixteenth of the reserve.
 	HistoryBytes uint64
 	// HistoryAge is for how long a shard keeps history, by its own clock, if HistoryBytes do not end it sooner. Default 1 hour.

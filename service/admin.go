@@ -30,7 +30,7 @@ func NewAdmin(s *Service, g prometheus.Gatherer) http.Handler {
 
 // NewAdminServer makes the server of the admin listener.
 func NewAdminServer(s *Service, g prometheus.Gatherer, o ListenerOptions) *HTTPServer {
-	return newHTTPServer(NewAdmin(s, g), o, s.logger)
+	return newHTTPServer(NewAdmin(s, g), o, uncounted(), s.logger)
 }
 
 // readyz is 200 iff the node lacks nothing and does not stop; else 503, and says what it lacks.

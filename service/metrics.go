@@ -63,6 +63,8 @@ type metrics struct {
 	slow     *prometheus.CounterVec
 	streams  prometheus.Gauge
 	watches  prometheus.Gauge
+
+	open, openLimit *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -79,6 +81,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		watches: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "raftkv_watch_streams", Help: "Watches that are open.",
 		}),
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "raftkv_client_connections", Help: "Connections of clients that are open, by port (http or grpc).",
+		}, []string{"port"}),
+		openLimit: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "raftkv_client_connections_limit", Help: "How many there may be; more wait.",
+		}, []string{"port"}),
 	}
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "raftkv_request_duration_seconds", Help: "From the decoded request to its answer, by operation.",
@@ -90,7 +98,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.slow), r.Register(m.streams), r.Register(m.watches))
+	return m, errors.Join(r.Register(m.requests), r.Register(duration), r.Register(m.slow), r.Register(m.streams), r.Register(m.watches),
+		r.Register(m.open), r.Register(m.openLimit))
+}
+
+// connections counts those of a port.
+func (m *metrics) connections(port string) connectionCount {
+	return connectionCount{m.open.WithLabelValues(port), m.openLimit.WithLabelValues(port)}
 }
 
 // showBudget shows what the requests and answers of all clients hold.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -42,18 +41,11 @@ type ListenerOptions struct {
 	Connections int
 }
 
-func (o ListenerOptions) limit(l net.Listener) net.Listener {
-	n := o.Connections
-	if n == 0 {
-		n = connectionsDefault
-	}
-	return netutil.LimitListener(l, n)
-}
-
 // HTTPServer serves a handler over HTTP/1.1 and HTTP/2, with TLS or without.
 type HTTPServer struct {
 	server  *http.Server
 	options ListenerOptions
+	count   connectionCount
 }
 
 // NewHTTPServer makes the server of the server listener.
@@ -62,10 +54,10 @@ func (s *Service) NewHTTPServer(o ListenerOptions) (*HTTPServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newHTTPServer(h, o, s.logger), nil
+	return newHTTPServer(h, o, s.metrics.connections("http"), s.logger), nil
 }
 
-func newHTTPServer(h http.Handler, o ListenerOptions, logger *slog.Logger) *HTTPServer {
+func newHTTPServer(h http.Handler, o ListenerOptions, count connectionCount, logger *slog.Logger) *HTTPServer {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -90,12 +82,12 @@ func newHTTPServer(h http.Handler, o ListenerOptions, logger *slog.Logger) *HTTP
 	if o.TLS != nil {
 		server.TLSConfig = o.TLS.Clone()
 	}
-	return &HTTPServer{server: server, options: o}
+	return &HTTPServer{server: server, options: o, count: count}
 }
 
 // Serve serves l until Shutdown, and closes it. It returns nil after Shutdown.
 func (h *HTTPServer) Serve(l net.Listener) error {
-	l = h.options.limit(l)
+	l = h.options.limit(l, h.count)
 	var err error
 	if h.options.TLS != nil {
 		err = h.server.ServeTLS(l, "", "")
@@ -121,13 +113,14 @@ func (h *HTTPServer) Shutdown(ctx context.Context) error {
 type GRPCServer struct {
 	server  *grpc.Server
 	options ListenerOptions
+	count   connectionCount
 }
 
 // NewGRPCServer makes the server of the grpc listener.
 func (s *Service) NewGRPCServer(o ListenerOptions) *GRPCServer {
 	server := grpc.NewServer(s.grpcOptions(o)...)
 	s.registerGRPC(server)
-	return &GRPCServer{server: server, options: o}
+	return &GRPCServer{server: server, options: o, count: s.metrics.connections("grpc")}
 }
 
 func (s *Service) grpcOptions(o ListenerOptions) []grpc.ServerOption {
@@ -160,7 +153,7 @@ func (s *Service) grpcOptions(o ListenerOptions) []grpc.ServerOption {
 
 // Serve serves l until Shutdown, and closes it. It returns nil after Shutdown.
 func (g *GRPCServer) Serve(l net.Listener) error {
-	l = g.options.limit(l)
+	l = g.options.limit(l, g.count)
 	if err := g.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding/gzip"
@@ -323,6 +324,9 @@ func TestConnectionCap(t *testing.T) {
 		t.Fatal("a second connection was served", err)
 	case <-time.After(50 * time.Millisecond): // it never is; this only bounds how long the test looks
 	}
+	if n, limit := gaugeOf(t, s.metrics.open), gaugeOf(t, s.metrics.openLimit); n != 1 || limit != 1 {
+		t.Errorf("%v connections are shown of %v", n, limit)
+	}
 	first.Close()
 	if err := <-answered; err != nil {
 		t.Fatal(err)
@@ -331,7 +335,20 @@ func TestConnectionCap(t *testing.T) {
 	if err := web.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
+	if n := gaugeOf(t, s.metrics.open); n != 0 {
+		t.Errorf("%v connections are shown at the end", n)
+	}
 	s.Close()
+}
+
+// gaugeOf is what a gauge shows of the http port.
+func gaugeOf(t *testing.T, v *prometheus.GaugeVec) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := v.WithLabelValues("http").Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetGauge().GetValue()
 }
 
 func TestTLS(t *testing.T) {

@@ -22,6 +22,8 @@ type config struct {
 	Port, PeerPort, GRPCPort int // 0: derived, see complete
 	Origins                  []string
 	MaxValueSize             int64
+	// MaxConnections is 0 if the node shall choose it.
+	MaxConnections int
 
 	Peers            []peer
 	Shards, Replicas int // replicas 0: one on each node, at most 5
@@ -55,6 +57,9 @@ type config struct {
 
 	// Insecure and UnsafeNoFsync are given on the command line only, so that a file that is copied does not bring them along.
 	Insecure, UnsafeNoFsync bool
+
+	// ProcessNodes is how many nodes the process has, which share what it may have open.
+	ProcessNodes int
 }
 
 // defaults is a cluster of one node on loopback.
@@ -63,6 +68,7 @@ func defaults() *config {
 		NodeID:            "node1",
 		Host:              "127.0.0.1",
 		MaxValueSize:      1 << 20,
+		ProcessNodes:      1,
 		Shards:            1,
 		ElectionTimeout:   time.Second,
 		HeartbeatInterval: 100 * time.Millisecond,

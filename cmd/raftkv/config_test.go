@@ -80,7 +80,7 @@ func TestConfigPrecedence(t *testing.T) {
 func TestConfigEverySettingFromEverySource(t *testing.T) {
 	values := map[string]string{
 		"node_id": "n", "host": "127.0.0.2", "port": "1001", "peer_port": "1002", "grpc_port": "1003", "origins": "https://a.example",
-		"max_value_size": "2MiB", "peers": "n:127.0.0.1:1001:1002", "shards": "4", "replicas": "1",
+		"max_value_size": "2MiB", "max_connections": "77", "peers": "n:127.0.0.1:1001:1002", "shards": "4", "replicas": "1",
 		"election_timeout": "3s", "heartbeat_interval": "20ms", "snapshot_threshold": "7", "snapshot_interval": "9s", "max_log_entries": "8",
 		"data_dir": "d", "sync_write": "false", "compression": "fast", "cache_size": "9MiB", "disk_reserve": "99MiB",
 		"history_size": "5MiB", "history_age": "3h", "idempotency_window": "7m",
@@ -116,7 +116,7 @@ func TestConfigEverySettingFromEverySource(t *testing.T) {
 	}
 	allow := []string{"--unsafe-no-fsync"}
 	want := mustLoad(t, sectioned.String(), nil, allow)
-	if want.SyncWrite || want.ElectionTimeout != 3*time.Second || want.MaxValueSize != 2<<20 || want.ClientCAFile != "x" || want.AdminHost != "127.0.0.3" {
+	if want.SyncWrite || want.ElectionTimeout != 3*time.Second || want.MaxValueSize != 2<<20 || want.MaxConnections != 77 || want.ClientCAFile != "x" || want.AdminHost != "127.0.0.3" {
 		t.Errorf("values were not taken over: %+v", want)
 	}
 	for name, got := range map[string]*config{
@@ -175,7 +175,7 @@ log_level: chatty
 `
 	_, _, err := loadText(t, file, []string{"RAFTKV_CACHE_SIZE=1024", "RAFTKV_GRPC_PORT=tcp://10.0.0.1:8080"}, []string{"--shards", "0"})
 	want := `the configuration cannot be used:
-  raftkv.yaml:4: server.colour: unknown key; section server has node_id, host, port, peer_port, grpc_port, origins, max_value_size
+  raftkv.yaml:4: server.colour: unknown key; section server has node_id, host, port, peer_port, grpc_port, origins, max_value_size, max_connections
   raftkv.yaml:5: server.cache_size: belongs into section storage
   raftkv.yaml:9: raft.heartbeat_interval: is set in line 8 already
   raftkv.yaml:14: monitoring: is a section; its keys go below it, indented

@@ -133,6 +133,7 @@ func demoConfigs(f demoFlags) []*config {
 		c.AdminHost = c.Host
 		c.Shards, c.CacheSize, c.DiskReserve, c.DataDir = f.shards, demoCache, demoReserve, filepath.Join(f.data, p.ID)
 		c.TraceEndpoint, c.TraceRatio = f.traceEndpoint, f.traceRatio
+		c.ProcessNodes = f.nodes
 		configs = append(configs, c)
 	}
 	return configs

@@ -47,7 +47,11 @@ type node struct {
 func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	n := &node{log: log.With("node", c.NodeID), failed: make(chan error, 1)}
 
-	// Certificates: nothing is open yet when a path is wrong.
+	// Files and certificates: nothing is open yet when there are too few or a path is wrong.
+	open, err := divideFiles(openFilesMax(), c.ProcessNodes, c.MaxConnections)
+	if err != nil {
+		return nil, err
+	}
 	identity, err := openIdentity(c, n.log)
 	if err != nil {
 		return nil, err
@@ -73,7 +77,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	// The node: it takes the lock of its directory, and forms or recovers in the background.
 	options := raftOptions(c, log)
 	options.PeerListener, options.PeerTLS = l.peer, identity.peer()
-	options.Tracers = n.tracers.of()
+	options.Tracers, options.OpenFiles = n.tracers.of(), open.tables
 	steps := newStepMetrics()
 	options.Observer = steps.observer()
 	if n.raft, err = raftnode.Open(options); err != nil {
@@ -90,14 +94,25 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	http, err := n.service.NewHTTPServer(service.ListenerOptions{TLS: identity.server("h2", "http/1.1")})
-	if err != nil {
+	if err := n.serveAll(l, registry, identity, open); err != nil {
 		return nil, fmt.Errorf("node %s: %w", c.NodeID, err)
 	}
-	grpc := n.service.NewGRPCServer(service.ListenerOptions{TLS: identity.server("h2")})
+	n.statistics = startStatistics(c.StatisticsInterval, registry, n.log)
+	n.log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
+		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
+	return n, nil
+}
+
+// serveAll begins to serve all listeners but that of peers.
+func (n *node) serveAll(l *listeners, registry *prometheus.Registry, identity *identity, open fileShares) error {
+	http, err := n.service.NewHTTPServer(service.ListenerOptions{TLS: identity.server("h2", "http/1.1"), Connections: open.connections})
+	if err != nil {
+		return err
+	}
+	grpc := n.service.NewGRPCServer(service.ListenerOptions{TLS: identity.server("h2"), Connections: open.connections})
 
 	// Probes and metrics first: they show a node that forms.
-	admin := service.ListenerOptions{TLS: identity.server("h2", "http/1.1")}
+	admin := service.ListenerOptions{TLS: identity.server("h2", "http/1.1"), Connections: open.admin}
 	for _, a := range []net.Listener{l.metrics, l.health} {
 		if a != nil {
 			s := service.NewAdminServer(n.service, registry, admin)
@@ -110,10 +125,7 @@ func startNode(c *config, log *slog.Logger) (_ *node, err error) {
 	n.clients = []server{http, grpc}
 	n.serve(http, l.server)
 	n.serve(grpc, l.grpc)
-	n.statistics = startStatistics(c.StatisticsInterval, registry, n.log)
-	n.log.Info("listening", "clients", l.server.Addr().String(), "grpc", l.grpc.Addr().String(), "peers", l.peer.Addr().String(),
-		"admin", l.metrics.Addr().String(), "tls", c.usesTLS())
-	return n, nil
+	return nil
 }
 
 // openService makes the service over the node, and the registry that has the metrics of both.

@@ -27,6 +27,8 @@ type process struct {
 	log                       *bytes.Buffer
 	// env is what its environment has besides that of the test.
 	env []string
+	// files is how many files it may have open; 0: as many as the test.
+	files int
 }
 
 // processes is a cluster of them.
@@ -129,6 +131,9 @@ func (c *processes) start(p *process) {
 		"--port", fmt.Sprint(p.port), "--peer-port", fmt.Sprint(p.peer), "--grpc-port", fmt.Sprint(p.grpc),
 		"--metrics-port", fmt.Sprint(p.metrics), "--peers", strings.Join(peers, ","), "--snapshot-threshold", "200",
 		"--max-log-entries", "100", "--election-timeout", "500ms", "--heartbeat-interval", "50ms")
+	if p.files > 0 {
+		p.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, p.files)}, p.cmd.Args...)...)
+	}
 	p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
 	p.cmd.Env = append(os.Environ(), p.env...)
 	if err := p.cmd.Start(); err != nil {

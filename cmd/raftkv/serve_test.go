@@ -89,13 +89,13 @@ func TestSampleConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all.Peers) != 3 || all.Replicas != 3 || all.DiskReserve != 1<<30 || all.HistorySize != 64<<20 || all.CertFile == "" || all.ClientCAFile == "" ||
+	if len(all.Peers) != 3 || all.Replicas != 3 || all.DiskReserve != 1<<30 || all.HistorySize != 64<<20 || all.MaxConnections != connectionsDefault || all.CertFile == "" || all.ClientCAFile == "" ||
 		all.TraceEndpoint == "" || all.TraceProtocol != protocolGRPC {
 		t.Errorf("the examples are not what they say: %+v", all)
 	}
 	// What is called a default is one.
 	all.Peers, all.Replicas, all.Host, all.AdminHost = plain.Peers, plain.Replicas, plain.Host, plain.AdminHost
-	all.DiskReserve, all.HistorySize = plain.DiskReserve, plain.HistorySize
+	all.DiskReserve, all.HistorySize, all.MaxConnections = plain.DiskReserve, plain.HistorySize, plain.MaxConnections
 	all.TraceEndpoint, all.TraceProtocol = plain.TraceEndpoint, plain.TraceProtocol // empty is that of the environment, else gRPC
 	all.CertFile, all.KeyFile, all.CAFile, all.ClientCAFile, all.Origins = "", "", "", "", nil
 	if got, want := fmt.Sprintf("%+v", all), fmt.Sprintf("%+v", plain); got != want {

@@ -86,6 +86,9 @@ var settings = []setting{
 		section: "server", name: "max_value_size", kind: "size", usage: "longest value; the same on all nodes (default 1MiB)",
 		set: size(func(c *config) *int64 { return &c.MaxValueSize }, 1, valueSizeMax),
 	}, {
+		section: "server", name: "max_connections", kind: "number", usage: "connections that clients may have to each port; more wait (default 10000, or what the limit of open files leaves)",
+		set: number(func(c *config) *int { return &c.MaxConnections }, connectionsMax),
+	}, {
 		section: "cluster", name: "peers", kind: "list", list: true, usage: "the founding nodes, as id:host:port or id:host:port:peer_port (default this node alone)",
 		set: func(c *config, v string) error {
 			p, err := parsePeer(v)

@@ -39,6 +39,7 @@ func (s *Store) engineOptions() *pebble.Options {
 		L0CompactionThreshold:       l0CompactSublevels,
 		L0CompactionFileThreshold:   l0CompactFiles,
 		L0StopWritesThreshold:       l0StopSublevels,
+		MaxOpenFiles:                o.OpenFiles, // 0 is 1,000
 		LBaseMaxBytes:               8 * o.MemTableBytes,
 		BytesPerSync:                bytesPerSync,
 		FlushSplitBytes:             o.MemTableBytes / 4,

@@ -47,6 +47,8 @@ type Options struct {
 	// MemTableBytes is the size at which a memtable is flushed, 32 MiB by default. Up to four may wait, so a crash can cost the
 	// replay of four times as much.
 	MemTableBytes int64
+	// OpenFiles is how many tables are kept open, 1,000 by default.
+	OpenFiles int
 	// DedupResults is how many results of retried requests a shard keeps, 65,536 by default. It decides what Apply does and must be
 	// the same on every replica (R21).
 	DedupResults int

@@ -20,7 +20,7 @@ type proxy struct {
 	silent atomic.Bool
 	// open counts the connections that clients have, sent the bytes of clients.
 	open, sent atomic.Int64
-	serving        sync.WaitGroup
+	serving    sync.WaitGroup
 }
 
 // behindProxy puts a proxy in front of node i, which the cluster tells as its address.
