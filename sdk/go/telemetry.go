@@ -25,7 +25,8 @@ func WithTracerProvider(p trace.TracerProvider) Option {
 }
 
 // WithMeterProvider counts the calls by operation and outcome (raftkv.client.calls), their attempts (raftkv.client.attempts), and measures the time of calls
-// (raftkv.client.duration, in seconds). Watches are not counted, neither as calls nor their attempts to connect. Nothing is measured without it, which is the default.
+// (raftkv.client.duration, in seconds). A watch is no call, but its attempts to begin, and to go on when a stream has ended, are counted. Nothing is measured without it,
+// which is the default.
 func WithMeterProvider(p metric.MeterProvider) Option {
 	return optionFunc(func(o *options) { o.meters = p })
 }
@@ -87,6 +88,14 @@ func (t *telemetry) observe(ctx context.Context, name string) (context.Context, 
 	}
 	w.ctx = ctx
 	return ctx, w
+}
+
+// watching is the observation of a watch, which has no span.
+func (t *telemetry) watching(ctx context.Context) *observation {
+	if t == nil {
+		return nil
+	}
+	return &observation{telemetry: t, ctx: ctx, operation: "watch"}
 }
 
 // operationOf is the name of a call without what differs from call to call: numbers, and what it is done to.

@@ -85,7 +85,7 @@ func TestNoSpans(t *testing.T) {
 	}
 }
 
-// Calls and attempts are counted by operation and outcome.
+// Calls and attempts are counted by operation and outcome; of a watch, its attempts to begin and to go on.
 func TestMetrics(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	cluster, client := open(t, 1, 1, raftkv.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))))
@@ -99,6 +99,25 @@ func TestMetrics(t *testing.T) {
 	_, _ = client.Get(ctx, "none")
 	cluster.SetHook(times(1, raftkvtest.Action{Wait: make(chan struct{})}))
 	_, _ = client.Put(within(t, 20*time.Millisecond), "k", nil)
+	// A watch that is refused once and then begins, ends and begins again.
+	refused := false
+	cluster.SetCallHook(func(raftkvtest.Call) raftkvtest.Action {
+		if refused {
+			return raftkvtest.Action{}
+		}
+		refused = true
+		return raftkvtest.Action{Refuse: raftkvtest.Overloaded(time.Millisecond)}
+	})
+	begun := 0
+	for _, err := range client.Watch(ctx, raftkv.Key("k"), raftkv.WithProgress(0)) {
+		if begun++; err != nil {
+			t.Fatal(err)
+		}
+		if begun == 2 {
+			break
+		}
+		cluster.EndWatches(0, nil)
+	}
 	var all metricdata.ResourceMetrics
 	if err := reader.Collect(context.Background(), &all); err != nil {
 		t.Fatal(err)
@@ -122,7 +141,7 @@ func TestMetrics(t *testing.T) {
 	for name, want := range map[string]string{
 		"raftkv.client.calls":    "get not_found 1, put ok 3, put unknown 1",
 		"raftkv.client.duration": "get not_found 1, put ok 3, put unknown 1",
-		"raftkv.client.attempts": "get not_found 1, put failed 2, put ok 3, put unknown 1",
+		"raftkv.client.attempts": "get not_found 1, put failed 2, put ok 3, put unknown 1, watch failed 1, watch ok 2",
 	} {
 		if got[name] != want {
 			t.Errorf("%s: %s; want %s", name, got[name], want)

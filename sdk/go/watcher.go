@@ -32,6 +32,8 @@ type watcher struct {
 	// lacking: a node has refused to begin for want of a replica.
 	lacking bool
 
+	observation *observation
+
 	begun bool // by any stream
 	// served is when a node has last told something.
 	served time.Duration
@@ -48,13 +50,16 @@ func (w *watcher) run(ctx context.Context, yield func(*Event, error) bool) error
 	defer context.AfterFunc(w.client.stopped, func() { cancel(ErrClosed) })()
 	var last *endpoint
 	story := call{client: w.client, name: w.name}
-	w.served = w.client.now()
+	w.served, w.observation = w.client.now(), w.client.telemetry.watching(ctx)
 	for {
 		last = w.client.routes.any(last)
 		from := w.client.now()
 		f := w.follow(ctx, last, yield)
 		if f == nil {
 			return nil
+		}
+		if !w.answered {
+			w.observation.attempt(last, f)
 		}
 		if w.mustSplit() {
 			return errSplit
@@ -133,6 +138,9 @@ func (w *watcher) follow(ctx context.Context, e *endpoint, yield func(*Event, er
 	}()
 	for responses.Receive() {
 		silence.Stop() // while the user takes his time
+		if !w.answered {
+			w.observation.attempt(e, nil)
+		}
 		w.begun, w.answered = true, true
 		e.health.works()
 		if !w.take(responses.Msg(), yield) {
