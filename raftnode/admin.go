@@ -21,7 +21,7 @@ func (n *Node) Status() Status {
 		s.NotReady = []string{"the node has failed: " + n.Err().Error()}
 		return s
 	case !n.serving.Load():
-		s.NotReady = []string{"the cluster is forming"}
+		s.NotReady = []string{"the node is starting, or the cluster is forming"}
 		return s
 	case n.closing.Load():
 		s.NotReady = []string{"the node is stopping"}

@@ -12,8 +12,8 @@ import (
 var (
 	// ErrStopped says that the node is stopping or has stopped.
 	ErrStopped = errors.New("the node is stopping; ask another node")
-	// ErrForming says that the cluster has not formed yet.
-	ErrForming = errors.New("the cluster is forming: it waits until all founding members are reachable; see the log of this node")
+	// ErrForming says that the node has not come to its part in the cluster yet.
+	ErrForming = errors.New("the node is starting; if the cluster is new, it waits until all founding members are reachable, see the log of this node")
 	// ErrDamaged says why a node has stopped: what is stored of its replicas is damaged. It wraps the reason.
 	ErrDamaged = errors.New("replicas of this node are damaged; start it again, and they are rebuilt from the others")
 	// ErrReadFailed says that the state could not be read. It wraps the reason, which is for the operator of the node.

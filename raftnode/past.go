@@ -47,7 +47,7 @@ type CompactedError struct {
 }
 
 func (e *CompactedError) Error() string {
-	return fmt.Sprintf("revision %d of shard %d is forgotten, the oldest known is %d; ask for that or a later one", e.Revision, e.Shard, e.Oldest)
+	return fmt.Sprintf("revision %d of shard %d is forgotten, the oldest known is %d; ask for that or a later one, or begin the watch anew", e.Revision, e.Shard, e.Oldest)
 }
 
 // FutureRevisionError says that a revision was asked for that the shard has not reached. Nothing was changed.

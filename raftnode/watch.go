@@ -90,6 +90,8 @@ func (n *Node) checkWatch(r *WatchRequest) error {
 	switch {
 	case forms > 1:
 		return &InvalidError{Field: "range", Problem: "key, prefix, and start with end exclude each other"}
+	case r.Start != "" && r.End != "" && r.Start >= r.End:
+		return &InvalidError{Field: "range", Problem: "no key is from start on and before end"}
 	case r.NoPuts && r.NoDeletes:
 		return &InvalidError{Field: "filter", Problem: "without puts and deletes there is nothing to watch"}
 	case r.Progress != 0 && r.Progress < watchProgressMin:

@@ -199,6 +199,8 @@ func TestWatchIsRefused(t *testing.T) {
 	}{
 		{raftnode.WatchRequest{Key: "a", Prefix: "b"}, invalid("range")},
 		{raftnode.WatchRequest{Prefix: "b", End: "c"}, invalid("range")},
+		{raftnode.WatchRequest{Start: "b", End: "a"}, invalid("range")},
+		{raftnode.WatchRequest{Start: "b", End: "b"}, invalid("range")},
 		{raftnode.WatchRequest{NoPuts: true, NoDeletes: true}, invalid("filter")},
 		{raftnode.WatchRequest{Prefix: "\xff"}, invalid("prefix")},
 		{raftnode.WatchRequest{Key: strings.Repeat("k", 5000)}, limited},

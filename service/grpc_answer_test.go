@@ -58,7 +58,7 @@ func TestResetAtTheAnswer(t *testing.T) {
 			gate := gateCodec{grpcCodec{f.service.limits.RequestBytes}, make(chan *answerPool, 1), make(chan struct{})}
 			server := grpc.NewServer(append(f.service.grpcOptions(ListenerOptions{}), grpc.ForceServerCodecV2(gate))...)
 			f.service.registerGRPC(server)
-			m := dialMuted(t, serve(t, &GRPCServer{server: server}))
+			m := dialMuted(t, serve(t, &GRPCServer{server: server, count: uncounted()}))
 			t.Cleanup(server.Stop)
 
 			m.call(call.path, "application/grpc", enveloped(call.body), true)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,16 @@ func TestWatchTokenOfAnotherCluster(t *testing.T) {
 	// Where it comes from, it is taken.
 	if res, err := theirs.watchClients(t)["grpc"](t.Context(), &raftkvv1.WatchRequest{Prefix: "a", Token: token})(); err != nil || !res.GetCreated() {
 		t.Error(res, err)
+	}
+}
+
+// A key of a query that is empty, as of a variable that is not set, is not taken for all keys.
+func TestWatchOfAnEmptyKey(t *testing.T) {
+	f := newNodeFixture(t)
+	res, _ := f.watchSSE(t, "?key=")
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusBadRequest || !strings.Contains(string(b), "key is empty; name one, or leave it out to watch all") {
+		t.Errorf("%s %s, %v", res.Status, b, err)
 	}
 }
 

@@ -71,6 +71,9 @@ func readWatch(r *http.Request) (*raftkvv1.WatchRequest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if key, named := values["key"]; named && key[0] == "" { // as of a variable that is not set: it would be all keys
+		return nil, &malformedError{part: "query", problem: "key is empty; name one, or leave it out to watch all"}
+	}
 	if err := runtime.PopulateQueryParameters(req, values, utilities.NewDoubleArray(nil)); err != nil {
 		return nil, &malformedError{part: "query", problem: err.Error()}
 	}

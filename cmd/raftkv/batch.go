@@ -21,7 +21,8 @@ const batchHelp = `Apply the puts and deletes of a file, or of standard input: a
 on one shard (with one shard they all do; keys with the same {tag} always do), each at most once, 1,000 in all.
 
 With --non-atomic every line is applied by itself. There may be any number, on any shards; lines of one key are applied in their
-order. Lines that fail are reported, and the others are applied all the same; after ten failures no more lines are read.
+order. Lines that fail are reported, and the others are applied all the same; after ten failures, or behind a line that is none of
+those below, no more lines are read.
 
 A line is one of
   put KEY VALUE

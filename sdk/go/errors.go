@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,7 +143,7 @@ func (e *CrossShardError) Error() string {
 	if len(e.Groups) > 0 && len(e.Groups[0].Keys) == 0 {
 		return fmt.Sprintf("each shard counts its own revisions, and this range may have keys of %d shards; read a range within one {tag} at a revision, or this one without", len(e.Groups))
 	}
-	return fmt.Sprintf("a batch may touch one shard only and this one touches %d; give its keys one {tag}", len(e.Groups))
+	return fmt.Sprintf("a batch or transaction may touch one shard only and this one touches %d; give its keys one {tag}", len(e.Groups))
 }
 
 // PreconditionFailedError says that the condition of a write does not hold. Nothing was applied.
@@ -170,7 +169,7 @@ type CompactedError struct {
 }
 
 func (e *CompactedError) Error() string {
-	return fmt.Sprintf("revision %d is forgotten, the oldest known is %d; ask for that or a later one", e.Revision, e.Oldest)
+	return fmt.Sprintf("revision %d is forgotten, the oldest known is %d; ask for that or a later one, or begin the watch anew", e.Revision, e.Oldest)
 }
 
 // FutureRevisionError says that the shard has not reached the revision that was asked for: it is of another shard or cluster. Nothing was changed.
@@ -209,88 +208,6 @@ func (e *ServerError) Error() string {
 		return e.Code + ": " + e.Message
 	}
 	return e.Code + " (" + e.Reason + "): " + e.Message
-}
-
-// Attempt is one try of an operation that failed.
-type Attempt struct {
-	// Endpoint is the address that was asked.
-	Endpoint string
-	Err      error
-}
-
-// attemptsMax bounds the list of attempts in an error; the latest are kept.
-const attemptsMax = 8
-
-// CallError says that an operation failed and, if it is a write, that it was not applied. errors.Is and errors.As
-// see Err and the errors of the latest eight attempts.
-type CallError struct {
-	// Operation names the call and its key.
-	Operation string
-	// Err is why the client gave up.
-	Err error
-	// Attempts are the latest failed attempts, eight at the most, oldest first; Omitted counts those before them.
-	Attempts []Attempt
-	Omitted  int
-}
-
-func (e *CallError) Error() string {
-	return e.Operation + ": " + e.Err.Error() + describe(e.Attempts, e.Omitted, e.Err)
-}
-
-// Unwrap returns Err and the errors of Attempts, the latest first.
-func (e *CallError) Unwrap() []error { return causes(e.Err, e.Attempts) }
-
-// OutcomeUnknownError says that a write may or may not have been applied, now or later. errors.Is and errors.As see
-// Err and the errors of the latest eight attempts.
-type OutcomeUnknownError struct {
-	// Operation names the call and its key.
-	Operation string
-	// Err is why the client gave up.
-	Err error
-	// Attempts are the latest failed attempts, eight at the most, oldest first; Omitted counts those before them.
-	Attempts []Attempt
-	Omitted  int
-	// Write is what Client.Resolve asks by; nil if the call was no write of keys.
-	Write *WriteID
-}
-
-func (e *OutcomeUnknownError) Error() string {
-	next := map[bool]string{true: "ask with Resolve or read before you write again", false: "look before you do it again"}[e.Write != nil]
-	return e.Operation + ": the outcome is unknown, " + next + ": " + e.Err.Error() + describe(e.Attempts, e.Omitted, e.Err)
-}
-
-// Unwrap returns Err and the errors of Attempts, the latest first.
-func (e *OutcomeUnknownError) Unwrap() []error { return causes(e.Err, e.Attempts) }
-
-// causes are err and the errors of the attempts, the latest first.
-func causes(err error, attempts []Attempt) []error {
-	all := make([]error, 1, 1+len(attempts))
-	all[0] = err
-	for _, a := range slices.Backward(attempts) {
-		all = append(all, a.Err)
-	}
-	return all
-}
-
-// describe renders attempts, unless there was only one and its error has been told. Attempts in a row that failed alike are one.
-func describe(attempts []Attempt, omitted int, told error) string {
-	if len(attempts) == 0 || omitted == 0 && len(attempts) == 1 && errors.Is(told, attempts[0].Err) {
-		return ""
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "; %d attempts", omitted+len(attempts))
-	sep := ": "
-	for i := 0; i < len(attempts); sep = ", " {
-		a, times := attempts[i], 0
-		for ; i < len(attempts) && attempts[i].Endpoint == a.Endpoint && attempts[i].Err.Error() == a.Err.Error(); i++ {
-			times++
-		}
-		fmt.Fprintf(&b, "%s%s: %v", sep, a.Endpoint, a.Err)
-		if times > 1 {
-			fmt.Fprintf(&b, " (%d times)", times)
-		}
-	}
-	return b.String()
 }
 
 // failure is a failed attempt, judged.

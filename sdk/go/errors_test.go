@@ -1,6 +1,7 @@
 package raftkv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -95,6 +96,24 @@ func TestAttemptsAreBounded(t *testing.T) {
 	}
 	if text := e.Error(); !strings.Contains(text, "20 attempts") || !strings.Contains(text, "error 19") || len(text) > 1000 {
 		t.Fatalf("%s", text)
+	}
+}
+
+// An error that is that of the only attempt is told once, and with it who has not answered.
+func TestOneAttemptIsToldOnce(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{context.DeadlineExceeded, `get "k": context deadline exceeded; host:1 has not answered`},
+		{ErrTimeout, `get "k": the timeout of the client passed: context deadline exceeded; host:1 has not answered`},
+		{&KeyNotFoundError{Key: "k"}, `get "k": key "k" not found`},
+	} {
+		story := call{name: "get", key: "k"}
+		story.record("host:1", c.err)
+		if got := story.end(c.err).Error(); got != c.want {
+			t.Errorf("%s, want %s", got, c.want)
+		}
 	}
 }
 

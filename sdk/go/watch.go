@@ -241,6 +241,8 @@ func (o *watchOptions) check(what Watchable) error {
 	switch {
 	case r.Prefix != "" && (r.Start != "" || r.End != ""):
 		return &InvalidError{Problem: "Prefix does not go with Start or End"}
+	case r.Start != "" && r.End != "" && r.Start >= r.End:
+		return &InvalidError{Problem: "no key is from Start on and before End"}
 	case r.NoPuts && r.NoDeletes:
 		return &InvalidError{Problem: "WithoutPuts and WithoutDeletes leave nothing to watch"}
 	case o.interval != 0 && (o.interval < watchProgressMin || o.interval > watchProgressMax):
@@ -274,4 +276,4 @@ func progressOf(progress []*raftkvv1.WatchProgress) []WatchProgress {
 	return out
 }
 
-var errSilent = errors.New("the node has said nothing for too long")
+var errSilent = errors.New("the node has said nothing for too long, as when a shard has no leader")

@@ -423,7 +423,7 @@ func TestWatchGivesUp(t *testing.T) {
 	cluster.EndWatches(0, nil)
 	cluster.EndWatches(1, nil)
 	for name, err := range map[string]error{"patience": w.fails(), "timeout": read(t, client.Watch(t.Context(), raftkv.Range{})).fails()} {
-		if !errors.Is(err, raftkv.ErrTimeout) || !errors.As(err, new(*raftkv.NotLeaderError)) || !strings.HasPrefix(err.Error(), "watch all keys: ") {
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, raftkv.ErrTimeout) != (name == "timeout") || !errors.As(err, new(*raftkv.NotLeaderError)) || !strings.HasPrefix(err.Error(), "watch all keys: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -453,6 +453,8 @@ func TestWatchesThatCannotBe(t *testing.T) {
 		{raftkv.Key(strings.Repeat("k", 4097)), nil, "key is 4097, the limit is 4096"},
 		{raftkv.Prefix("\xff"), nil, "prefix must be valid UTF-8"},
 		{raftkv.Range{Prefix: "a", End: "b"}, nil, "Prefix does not go with Start or End"},
+		{raftkv.Range{Start: "b", End: "a"}, nil, "no key is from Start on and before End"},
+		{raftkv.Range{Start: "a", End: "a"}, nil, "no key is from Start on and before End"},
 		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.WithoutPuts(), raftkv.WithoutDeletes()}, `watch prefix "a": invalid request: WithoutPuts and`},
 		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.WithProgress(99 * time.Millisecond)}, "the interval of WithProgress is 99ms"},
 		{raftkv.Prefix("a"), []raftkv.WatchOption{raftkv.WithPatience(-1)}, "the time of WithPatience is -1ns"},

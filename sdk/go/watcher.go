@@ -3,6 +3,7 @@ package raftkv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
@@ -83,13 +84,25 @@ func (w *watcher) pause(ctx context.Context, wait time.Duration) error {
 	if patience := w.patienceNow(ctx); patience > 0 {
 		left := w.served + patience - w.client.now()
 		if left <= 0 {
-			return ErrTimeout
+			return w.unserved()
 		}
 		timer := time.NewTimer(left)
 		defer timer.Stop()
 		expired = timer.C
 	}
-	return pause(ctx, w.client.stopped, expired, wait)
+	err := pause(ctx, w.client.stopped, expired, wait)
+	if errors.Is(err, ErrTimeout) {
+		return w.unserved()
+	}
+	return err
+}
+
+// unserved is why a watch ends that no node serves.
+func (w *watcher) unserved() error {
+	if w.patience > 0 {
+		return fmt.Errorf("no node has served the watch for %v: %w", w.patience, context.DeadlineExceeded)
+	}
+	return ErrTimeout
 }
 
 // patienceNow is how long the watch may be without a node; 0 is for ever.

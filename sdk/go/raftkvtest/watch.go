@@ -201,6 +201,9 @@ type watchToken struct {
 
 func (c *Cluster) placesOf(r *raftkvv1.WatchRequest) ([]*place, *Error) {
 	shards := c.shardsOf(r)
+	if r.Start != "" && r.End != "" && r.Start >= r.End {
+		return nil, invalid("range: no key is from start on and before end")
+	}
 	if r.Token != "" {
 		var t watchToken
 		text, err := base64.RawURLEncoding.DecodeString(r.Token)

@@ -133,7 +133,7 @@ export class CompactedError extends RaftkvError {
     readonly oldest: bigint,
     readonly shard: number,
   ) {
-    super(`revision ${revision} is forgotten, the oldest known is ${oldest}; ask for that or a later one`);
+    super(`revision ${revision} is forgotten, the oldest known is ${oldest}; ask for that or a later one, or begin the watch anew`);
   }
 }
 

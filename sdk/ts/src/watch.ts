@@ -162,7 +162,7 @@ export class Watcher {
     const { signal } = this.#options;
     const controller = new AbortController();
     const forget = onAbort([signal, closed], () => controller.abort(signal?.aborted ? signal.reason : closed.reason));
-    const silent = new UnavailableError("the node has said nothing for too long");
+    const silent = new UnavailableError("the node has said nothing for too long, as when a shard has no leader");
     const listen = (ms: number) => setTimeout(() => controller.abort(silent), ms);
     let silence = listen(Math.max(1, Math.min(beginMs, this.#patienceLeftMs() / 2)));
     this.#streamed = new Map();

@@ -31,7 +31,7 @@ type WatchRequest struct {
 	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// The first key of a range, inclusive, at most 4,096 bytes; empty is the first of all.
 	Start string `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
-	// The key before which the range ends, at most 4,096 bytes; empty is past the last of all.
+	// The key before which the range ends, at most 4,096 bytes, behind `start`; empty is past the last of all.
 	End string `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
 	// The revision of the first event; 0, the default, is the next one. Only for keys of one shard, because each counts its own revisions: one key, a
 	// prefix with a whole `{tag}`, or one of `shards`. One that the shard has not come to is refused with OUT_OF_RANGE and detail `FutureRevision`, but

@@ -44,7 +44,7 @@ export type WatchRequest = Message<"raftkv.v1.WatchRequest"> & {
   start: string;
 
   /**
-   * The key before which the range ends, at most 4,096 bytes; empty is past the last of all.
+   * The key before which the range ends, at most 4,096 bytes, behind `start`; empty is past the last of all.
    *
    * @generated from field: string end = 4;
    */
