@@ -347,8 +347,10 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 type effect uint8
 
 const (
-	// reads: it may be asked again. A keep-alive may, too.
+	// reads: it may be asked again.
 	reads effect = iota
+	// prolongs: it may be asked again, whatever other calls have left of the retry budget. There are few, and without them a lease is lost.
+	prolongs
 	// writesOnce: the attempts carry one identity, so they apply once, and one may be given up for another.
 	writesOnce
 	// changes: an attempt that goes on at its node does what it does beside the next, so one has all the time of the call.
@@ -357,7 +359,7 @@ const (
 
 // unary makes a call outside the streams: at, or if that is nil any node, in as many attempts as it takes.
 func (c *Client) unary(ctx context.Context, name string, at *endpoint, does effect, rpc func(context.Context, *endpoint) error) error {
-	story := call{client: c, name: name, write: does != reads}
+	story := call{client: c, name: name, write: does == writesOnce || does == changes}
 	if c.telemetry != nil {
 		ctx, story.observation = c.telemetry.observe(ctx, name)
 	}
@@ -386,7 +388,7 @@ func (c *call) unary(ctx context.Context, at *endpoint, does effect, rpc func(co
 		}
 		wait, err := c.failed(f, e)
 		for err == nil {
-			if err = c.pause(ctx, nil, wait); err == nil && c.mayRetry() {
+			if err = c.pause(ctx, nil, wait); err == nil && (does == prolongs || c.mayRetry()) {
 				break
 			}
 			wait = jitter(budgetPause)

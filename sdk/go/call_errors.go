@@ -75,7 +75,7 @@ func describe(attempts []Attempt, omitted int, told error) string {
 		return ""
 	}
 	if omitted == 0 && len(attempts) == 1 && errors.Is(told, attempts[0].Err) {
-		if errors.Is(told, context.DeadlineExceeded) || errors.Is(told, context.Canceled) {
+		if errors.Is(told, context.DeadlineExceeded) {
 			return "; " + attempts[0].Endpoint + " has not answered"
 		}
 		return ""

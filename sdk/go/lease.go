@@ -149,7 +149,7 @@ func (c *Client) identified(do func(*raftkvv1.RequestId) error) error {
 
 // keepAlive prolongs a lease. It returns when the attempt was sent that was answered. attempt bounds each.
 func (c *Client) keepAlive(ctx context.Context, id LeaseID, attempt time.Duration) (sent, ttl time.Duration, err error) {
-	err = c.unary(ctx, fmt.Sprintf("keep lease %d alive", id), nil, reads, func(ctx context.Context, e *endpoint) error {
+	err = c.unary(ctx, fmt.Sprintf("keep lease %d alive", id), nil, prolongs, func(ctx context.Context, e *endpoint) error {
 		ctx, cancel := context.WithTimeout(ctx, attempt)
 		defer cancel()
 		sent = c.now()

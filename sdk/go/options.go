@@ -82,8 +82,8 @@ func WithConnections(n int) Option {
 // WithRetryBudget bounds the retries of all calls together to a percentage of the calls, 0 to 100, and a reserve of kept retries, 1 to a million, which fills
 // by itself within 10 seconds. The default is 10 percent and 500. A call that finds the budget empty waits for a retry as long as its caller does, and then fails
 // with a *RetryBudgetError. What counts are retries after an answer, or none in time, of a node that could not
-// keep up: not after an attempt that was not sent or whose connection was lost, nor when a shard turns out to be led or served elsewhere. Watches are outside of the budget:
-// they connect anew with backoff, up to half a second.
+// keep up: not after an attempt that was not sent or whose connection was lost, nor when a shard turns out to be led or served elsewhere. Watches and keep-alives of leases are outside of the
+// budget: they try again with backoff, up to half a second.
 func WithRetryBudget(percent, kept int) Option {
 	return optionFunc(func(o *options) { o.retryPercent, o.retriesKept = percent, kept })
 }

@@ -54,7 +54,8 @@ type TxnResult struct {
 	Current uint64
 	// Results are those of the operations that were done, in their order.
 	Results []Result
-	// ValuesOmitted says that values of items beyond 4 MiB in total were left out, from the first that did not fit.
+	// ValuesOmitted says that values of items were left out: beyond 4 MiB in total, from the first that did not fit, or because the answer is that of an earlier attempt and the shard has
+	// forgotten them since. Those items have no revisions either, and one may be of a key that was not there.
 	ValuesOmitted bool
 }
 

@@ -59,8 +59,11 @@ func (w *watcher) run(ctx context.Context, yield func(*Event, error) bool) error
 		if f == nil {
 			return nil
 		}
-		if !w.answered {
+		switch {
+		case !w.answered:
 			w.observation.attempt(last, f)
+		case f.ended: // by the user: the node has done nothing wrong
+			return story.end(f.err)
 		}
 		if w.mustSplit() {
 			return errSplit

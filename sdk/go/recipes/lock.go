@@ -58,8 +58,7 @@ const (
 	defaultTTL = 10 * time.Second
 	// releaseTime is how long giving back a lock may take that nobody waits for.
 	releaseTime = 3 * time.Second
-	// unknownMax is how often in a row the outcome of taking a lock may be unknown, or its lease may have ended; the attempt after it tells what came of the one
-	// before.
+	// unknownMax is how often in a row the outcome of a step towards a lock may be unknown, or its lease may have ended.
 	unknownMax = 3
 	// patience is that of the watch of a lock that is held: it goes on for as long as the lock does.
 	patience = 365 * 24 * time.Hour
@@ -239,8 +238,12 @@ func (l *Lock) write(ctx context.Context, operations ...raftkv.Op) (raftkv.TxnRe
 		if err != nil || r.Succeeded {
 			return r, err
 		}
+		item := r.Results[0].Item
+		if item != nil && item.CreateRevision == 0 { // The answer was given again so late that how the key stood is forgotten: another is asked for.
+			continue
+		}
 		// Still ours if only its value has changed; then the next compare has its new revision.
-		if item := r.Results[0].Item; item == nil || !l.observe(item) {
+		if item == nil || !l.observe(item) {
 			l.end(l.lost(nil))
 			return raftkv.TxnResult{}, l.Err()
 		}

@@ -1,7 +1,6 @@
 package recipes_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -415,32 +414,4 @@ func TestPlaceAfterTheLease(t *testing.T) {
 	}
 	done.Wait()
 	nothingLeft(t, client)
-}
-
-// A lock of which the answer is lost for good is found to be held.
-func TestLockOfUnknownOutcome(t *testing.T) {
-	cluster, _ := open(t)
-	var mu sync.Mutex
-	lost := ""
-	cluster.SetHook(func(o raftkvtest.Operation) raftkvtest.Action {
-		id := o.Request.GetTxn().GetRequestId()
-		if id == nil {
-			return raftkvtest.Action{}
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		lost = cmp.Or(lost, id.String())
-		return raftkvtest.Action{DropAfter: id.String() == lost}
-	})
-	l, err := recipes.Acquire(t.Context(), cluster.Client(t, raftkv.WithTimeout(700*time.Millisecond)), "{a}lock", recipes.WithTTL(time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cluster.Applied("{a}lock") != 1 {
-		t.Error("it was taken twice")
-	}
-	cluster.SetHook(nil)
-	if err := l.Release(within(t)); err != nil {
-		t.Error(err)
-	}
 }

@@ -77,7 +77,7 @@ func (t *taking) step(ctx context.Context, wait bool) (*Lock, error) {
 	return nil, t.gone(ctx, held)
 }
 
-// bear returns nil if another step may do better after err: the outcome is unknown, which that finds out, or the lease has ended meanwhile.
+// bear returns nil if another step may do better after err: the outcome was unknown, and what might have come of it is settled, or the lease has ended meanwhile.
 func (t *taking) bear(ctx context.Context, err error) error {
 	ended := errors.Is(err, raftkv.ErrLeaseLost) || errors.As(err, new(*raftkv.LeaseNotFoundError))
 	if !ended && !errors.As(err, new(*raftkv.OutcomeUnknownError)) || t.unknown == unknownMax || ctx.Err() != nil {
@@ -125,17 +125,31 @@ func (t *taking) try(ctx context.Context) (l *Lock, held *raftkv.Item, err error
 		Else: []raftkv.Op{raftkv.GetOp(t.key)},
 	})
 	if err != nil {
-		return nil, nil, err
+		return t.settle(ctx, err), nil, err
 	}
 	t.unknown = 0
 	if r.Succeeded {
-		return t.hold(r.Revision, r.Revision), nil, nil
+		return t.hold(r.Revision), nil, nil
 	}
-	held = r.Results[0].Item
-	if held.Lease == t.lease.ID() { // by an attempt of which we did not know
-		return t.hold(held.CreateRevision, held.ModRevision), nil, nil
+	return nil, r.Results[0].Item, nil
+}
+
+// settle finds out what came of a transaction of unknown outcome, and returns the lock if it has taken that. If it has not, no late copy of it does: its owner, who had not come
+// to know that, would join the queue, and wait for those who wait for the lock.
+func (t *taking) settle(ctx context.Context, err error) *Lock {
+	if !errors.As(err, new(*raftkv.OutcomeUnknownError)) {
+		return nil
 	}
-	return nil, held, nil
+	o, failed := t.client.Resolve(ctx, err)
+	switch {
+	case failed == nil && o.Kind == raftkv.Applied:
+		t.unknown = 0
+		return t.hold(o.Revision)
+	case failed != nil || o.Kind == raftkv.Forgotten: // What was written goes with the lease, or comes too late for it.
+		t.giveUp(ctx)
+		t.lease = nil
+	}
+	return nil
 }
 
 // gone waits until a key is no longer the one that was seen. The end of the lease is an error: the place is gone with it, and others pass.
@@ -162,9 +176,9 @@ func (t *taking) gone(ctx context.Context, seen *raftkv.Item) error {
 	return nil
 }
 
-// hold begins to hold the lock.
-func (t *taking) hold(token, revision uint64) *Lock {
-	l := &Lock{client: t.client, key: t.key, token: token, lease: t.lease, place: t.place, revision: revision, guarded: make(chan struct{})}
+// hold begins to hold the lock, which the revision has taken.
+func (t *taking) hold(revision uint64) *Lock {
+	l := &Lock{client: t.client, key: t.key, token: revision, lease: t.lease, place: t.place, revision: revision, guarded: make(chan struct{})}
 	l.life, l.end = context.WithCancelCause(context.Background())
 	ofLease, cancel := t.lease.Context(context.Background())
 	context.AfterFunc(ofLease, func() { l.end(l.lost(t.lease.Err())) })

@@ -1,0 +1,168 @@
+package recipes_test
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	raftkv "github.com/raftkv/raftkv/sdk/go"
+	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
+	"github.com/raftkv/raftkv/sdk/go/recipes"
+)
+
+// loseFirst executes the first transaction, and loses its answers for good.
+func loseFirst(cluster *raftkvtest.Cluster) {
+	var mu sync.Mutex
+	lost := ""
+	cluster.SetHook(func(o raftkvtest.Operation) raftkvtest.Action {
+		id := o.Request.GetTxn().GetRequestId()
+		if id == nil {
+			return raftkvtest.Action{}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		lost = cmp.Or(lost, id.String())
+		return raftkvtest.Action{DropAfter: id.String() == lost}
+	})
+}
+
+// A lock of which the answer is lost for good is found to be held.
+func TestLockOfUnknownOutcome(t *testing.T) {
+	cluster, _ := open(t)
+	loseFirst(cluster)
+	l, err := recipes.Acquire(t.Context(), cluster.Client(t, raftkv.WithTimeout(700*time.Millisecond)), "{a}lock", recipes.WithTTL(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cluster.Applied("{a}lock") != 1 {
+		t.Error("it was taken twice")
+	}
+	cluster.SetHook(nil)
+	if err := l.Release(within(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// contenders take the same lock, release it at once, and say so.
+type contenders struct {
+	t    *testing.T
+	ctx  context.Context
+	got  chan string
+	done sync.WaitGroup
+}
+
+func newContenders(t *testing.T) *contenders {
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &contenders{t: t, ctx: ctx, got: make(chan string, 2)}
+	t.Cleanup(c.done.Wait)
+	t.Cleanup(cancel)
+	return c
+}
+
+func (c *contenders) join(name string, client *raftkv.Client) {
+	c.done.Go(func() {
+		l, err := recipes.Acquire(c.ctx, client, "{a}lock", recipes.WithTTL(time.Hour), recipes.WithValue([]byte(name)))
+		if err != nil {
+			c.t.Errorf("%s: %v", name, err)
+			return
+		}
+		if err := l.Release(within(c.t)); err != nil {
+			c.t.Errorf("%s: %v", name, err)
+		}
+		c.got <- name
+	})
+}
+
+// all waits until two have had the lock.
+func (c *contenders) all() {
+	c.t.Helper()
+	for range 2 {
+		select {
+		case <-c.got:
+		case <-time.After(20 * time.Second):
+			c.t.Fatal("nobody has had the lock for 20 s")
+		}
+	}
+}
+
+// It is found also while somebody waits, who comes behind the one that has it.
+func TestLockOfUnknownOutcomeWhileSomebodyWaits(t *testing.T) {
+	cluster, _ := open(t)
+	loseFirst(cluster)
+	c := newContenders(t)
+	c.join("first", cluster.Client(t, raftkv.WithTimeout(700*time.Millisecond)))
+	for cluster.Applied("{a}lock") == 0 {
+		if c.ctx.Err() != nil {
+			t.Fatal("the lock was not taken")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	c.join("second", cluster.Client(t))
+	c.all()
+}
+
+// A transaction of unknown outcome does not take the lock once its owner has gone on: it would hold it without knowing that, and wait behind those who wait for it.
+func TestLateCopyTakesNoLock(t *testing.T) {
+	cluster, client := open(t)
+	holder := acquire(t, client)
+	var mu sync.Mutex
+	first, again := "", false
+	late, tried, watching, watch := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	once, waits := sync.OnceFunc(func() { close(tried) }), sync.OnceFunc(func() { close(watching) })
+	cluster.SetHook(func(o raftkvtest.Operation) raftkvtest.Action {
+		x := o.Request.GetTxn()
+		if x == nil || len(x.GetThen()) != 2 || string(x.GetThen()[0].GetPut().GetValue()) != "first" {
+			return raftkvtest.Action{}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if id := x.GetRequestId().String(); first == "" || first == id {
+			first = id
+			once()
+			return raftkvtest.Action{Wait: late}
+		}
+		again = true
+		return raftkvtest.Action{}
+	})
+	cluster.SetCallHook(func(call raftkvtest.Call) raftkvtest.Action {
+		mu.Lock()
+		defer mu.Unlock()
+		if !again || call.Method != "Watch" {
+			return raftkvtest.Action{}
+		}
+		waits()
+		return raftkvtest.Action{Wait: watch}
+	})
+	c := newContenders(t)
+	c.join("first", cluster.Client(t, raftkv.WithTimeout(700*time.Millisecond)))
+	queued(t, client, 1)
+	c.join("second", cluster.Client(t, raftkv.WithTimeout(20*time.Second)))
+	queued(t, client, 2)
+	if err := holder.Release(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	<-tried
+	other, err := recipes.TryAcquire(within(t), client, "{a}lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-watching // first has found that somebody else holds it, and is to look when that ends
+	if err := other.Release(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	close(late)
+	for range 300 { // as long as the copy may take to come to the lock
+		if _, err := client.Get(within(t), "{a}lock"); err == nil {
+			t.Error("a late copy has taken the lock")
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	mu.Lock()
+	again = false
+	mu.Unlock()
+	close(watch)
+	c.all()
+}
