@@ -344,8 +344,13 @@ func TestConnectionCap(t *testing.T) {
 // gaugeOf is what a gauge shows of the http port.
 func gaugeOf(t *testing.T, v *prometheus.GaugeVec) float64 {
 	t.Helper()
+	return valueOf(t, v.WithLabelValues("http"))
+}
+
+func valueOf(t *testing.T, g prometheus.Gauge) float64 {
+	t.Helper()
 	var m dto.Metric
-	if err := v.WithLabelValues("http").Write(&m); err != nil {
+	if err := g.Write(&m); err != nil {
 		t.Fatal(err)
 	}
 	return m.GetGauge().GetValue()

@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -132,6 +134,36 @@ func (u unreadCall) check(t *testing.T) {
 		_, _ = io.Copy(io.Discard, m.conn) // until it is closed
 	} else {
 		m.ping()
+	}
+}
+
+// A watch that ends because the client takes nothing of it, or has gone in the middle of a message, is no fault of the node for its operator to look at.
+func TestUnreadWatchIsNoError(t *testing.T) {
+	for name, gone := range map[string]bool{"takes nothing": false, "has gone": true} {
+		t.Run(name, func(t *testing.T) {
+			log := &syncBuffer{}
+			f := newFixture(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+			f.service.transferTimeout = 300 * time.Millisecond
+			stream := f.fakeWatch(nil)
+			fed := stream.feed()
+			conn, err := net.Dial("tcp", f.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n")
+			if gone {
+				if _, err := io.ReadFull(conn, make([]byte, 1<<20)); err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.Close()
+			}
+			<-fed
+			retry(t, func() bool { return valueOf(t, f.service.metrics.watches) == 0 })
+			if text := log.take(); strings.Contains(text, "level=ERROR") {
+				t.Error(text)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
@@ -108,13 +109,17 @@ func nextWithin(ctx context.Context, stream watchStream, idle time.Duration) (*r
 	return b, err
 }
 
-// sendCounted sends what has size bytes, which are in the budget until the client has taken it.
+// sendCounted sends what has size bytes, which are in the budget until the client has taken it. A client that does not has gone, or is taken for that: no fault of the
+// node, however the transport calls it.
 func (s *Service) sendCounted(size uint64, send func() error) error {
 	if err := s.budget.take(size); err != nil {
 		return err
 	}
 	defer s.budget.give(size)
-	return send()
+	if err := send(); err != nil {
+		return fmt.Errorf("%w: %w", context.Canceled, err)
+	}
+	return nil
 }
 
 func watchRequest(req *raftkvv1.WatchRequest) raftnode.WatchRequest {
