@@ -20,7 +20,7 @@ type connectKV struct{ kv }
 
 // Scan streams a range.
 func (s connectKV) Scan(ctx context.Context, req *raftkvv1.ScanRequest, stream *connect.ServerStream[raftkvv1.ScanResponse]) error {
-	return s.kv.Scan(ctx, req, stream.Send)
+	return s.kv.Scan(ctx, req, toClient(stream.Send))
 }
 
 // Exec serves a stream of operations.
@@ -33,7 +33,7 @@ type connectWatch struct{ watches }
 
 // Watch streams changes.
 func (s connectWatch) Watch(ctx context.Context, req *raftkvv1.WatchRequest, stream *connect.ServerStream[raftkvv1.WatchResponse]) error {
-	return s.watches.Watch(ctx, req, stream.Send)
+	return s.watches.Watch(ctx, req, toClient(stream.Send))
 }
 
 // serviceNames are the services that health checks and reflection know.

@@ -23,7 +23,7 @@ type grpcKV struct {
 
 // Scan streams a range.
 func (s grpcKV) Scan(req *raftkvv1.ScanRequest, stream grpc.ServerStreamingServer[raftkvv1.ScanResponse]) error {
-	return s.kv.Scan(stream.Context(), req, stream.Send)
+	return s.kv.Scan(stream.Context(), req, toClient(stream.Send))
 }
 
 // Exec serves a stream of operations.
@@ -54,7 +54,7 @@ type grpcWatch struct {
 
 // Watch streams changes.
 func (s grpcWatch) Watch(req *raftkvv1.WatchRequest, stream grpc.ServerStreamingServer[raftkvv1.WatchResponse]) error {
-	return s.watches.Watch(stream.Context(), req, stream.Send)
+	return s.watches.Watch(stream.Context(), req, toClient(stream.Send))
 }
 
 // grpcLeases speaks native gRPC for leases.

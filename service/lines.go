@@ -107,5 +107,5 @@ func (o *lineWriter) flush() error {
 	if err == nil {
 		err = http.NewResponseController(o.writer).Flush()
 	}
-	return err
+	return untaken(err)
 }

@@ -347,13 +347,13 @@ func gaugeOf(t *testing.T, v *prometheus.GaugeVec) float64 {
 	return valueOf(t, v.WithLabelValues("http"))
 }
 
-func valueOf(t *testing.T, g prometheus.Gauge) float64 {
+func valueOf(t *testing.T, g prometheus.Metric) float64 {
 	t.Helper()
 	var m dto.Metric
 	if err := g.Write(&m); err != nil {
 		t.Fatal(err)
 	}
-	return m.GetGauge().GetValue()
+	return m.GetGauge().GetValue() + m.GetCounter().GetValue()
 }
 
 func TestTLS(t *testing.T) {

@@ -137,29 +137,49 @@ func (u unreadCall) check(t *testing.T) {
 	}
 }
 
-// A watch that ends because the client takes nothing of it, or has gone in the middle of a message, is no fault of the node for its operator to look at.
-func TestUnreadWatchIsNoError(t *testing.T) {
-	for name, gone := range map[string]bool{"takes nothing": false, "has gone": true} {
-		t.Run(name, func(t *testing.T) {
+// A stream that ends because the client takes nothing of it, or has gone in the middle of a message, is no fault of the node for its operator to look at.
+func TestUntakenIsNoError(t *testing.T) {
+	lines := "GET /v1/kv HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n"
+	connect := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+proto\r\nContent-Length: 5\r\n\r\n%s",
+		raftkvv1connect.WatchServiceWatchProcedure, enveloped(nil))
+	for _, c := range []struct {
+		name, request string
+		gone          bool
+	}{
+		{"watch by sse, not taken", "GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n", false},
+		{"watch by sse, gone", "GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n", true},
+		{"watch by connect, not taken", connect, false},
+		{"watch by connect, gone", connect, true},
+		{"scan by lines, not taken", lines, false},
+		{"scan by lines, gone", lines, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			log := &syncBuffer{}
 			f := newFixture(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) })
 			f.service.transferTimeout = 300 * time.Millisecond
-			stream := f.fakeWatch(nil)
-			fed := stream.feed()
+			for i := range 20 {
+				f.node.records[fmt.Sprint("k", i)] = recordOf(strings.Repeat("v", 1<<20))
+			}
+			op := "scan"
+			if c.request != lines {
+				op = "watch"
+				f.fakeWatch(nil).feed()
+			}
 			conn, err := net.Dial("tcp", f.address)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			fmt.Fprintf(conn, "GET /v1/watch HTTP/1.1\r\nHost: x\r\n\r\n")
-			if gone {
+			if _, err := io.WriteString(conn, c.request); err != nil {
+				t.Fatal(err)
+			}
+			if c.gone {
 				if _, err := io.ReadFull(conn, make([]byte, 1<<20)); err != nil {
 					t.Fatal(err)
 				}
 				_ = conn.Close()
 			}
-			<-fed
-			retry(t, func() bool { return valueOf(t, f.service.metrics.watches) == 0 })
+			retry(t, func() bool { return valueOf(t, f.service.metrics.requests.WithLabelValues(op, "canceled")) == 1 })
 			if text := log.take(); strings.Contains(text, "level=ERROR") {
 				t.Error(text)
 			}

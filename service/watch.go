@@ -109,17 +109,26 @@ func nextWithin(ctx context.Context, stream watchStream, idle time.Duration) (*r
 	return b, err
 }
 
-// sendCounted sends what has size bytes, which are in the budget until the client has taken it. A client that does not has gone, or is taken for that: no fault of the
-// node, however the transport calls it.
+// sendCounted sends what has size bytes, which are in the budget until the client has taken it.
 func (s *Service) sendCounted(size uint64, send func() error) error {
 	if err := s.budget.take(size); err != nil {
 		return err
 	}
 	defer s.budget.give(size)
-	if err := send(); err != nil {
-		return fmt.Errorf("%w: %w", context.Canceled, err)
+	return send()
+}
+
+// untaken is the error of a message that the client has not taken. It has gone, or is taken for that: no fault of the node, whatever the transport calls it.
+func untaken(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: %w", context.Canceled, err)
+}
+
+// toClient sends messages of a stream.
+func toClient[M any](send func(*M) error) func(*M) error {
+	return func(m *M) error { return untaken(send(m)) }
 }
 
 func watchRequest(req *raftkvv1.WatchRequest) raftnode.WatchRequest {

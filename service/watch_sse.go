@@ -178,7 +178,7 @@ func (o *eventWriter) flush() error {
 	if err == nil {
 		err = http.NewResponseController(o.writer).Flush()
 	}
-	return err
+	return untaken(err)
 }
 
 const eventBufferBytes = 16 << 10
