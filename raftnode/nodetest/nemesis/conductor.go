@@ -321,7 +321,8 @@ func (c *conductor) healNodeIfFull(n *node) error {
 // stop stops a node in good order.
 func (c *conductor) stop(n *node, later func(func() error)) error {
 	later(func() error {
-		if n.life.killed || n.down || n.disk.off || n.doomed != "" {
+		// It is another life if a fault has ended this one meanwhile and started the node again.
+		if n.life.killed || !n.life.stopping || n.down || n.disk.off || n.doomed != "" {
 			return nil
 		}
 		if err := n.resume(); err != nil {

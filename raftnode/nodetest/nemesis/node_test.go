@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,6 +40,37 @@ func TestWriteConfig(t *testing.T) {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
+	}
+}
+
+// A node that was asked to stop, and then killed and started again by another fault, has nothing to stop for any more.
+func TestStopOfALifeThatHasEnded(t *testing.T) {
+	begin := func() *life {
+		l := &life{cmd: exec.Command("sleep", "100"), ended: make(chan struct{})}
+		if err := l.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_ = l.cmd.Wait()
+			close(l.ended)
+		}()
+		t.Cleanup(func() {
+			_ = l.cmd.Process.Kill()
+			<-l.ended
+		})
+		return l
+	}
+	n := &node{id: nodeID(1), disk: &disk{}, life: begin()}
+	c := newConductor(&cluster{rec: newRecorder()}, 1)
+	var heal func() error
+	if err := c.stop(n, func(later func() error) { heal = later }); err != nil {
+		t.Fatal(err)
+	}
+	n.life.killed = true
+	<-n.life.ended
+	n.life = begin()
+	if err := heal(); err != nil || n.life.gone() || len(c.rec.violations) > 0 {
+		t.Errorf("%v, ended: %t, %v", err, n.life.gone(), c.rec.violations)
 	}
 }
 
