@@ -81,17 +81,22 @@ func (p *answerPool) Put(b *[]byte) {
 	answerBuffers.Put(b)
 }
 
-// answerPartBytes is how much of a long answer a client is to take in time: whoever takes that is slow and not away.
-const answerPartBytes = 64 << 10
+// A client is to take each part of a long answer in time, of answerPartBytes or an eighth of it: whoever does that is slow and not away. The whole is kept until the last is
+// taken, so there are no more than eight.
+const (
+	answerPartBytes = 64 << 10
+	answerParts     = 8
+)
 
 // parts divides the buffer of a long answer, so that each part says when it was written. The buffer is free when all were.
 func (p *answerPool) parts(b mem.Buffer) mem.BufferSlice {
-	if b.Len() <= answerPartBytes {
+	size := max(answerPartBytes, (b.Len()+answerParts-1)/answerParts)
+	if b.Len() <= size {
 		return mem.BufferSlice{b}
 	}
 	var parts mem.BufferSlice
-	for at := 0; at < b.Len(); at += answerPartBytes {
-		part := &answerPart{Buffer: b.Slice(at, min(at+answerPartBytes, b.Len())), account: p.account}
+	for at := 0; at < b.Len(); at += size {
+		part := &answerPart{Buffer: b.Slice(at, min(at+size, b.Len())), account: p.account}
 		part.refs.Store(1)
 		parts = append(parts, part)
 	}

@@ -11,7 +11,7 @@ import (
 
 const consistencyHelp = `By default the newest value is read, for which the node asks a majority. With --consistency stale it is what the node has, if that is at most
 --max-staleness old (any age without) and holds what --token names, which put, delete, txn and batch print with --output json; else a majority is asked. Without one,
-that fails with exit code 5. The age counts from when the node last asked a majority, for such a read or a linearizable one.`
+that fails with exit code 5. The age counts from when the node last asked a majority, for such a read, a linearizable one, or a watch.`
 
 // consistencyFlags say how new what is read must be.
 type consistencyFlags struct {

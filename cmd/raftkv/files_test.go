@@ -38,8 +38,8 @@ func TestFilesAreDivided(t *testing.T) {
 		limit, connections int
 		want               string
 	}{
-		"more than there are": {1024, 129, "at least 1770"},
-		"too few for a node":  {63, 0, "at least 64"},
+		"more than there are": {1024, 129, "1770 are enough for its data and server.max_connections on each port"},
+		"too few for a node":  {299, 0, "300 are enough for its data: raise"},
 	} {
 		if _, err := divideFiles(uint64(c.limit), 1, c.connections); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
@@ -51,8 +51,8 @@ func TestFilesAreDivided(t *testing.T) {
 		if !errors.As(err, &few) {
 			t.Fatal(err)
 		}
-		if got, err := divideFiles(few.need, 1, connections); err != nil || got.connections != connections {
-			t.Errorf("%d connections with %d files: %+v, %v", connections, few.need, got, err)
+		if got, err := divideFiles(few.enough, 1, connections); err != nil || got.connections != connections {
+			t.Errorf("%d connections with %d files: %+v, %v", connections, few.enough, got, err)
 		}
 	}
 }
@@ -61,7 +61,7 @@ func TestFilesAreDivided(t *testing.T) {
 func TestConnectionsLeaveFilesToTheState(t *testing.T) {
 	c := newProcesses(t, t.TempDir(), 1)
 	p := c.nodes[0]
-	p.files = 160
+	p.files = 320
 	c.start(p)
 	c.ready(p) // c keeps its connection
 	var held []net.Conn

@@ -10,5 +10,5 @@ func openFilesMax() uint64 {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil || r.Cur == unix.RLIM_INFINITY {
 		return 0
 	}
-	return r.Cur
+	return uint64(r.Cur) //nolint:unconvert,nolintlint // it is signed on FreeBSD
 }

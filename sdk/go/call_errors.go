@@ -69,14 +69,14 @@ func causes(err error, attempts []Attempt) []error {
 	return all
 }
 
-// describe renders attempts; of a single one whose error has been told, who has not answered. Attempts in a row that failed alike are one.
+// describe renders attempts; of a single one whose error has been told, for whom it was waited. Attempts in a row that failed alike are one.
 func describe(attempts []Attempt, omitted int, told error) string {
 	if len(attempts) == 0 {
 		return ""
 	}
 	if omitted == 0 && len(attempts) == 1 && errors.Is(told, attempts[0].Err) {
 		if errors.Is(told, context.DeadlineExceeded) {
-			return "; " + attempts[0].Endpoint + " has not answered"
+			return "; waiting for " + attempts[0].Endpoint
 		}
 		return ""
 	}

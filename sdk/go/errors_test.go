@@ -99,14 +99,14 @@ func TestAttemptsAreBounded(t *testing.T) {
 	}
 }
 
-// An error that is that of the only attempt is told once, and with it who has not answered.
+// An error that is that of the only attempt is told once, and with it for whom it was waited.
 func TestOneAttemptIsToldOnce(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want string
 	}{
-		{context.DeadlineExceeded, `get "k": context deadline exceeded; host:1 has not answered`},
-		{ErrTimeout, `get "k": the timeout of the client passed: context deadline exceeded; host:1 has not answered`},
+		{context.DeadlineExceeded, `get "k": context deadline exceeded; waiting for host:1`},
+		{ErrTimeout, `get "k": the timeout of the client passed: context deadline exceeded; waiting for host:1`},
 		{&KeyNotFoundError{Key: "k"}, `get "k": key "k" not found`},
 	} {
 		story := call{name: "get", key: "k"}

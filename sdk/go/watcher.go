@@ -59,17 +59,17 @@ func (w *watcher) run(ctx context.Context, yield func(*Event, error) bool) error
 		if f == nil {
 			return nil
 		}
-		switch {
-		case !w.answered:
-			w.observation.attempt(last, f)
-		case f.ended: // by the user: the node has done nothing wrong
-			return story.end(f.err)
-		}
 		if w.mustSplit() {
 			return errSplit
 		}
 		if w.healthy || w.answered && w.client.now()-from > 2*backoffMax {
 			story = call{client: w.client, name: w.name}
+		}
+		switch {
+		case !w.answered:
+			w.observation.attempt(last, f)
+		case f.ended: // by the user: the node has done nothing wrong
+			return story.end(f.err)
 		}
 		wait, err := story.failed(f, last)
 		if err != nil {
