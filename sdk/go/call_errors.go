@@ -52,7 +52,10 @@ type OutcomeUnknownError struct {
 }
 
 func (e *OutcomeUnknownError) Error() string {
-	next := map[bool]string{true: "ask with Resolve or read before you write again", false: "look before you do it again"}[e.Write != nil]
+	next := "look before you do it again"
+	if e.Write != nil {
+		next = "ask with Resolve or read before you write again"
+	}
 	return e.Operation + ": the outcome is unknown, " + next + ": " + e.Err.Error() + describe(e.Attempts, e.Omitted, e.Err)
 }
 

@@ -3,10 +3,15 @@ package recipes_test
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	raftkvv1 "github.com/raftkv/raftkv/gen/go/raftkv/v1"
+	"github.com/raftkv/raftkv/gen/go/raftkv/v1/raftkvv1connect"
 	raftkv "github.com/raftkv/raftkv/sdk/go"
 	"github.com/raftkv/raftkv/sdk/go/raftkvtest"
 	"github.com/raftkv/raftkv/sdk/go/recipes"
@@ -93,8 +98,8 @@ func TestLockOfUnknownOutcomeWhileSomebodyWaits(t *testing.T) {
 	loseFirst(cluster)
 	c := newContenders(t)
 	c.join("first", cluster.Client(t, raftkv.WithTimeout(700*time.Millisecond)))
-	for cluster.Applied("{a}lock") == 0 {
-		if c.ctx.Err() != nil {
+	for ctx := within(t); cluster.Applied("{a}lock") == 0; {
+		if ctx.Err() != nil {
 			t.Fatal("the lock was not taken")
 		}
 		time.Sleep(time.Millisecond)
@@ -108,8 +113,9 @@ func TestLateCopyTakesNoLock(t *testing.T) {
 	cluster, client := open(t)
 	holder := acquire(t, client)
 	var mu sync.Mutex
-	first, again := "", false
-	late, tried, watching, watch := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var first *raftkvv1.TxnRequest // whose attempts are all lost on their way
+	again := false
+	tried, watching, watch := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	once, waits := sync.OnceFunc(func() { close(tried) }), sync.OnceFunc(func() { close(watching) })
 	cluster.SetHook(func(o raftkvtest.Operation) raftkvtest.Action {
 		x := o.Request.GetTxn()
@@ -118,10 +124,12 @@ func TestLateCopyTakesNoLock(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if id := x.GetRequestId().String(); first == "" || first == id {
-			first = id
+		if first == nil {
+			first = proto.Clone(x).(*raftkvv1.TxnRequest)
+		}
+		if x.GetRequestId().GetSequence() == first.GetRequestId().GetSequence() {
 			once()
-			return raftkvtest.Action{Wait: late}
+			return raftkvtest.Action{DropBefore: true}
 		}
 		again = true
 		return raftkvtest.Action{}
@@ -152,17 +160,13 @@ func TestLateCopyTakesNoLock(t *testing.T) {
 	if err := other.Release(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	close(late)
-	for range 300 { // as long as the copy may take to come to the lock
-		if _, err := client.Get(within(t), "{a}lock"); err == nil {
-			t.Error("a late copy has taken the lock")
-			break
-		}
-		time.Sleep(time.Millisecond)
+	cluster.SetHook(nil)
+	api := raftkvv1connect.NewKvServiceClient(http.DefaultClient, "http://"+cluster.Endpoints()[0])
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	if r, err := api.Txn(within(t), first); err == nil {
+		t.Errorf("a late copy has taken the lock: %v", r)
 	}
-	mu.Lock()
-	again = false
-	mu.Unlock()
+	cluster.SetCallHook(nil)
 	close(watch)
 	c.all()
 }
